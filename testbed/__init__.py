@@ -1,0 +1,11 @@
+"""A testbed that tells capability elicitation from capability creation.
+
+Importing it makes its environments known to Gymnasium, so that ``gymnasium.make("testbed:testbed/Multiplication-v0")``
+works; nothing heavy is loaded.
+"""
+
+from testbed.registry import env_names, register_with_gymnasium
+
+__version__ = "0.1.0"
+
+register_with_gymnasium(env_names())

@@ -1,0 +1,195 @@
+"""The command line. Every command imports what it needs when it runs, so that help is instant.
+
+Exit codes: 0 done; 1 a bug or a failed check; 2 bad input, nothing was done; 3 the run ended but attempts are missing
+(run it again to try those); 130 interrupted, everything finished so far is kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from testbed.report.analyse import Analysis
+
+MISSING, INTERRUPTED = 3, 130
+
+app = typer.Typer(
+    name="testbed",
+    help="Tells capability elicitation from capability creation: "
+    "runs one model bare and with tools, and reports what the tools added.",
+    epilog="Exit codes: 0 done, 1 a failed check, 2 bad input, 3 attempts are missing, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+StoreOption = Annotated[
+    str, typer.Option("--store", envvar="TESTBED_STORE", help="SQLite file or SQLAlchemy URL that holds the attempts.")
+]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", help="Python file with further environments or tools; may be given several times."),
+]
+DEFAULT_STORE = "testbed.sqlite"
+
+
+@app.command(epilog="Example: testbed run demo    or: testbed run my_experiment.toml --store results.sqlite")
+def run(
+    experiment: Annotated[str, typer.Argument(help="Experiment file (TOML), or the name of a shipped one: demo.")],
+    store: StoreOption = DEFAULT_STORE,
+    concurrency: Annotated[int, typer.Option(help="Attempts under way at once.")] = 256,
+    plugin: PluginOption = None,
+) -> None:
+    """Make the attempts of an experiment that the store does not have yet; run it again to go on after a stop."""
+    import asyncio
+
+    from testbed.running import run_experiment
+
+    outcome = asyncio.run(run_experiment(experiment, store, concurrency=concurrency, plugins=plugin or []))
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if outcome.missing:
+        raise typer.Exit(MISSING)
+
+
+@app.command(epilog="Example: testbed report demo --html demo.html")
+def report(
+    run: Annotated[str, typer.Argument(help="Name of a run in the store; see `testbed list runs`.")],
+    store: StoreOption = DEFAULT_STORE,
+    html: Annotated[Path | None, typer.Option(help="Also write one self-contained HTML page.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Also write the charts as PNG into this folder.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the analysis as JSON instead of text.")] = False,
+    bare: Annotated[
+        str, typer.Option(help="Arm that others are compared with; by default the one without tools.")
+    ] = "",
+) -> None:
+    """Print what each arm added to the bare one, with intervals and verdicts."""
+    from testbed.report import text
+    from testbed.report.page import write_page, write_png
+
+    analysis = _analysis(run, store, bare)
+    if html is not None:
+        write_page(analysis, html)
+    if png is not None:
+        write_png(analysis, png)
+    if json:
+        import json as encoder
+
+        print(encoder.dumps(analysis.as_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        text.print_report(analysis)
+    for path in (html, png):
+        if path is not None:
+            print(f"wrote {path}", file=sys.stderr)
+
+
+@app.command(epilog="Example: testbed show demo --arm python --failed    then: testbed show 3f2a91")
+def show(
+    what: Annotated[str, typer.Argument(help="Id of an attempt (its first characters are enough), or name of a run.")],
+    store: StoreOption = DEFAULT_STORE,
+    arm: Annotated[str, typer.Option(help="Of a run: only this arm.")] = "",
+    task: Annotated[str, typer.Option(help="Of a run: only tasks whose prompt or hash contains this.")] = "",
+    failed: Annotated[bool, typer.Option("--failed", help="Of a run: only attempts that did not succeed.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Of a run: most attempts to list.")] = 20,
+) -> None:
+    """Show the transcript of one attempt, or list the attempts of a run."""
+    from testbed.report.transcript import print_attempt, print_attempts
+    from testbed.store import Store
+
+    with Store.open(store, create=False) as opened:
+        if what in [summary.name for summary in opened.runs()]:
+            print_attempts(opened, what, arm=arm, task=task, failed=failed, limit=limit)
+        else:
+            print_attempt(opened, what)
+
+
+@app.command("list", epilog="Example: testbed list envs    or: testbed list runs --store results.sqlite")
+def list_(
+    what: Annotated[str, typer.Argument(help="envs, tools, models, experiments or runs.")],
+    store: StoreOption = DEFAULT_STORE,
+    plugin: PluginOption = None,
+) -> None:
+    """List what can be used (envs, tools, models, experiments) or what was run (runs)."""
+    from testbed.listing import print_list
+
+    print_list(what, store, plugin or [])
+
+
+@app.command(
+    "import",
+    epilog="Example: testbed import runs.csv --run hotpot --task question --arm mode "
+    "--sample trial --success outcome=correct",
+)
+def import_(
+    file: Annotated[Path, typer.Argument(help="CSV, JSONL or JSON file, also gzipped.")],
+    run: Annotated[str, typer.Option("--run", help="Name of the run to add the outcomes to.")],
+    task: Annotated[str, typer.Option(help="Column that names the task.")],
+    success: Annotated[
+        str, typer.Option(help="Column of 0/1 or true/false, or a test: outcome=correct, reward>=1, infos[].r.")
+    ],
+    arm: Annotated[str, typer.Option(help="Column that names the arm, or =NAME for one name for all rows.")],
+    sample: Annotated[str, typer.Option(help="Column with the sample index; by default rows are counted.")] = "",
+    cluster: Annotated[str, typer.Option(help="Column that names tasks which belong together.")] = "",
+    missing: Annotated[
+        str, typer.Option(help="Test for attempts that the infrastructure ended, such as status=error.")
+    ] = "",
+    where: Annotated[list[str] | None, typer.Option(help="Only rows with COLUMN=VALUE; may be repeated.")] = None,
+    cost: Annotated[list[str] | None, typer.Option(help="COMPONENT=COLUMN, such as tool_calls=n_search.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Import anybody's outcomes, so that `testbed report` can analyse them."""
+    from testbed.store import Store
+    from testbed.transfer import Columns, import_outcomes
+
+    columns = Columns.parse(
+        task=task,
+        success=success,
+        arm=arm,
+        sample=sample,
+        cluster=cluster,
+        missing=missing,
+        where=where or [],
+        cost=cost or [],
+    )
+    with Store.open(store) as opened:
+        added = import_outcomes(opened, file, run, columns)
+    print(f"imported {added.attempts} attempts at {added.tasks} tasks in {added.arms} arms into run {run!r} of {store}")
+
+
+@app.command(epilog="Example: testbed export demo attempts.parquet    or: testbed export demo attempts.jsonl")
+def export(
+    run: Annotated[str, typer.Argument(help="Name of a run in the store.")],
+    file: Annotated[Path, typer.Argument(help="File to write; its ending says the format: .parquet or .jsonl.")],
+    store: StoreOption = DEFAULT_STORE,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    transcripts: Annotated[bool, typer.Option(help="Include the transcripts.")] = True,
+) -> None:
+    """Export a run's attempts, a row each."""
+    from testbed.store import Store
+    from testbed.transfer import export as write
+
+    with Store.open(store, create=False) as opened:
+        rows = write(opened, run, file, force=force, transcripts=transcripts)
+    print(f"wrote {rows} attempts to {file}")
+
+
+@app.command(epilog="Example: testbed doctor")
+def doctor() -> None:
+    """Say what this machine has: sandbox, Docker, GPU, memory, versions. Exit code 1 if something needed is missing."""
+    from testbed.doctor import examine, print_findings
+
+    if not print_findings(examine()):
+        raise typer.Exit(1)
+
+
+def _analysis(run: str, store: str, bare: str) -> Analysis:
+    from testbed.report.analyse import analyse_run
+    from testbed.store import Store
+
+    with Store.open(store, create=False) as opened:
+        return analyse_run(opened, run, bare=bare)

@@ -1,0 +1,256 @@
+"""Environments: a family of tasks as a Gymnasium environment, with tools.
+
+To write one, subclass `Environment`, give it an `id`, list its tasks and grade answers; one file is enough::
+
+    class Reverse(Environment):
+        '''Reverse a word.'''
+
+        id = "Reverse-v0"
+
+        def __init__(self, length: int = 5, tasks: int = 100, seed: int = 0, **common: Unpack[Common]) -> None:
+            self.length, self.size, self.task_seed = length, tasks, seed
+            super().__init__(**common)
+
+        def make_tasks(self) -> Iterable[Task]:
+            rng = np.random.default_rng(self.task_seed)
+            for _ in range(self.size):
+                word = "".join(rng.choice(list("abcdef"), self.length))
+                yield self.task(f"Reverse the word {word}.", reference=word[::-1])
+
+        def grade(self, task: Task, answer: str) -> Grade:
+            return Grade(answer == task.reference)
+
+        def near_misses(self, task: Task) -> Iterable[str]:
+            return (task.reference + "x",)
+
+An `Episode` is one attempt. Gymnasium users drive it through `reset` and `step`; the runner drives it itself, since it
+awaits the tools on its own event loop: `step` is exactly "read the message, run the tools it calls, finish the turn".
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, TypedDict, cast
+
+import gymnasium as gym
+import numpy as np
+from langchain_core.tools import BaseTool
+
+from testbed.budget import UNLIMITED, VISIBLE, Budget
+from testbed.episode import Episode, Observation, Step
+from testbed.errors import UsageError
+from testbed.spaces import Utf8
+from testbed.threads import LoopThread
+from testbed.tool import AttemptContext, ToolSet
+from testbed.types import Grade, Task, Usage
+
+
+class Common(TypedDict, total=False):
+    """Options that every environment takes.
+
+    Attributes:
+        tools: the tools it offers, or an arm's shared `ToolSet`.
+        budget: limits per attempt.
+        count: tokens of a text; by default four bytes are a token.
+        render_mode: "ansi" or None.
+    """
+
+    tools: Sequence[BaseTool] | ToolSet
+    budget: Budget | None
+    count: Callable[[str], int] | None
+    render_mode: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What `Environment.validate` found: tasks checked, and one line for each that its grader judges wrongly."""
+
+    checked: int
+    problems: tuple[str, ...]
+
+
+def approximate_tokens(text: str) -> int:
+    """Four bytes a token: the count where no model is there to ask."""
+    return (len(text.encode("utf-8", "replace")) + 3) // 4
+
+
+class Environment(gym.Env[Observation, str]):
+    """A family of tasks; see the module's docstring for how to write one.
+
+    Attributes:
+        id: name and version, such as "Multiplication-v0"; raise the version when tasks or grading change.
+        card: source, licence, what each mechanism should change and why, contamination risk.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
+    id: ClassVar[str]
+    card: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        tools: Sequence[BaseTool] | ToolSet = (),
+        budget: Budget | None = None,
+        count: Callable[[str], int] | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        remaining = gym.spaces.Box(UNLIMITED, 1e15, (len(VISIBLE),), np.float64)
+        self.observation_space = cast(
+            "gym.Space[Observation]", gym.spaces.Dict({"text": Utf8(), "remaining": remaining})
+        )
+        self.action_space = Utf8()
+        self.render_mode = render_mode
+        self.tools = tools if isinstance(tools, ToolSet) else ToolSet(tools)
+        self.budget = budget or Budget()
+        self._count = count or approximate_tokens
+        self._episode: Episode | None = None
+        self._loop: LoopThread | None = None
+
+    # -- what an environment implements
+    # -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def make_tasks(self) -> Iterable[Task]:
+        """Its tasks, in a fixed order that depends on the constructor's arguments alone."""
+
+    @abstractmethod
+    def grade(self, task: Task, answer: str) -> Grade:
+        """Judges an answer, strictly. Sees neither tool output nor the model's prose."""
+
+    def near_misses(self, task: Task) -> Iterable[str]:
+        """Wrong answers that look right; `validate` checks that the grader refuses them."""
+        return ()
+
+    def reference_answer(self, task: Task) -> str:
+        """The reference as the model would write it."""
+        return str(task.reference)
+
+    def documents(self) -> Iterator[tuple[str, str]]:
+        """The (id, text) documents that search tools may index for these tasks; none by default."""
+        return iter(())
+
+    def task(
+        self,
+        prompt: str,
+        reference: Any,
+        *,
+        grader: str = "exact/1",
+        cluster: str = "",
+        meta: Mapping[str, Any] | None = None,
+    ) -> Task:
+        """A task of this environment."""
+        return Task(self.id, prompt, reference, grader, cluster, meta or {})
+
+    # -- tasks
+    # --------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """Every task, made once.
+
+        Raises:
+            UsageError: there is none, or two are the same.
+        """
+        tasks = tuple(self.make_tasks())
+        if not tasks:
+            raise UsageError(f"{self.id} has no tasks with these options.")
+        seen: dict[str, Task] = {}
+        for task in tasks:
+            if seen.setdefault(task.hash, task) is not task:
+                raise UsageError(f"{self.id} lists the task {task.prompt[:60]!r} twice; ask for fewer tasks.")
+        return tasks
+
+    def validate(self, limit: int | None = None) -> Validation:
+        """Checks that the grader accepts each reference and refuses each near miss, an empty and a blank answer."""
+        tasks = self.tasks[:limit]
+        problems = []
+        for task in tasks:
+            right = self.reference_answer(task)
+            if not self.grade(task, right).success:
+                problems.append(f"refuses the reference {right!r} of {task.prompt[:80]!r}")
+            for wrong in ("", " ", *self.near_misses(task)):
+                if self.grade(task, wrong).success:
+                    problems.append(f"accepts {wrong!r} for {task.prompt[:80]!r}, reference {right!r}")
+        return Validation(len(tasks), tuple(problems))
+
+    # -- the Gymnasium interface
+    # --------------------------------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begins an attempt.
+
+        Args:
+            seed: seeds the choice of the task and the tools' random stream.
+            options: "task": index, `Task` or hash of the task to attempt; "context": an `AttemptContext`.
+
+        Raises:
+            UsageError: there is no such task.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        task = self._choose(options.get("task"))
+        context = options.get("context") or AttemptContext(key=int(self.np_random.integers(0, 2**63)))
+        self._close_episode()
+        self._episode = Episode(task, self.grade, self.tools, self.budget, self._count, context)
+        return self._episode.observe(task.prompt), {"task": task.hash, "tools": self.tools.schemas}
+
+    def step(self, action: str) -> Step:
+        """Reads one message of the model, runs the tools it calls, and shows the results.
+
+        Raises:
+            UsageError: there is no attempt, or it is over.
+            InfrastructureError: a tool could not do its part.
+        """
+        episode = self.episode
+        episode.read(action, Usage(generated_tokens=self._count(action)))
+        if not episode.action.calls:
+            return episode.finish(())
+        if self._loop is None:
+            self._loop = LoopThread()
+        return episode.finish(self._loop.run(episode.run_tools()))
+
+    def render(self) -> str | None:
+        """The transcript so far as text, in mode "ansi"."""
+        if self.render_mode != "ansi" or self._episode is None:
+            return None
+        return "\n".join(f"[{m['role']}] {m['content']}" for m in self._episode.transcript)
+
+    def close(self) -> None:
+        """Frees what the tools hold."""
+        self._close_episode()
+        if self._loop is not None:
+            self._loop.run(self.tools.aclose())
+            self._loop.close()
+            self._loop = None
+
+    @property
+    def episode(self) -> Episode:
+        """The attempt under way.
+
+        Raises:
+            UsageError: `reset` was not called.
+        """
+        if self._episode is None:
+            raise UsageError("no attempt is under way; call reset() first.")
+        return self._episode
+
+    def _choose(self, wanted: Any) -> Task:
+        if isinstance(wanted, Task):
+            return wanted
+        if wanted is None:
+            return self.tasks[int(self.np_random.integers(len(self.tasks)))]
+        if isinstance(wanted, int) and 0 <= wanted < len(self.tasks):
+            return self.tasks[wanted]
+        found = [task for task in self.tasks if task.hash == wanted]
+        if not found:
+            raise UsageError(f"{self.id} has no task {wanted!r}: give an index below {len(self.tasks)}, or a hash.")
+        return found[0]
+
+    def _close_episode(self) -> None:
+        episode, self._episode = self._episode, None
+        if episode is not None and self._loop is not None:
+            self._loop.run(episode.toolbox.aclose())

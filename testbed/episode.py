@@ -1,0 +1,156 @@
+"""One attempt under way: what was said, what was used, and how it stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from testbed.budget import Budget, Meter
+from testbed.errors import UsageError
+from testbed.protocol import NO_ACTION, Action, parse
+from testbed.tool import AttemptContext, Toolbox, ToolSet
+from testbed.types import Cost, Grade, Message, Task, ToolResult, Usage
+
+
+class Observation(TypedDict):
+    """What the agent sees: only what is new, and what is left of its budget.
+
+    Attributes:
+        text: the task's prompt at first, then tool results or a note.
+        remaining: what is left of `testbed.budget.VISIBLE`, shape (6,); −1 is no limit.
+    """
+
+    text: str
+    remaining: npt.NDArray[np.float64]
+
+
+Step = tuple[Observation, float, bool, bool, dict[str, Any]]
+
+
+class Episode:
+    """One attempt at one task: its meter, its tools, its transcript and how it stands.
+
+    Args:
+        task: the task.
+        grade: judges an answer to it.
+        tools: the arm's tools.
+        budget: the attempt's limits.
+        count: tokens of a text.
+        context: what the tools may know of the attempt.
+
+    Attributes:
+        task: the task.
+        context: what the tools may know of the attempt.
+        meter: what was used and what is left.
+        toolbox: the attempt's tools.
+        transcript: every message so far.
+        action: what the last message of the model does.
+        ended: "" while it runs, then "answered" or "limit:<component>".
+        answer: the graded answer, if any.
+        grade: its grade, if any.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        grade: Callable[[Task, str], Grade],
+        tools: ToolSet,
+        budget: Budget,
+        count: Callable[[str], int],
+        context: AttemptContext,
+    ) -> None:
+        self.task, self.context, self._grader, self._tools = task, context, grade, tools
+        self.meter = Meter(budget)
+        self.toolbox: Toolbox = tools.open(self.meter, count, context)
+        self.transcript: list[Message] = [{"role": "user", "content": task.prompt}]
+        self.action = Action()
+        self.ended = ""
+        self.answer: str | None = None
+        self.grade: Grade | None = None
+        self._faults: dict[str, int] = {}
+        self._started = time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Whether an answer was graded or a limit ran out."""
+        return bool(self.ended)
+
+    @property
+    def faults(self) -> Mapping[str, int]:
+        """The model's tool faults so far, by kind."""
+        return self._faults
+
+    def cost(self) -> Cost:
+        """What was used so far, the clock included."""
+        self.meter.clock(time.monotonic() - self._started)
+        return self.meter.cost
+
+    def read(self, text: str, usage: Usage) -> None:
+        """Books and reads one message of the model.
+
+        Raises:
+            UsageError: the attempt is over.
+        """
+        if self.over:
+            raise UsageError("the attempt is over; call reset() first.")
+        self.meter.charge_model(usage)
+        self.transcript.append({"role": "assistant", "content": text})
+        self.action = parse(text)
+
+    async def run_tools(self) -> list[ToolResult]:
+        """Runs the calls of the last message, one after another: they share the attempt's state."""
+        return [await self.toolbox.call(call) for call in self.action.calls]
+
+    def finish(self, results: Sequence[ToolResult]) -> Step:
+        """Grades the answer, or shows the results, and says whether the attempt is over."""
+        self.meter.clock(time.monotonic() - self._started)
+        if self.action.answer is not None:
+            return self._graded(self.action.answer)
+        shown = [self._show(result) for result in results] or [self._note(NO_ACTION)]
+        limit = self.meter.exhausted()
+        if limit is not None:
+            self.ended = f"limit:{limit}"
+        elif results and self._tools_spent():
+            shown.append(self._note("The tool budget is spent: answer now."))
+        observation = self.observe("\n".join(shown))
+        return observation, 0.0, False, limit is not None, self._info({"limit": limit} if limit else {})
+
+    def observe(self, text: str) -> Observation:
+        """`text` with what is left of the budget."""
+        return {"text": text, "remaining": self.meter.remaining()}
+
+    def _graded(self, answer: str) -> Step:
+        self.answer, self.ended = answer, "answered"
+        self.grade = self._grader(self.task, answer)
+        info = self._info({"grade": self.grade.detail, "score": self.grade.score})
+        return self.observe(""), float(self.grade.success), True, False, info
+
+    def _show(self, result: ToolResult) -> str:
+        message: Message = {"role": "tool", "name": result.name, "content": result.text}
+        if result.fault is not None:
+            message["fault"] = result.fault
+            self._faults[result.fault] = self._faults.get(result.fault, 0) + 1
+        message["remaining"] = self.meter.remaining_dict()
+        self.transcript.append(message)
+        return result.text
+
+    def _note(self, text: str) -> str:
+        self.transcript.append({"role": "user", "content": text})
+        return text
+
+    def _tools_spent(self) -> bool:
+        offered = self._tools.offers
+        if self.meter.left("observed_tokens") <= 0:
+            return True
+        return bool(offered) and all(self.meter.calls_left(name) <= 0 for name in offered)
+
+    def _info(self, more: dict[str, Any]) -> dict[str, Any]:
+        return {"task": self.task.hash, "cost": _without_clock(self.meter), "faults": dict(self._faults), **more}
+
+
+def _without_clock(meter: Meter) -> dict[str, float]:
+    return {name: amount for name, amount in meter.amounts.items() if name != "seconds"}

@@ -1,0 +1,134 @@
+"""Every error the testbed raises, and what happens to each.
+
+Failure policy, from the outside in:
+
+* `UsageError` is the caller's: an unknown name, a bad experiment file, a store that cannot be written. Nothing has run,
+  nothing has been written; the command line prints the message and exits with code 2.
+* `ToolFault` is the **model's**: a call that does not parse, names no offered tool, has wrong arguments, fails, hangs,
+  or comes after the budget. It is shown to the model as the call's result, metered and scored. *A bad attempt is data,
+  not a crash.*
+* `InfrastructureError` is **ours**: a transport that broke, a sandbox that died, a model that is unavailable. The
+  runner tries the attempt again with back-off, then records it as missing data. It is never a failure of the model and
+  never scored 0.
+* Anything else is a bug. It propagates and ends the run; attempts already reported as complete are safe in the store.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import StrEnum
+
+
+class FaultKind(StrEnum):
+    """What was wrong with a tool call; each is the model's doing and is scored."""
+
+    PARSE_ERROR = "parse_error"
+    TOOL_NOT_FOUND = "tool_not_found"
+    INVALID_ARGS = "invalid_args"
+    EXECUTION_ERROR = "execution_error"
+    TIMEOUT = "timeout"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+
+
+class TestbedError(Exception):
+    """Base of every error that the testbed raises on purpose."""
+
+    __test__ = False  # pytest must not collect a class for its name
+    exit_code = 1
+
+
+class UsageError(TestbedError):
+    """The request cannot be carried out as written; nothing was done."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """A name that is in no registry; the message offers the nearest one.
+
+    Args:
+        kind: what was looked up, such as "environment" or "tool".
+        name: the name that was asked for.
+        known: every name that would have been found.
+        hint: one more sentence on what to do.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        self.kind, self.name, self.known = kind, name, tuple(sorted(known))
+        super().__init__(f"unknown {kind} {name!r}.{did_you_mean(name, self.known)}{' ' + hint if hint else ''}")
+
+
+class ExperimentError(UsageError):
+    """An experiment file that cannot be run; names the file and, where known, the line."""
+
+    def __init__(self, message: str, *, path: str = "", line: int | None = None) -> None:
+        where = f"{path}:{line}: " if path and line else f"{path}: " if path else ""
+        super().__init__(where + message)
+
+
+class StoreError(UsageError):
+    """A store that cannot be opened, read or written."""
+
+
+class DataError(UsageError):
+    """An input file that is missing or malformed; names the file and the line."""
+
+
+class ModelError(UsageError):
+    """A model that cannot be loaded or asked for what the experiment wants."""
+
+
+class SandboxUnavailable(UsageError):
+    """No sandbox backend passed its self-test; the message names each cause and its remedy."""
+
+
+class ToolFault(TestbedError):
+    """A fault of the model in using a tool. Tools may raise it to say which kind; it becomes the call's result."""
+
+    def __init__(self, kind: FaultKind, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+class InfrastructureError(TestbedError):
+    """Something of ours failed. The attempt is retried, then recorded as missing."""
+
+    kind = "infrastructure"
+
+
+class TransportError(InfrastructureError):
+    """A connection to a tool or a model broke."""
+
+    kind = "transport_error"
+
+
+class SandboxDied(InfrastructureError):
+    """The sandbox worker died, or broke its protocol, for a reason that the called code does not explain."""
+
+    kind = "sandbox_died"
+
+
+class ModelUnavailable(InfrastructureError):
+    """The model could not answer: rate limit, server error, out of memory."""
+
+    kind = "model_unavailable"
+
+
+class YokeMissing(InfrastructureError):
+    """The live attempt whose results a yoked attempt replays is itself missing."""
+
+    kind = "yoke_missing"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Says which known name is nearest, or which there are: ' Did you mean "search"?'."""
+    names = sorted(set(known))
+    folded = {n.lower(): n for n in names}
+    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+    if near:
+        return f" Did you mean {folded[near[0]]!r}?"
+    if not names:
+        return " There is none."
+    shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
+    return f" There are: {shown}."

@@ -1,0 +1,153 @@
+"""Experiments are data: which model, which tasks, which arms, how many attempts, and how the report reads them.
+
+`testbed.experiment_file` makes them from TOML files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from testbed.budget import Budget
+from testbed.errors import UnknownName, UsageError
+from testbed.models.base import Sampling
+from testbed.types import Control, digest
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How the report reads the attempts.
+
+    Attributes:
+        operating: attempts at which an arm is read (b).
+        elicitation: bare attempts that re-sampling may spend (B), at least `operating`.
+        rho: reach from which a task counts as accessible, in (0, 1).
+        alpha: level of intervals and verdicts, in (0, 1).
+        replicates: bootstrap replicates.
+        seed: seed of the bootstrap and of random splits.
+        bare: name of the arm that others are compared with; by default the one without tools.
+    """
+
+    operating: int = 1
+    elicitation: int = 16
+    rho: float = 0.5
+    alpha: float = 0.05
+    replicates: int = 2000
+    seed: int = 0
+    bare: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.operating <= self.elicitation:
+            raise UsageError(
+                "measure: operating must be at least 1 and at most elicitation, "
+                f"not {self.operating} and {self.elicitation}."
+            )
+        for name in ("rho", "alpha"):
+            if not 0 < getattr(self, name) < 1:
+                raise UsageError(f"measure: {name} must lie between 0 and 1, not {getattr(self, name)!r}.")
+        if self.replicates < 100:
+            raise UsageError(f"measure: replicates must be at least 100, not {self.replicates!r}.")
+
+
+@dataclass(frozen=True)
+class ArmSpec:
+    """An arm as the experiment names it.
+
+    Attributes:
+        name: its name in reports.
+        tools: names of the offered tools.
+        control: how they behave.
+        samples: attempts per task.
+        budget: limits per attempt.
+        model: the model's id.
+        model_options: options of the model.
+        sampling: how it decodes.
+        yoke: name of the live arm whose results a yoked arm replays; empty elsewhere.
+    """
+
+    name: str
+    tools: tuple[str, ...]
+    control: Control
+    samples: int
+    budget: Budget
+    model: str
+    model_options: Mapping[str, Any]
+    sampling: Sampling
+    yoke: str = ""
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """An environment with its options; `options` never hold tools."""
+
+    id: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One attempt to make: indices into the experiment's arms and tasks, and the sample index."""
+
+    arm: int
+    task: int
+    sample: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked experiment.
+
+    Attributes:
+        name: names the run in the store.
+        seed: seeds every attempt's random stream.
+        environments: where the tasks come from, in order.
+        arms: what is compared.
+        tool_options: options of each tool by name.
+        measure: how the report reads it.
+        plugins: Python files with further environments and tools.
+        source: the file as data; its digest says whether the experiment changed.
+    """
+
+    name: str
+    seed: int
+    environments: tuple[EnvSpec, ...]
+    arms: tuple[ArmSpec, ...]
+    tool_options: Mapping[str, Mapping[str, Any]]
+    measure: Measure
+    plugins: tuple[str, ...]
+    source: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Content hash of the file's data."""
+        return digest(self.source)
+
+    def arm(self, name: str) -> ArmSpec:
+        """The arm of that name.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise UnknownName("arm", name, [arm.name for arm in self.arms])
+
+    def cells(self, tasks: int, block: int = 16) -> Iterator[Cell]:
+        """Every attempt, in the order in which they are best made.
+
+        Blocks of `block` samples of one prompt come together (models share their prefill); all arms and tasks get their
+        first block before any gets its second, so that a run stopped early is balanced. Yoked arms come last: they
+        replay what others saw.
+        """
+        plain = [i for i, arm in enumerate(self.arms) if arm.control is not Control.YOKED]
+        yoked = [i for i, arm in enumerate(self.arms) if arm.control is Control.YOKED]
+        for group in (plain, yoked):
+            most = max((self.arms[i].samples for i in group), default=0)
+            for start in range(0, most, block):
+                for arm in group:
+                    stop = min(start + block, self.arms[arm].samples)
+                    for task in range(tasks):
+                        for sample in range(start, stop):
+                            yield Cell(arm, task, sample)

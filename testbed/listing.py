@@ -1,0 +1,67 @@
+"""`testbed list`: what can be used, and what was run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from testbed import registry
+from testbed.errors import UnknownName
+
+
+def print_list(what: str, store: str, plugins: Sequence[str]) -> None:
+    """Prints one of the lists.
+
+    Raises:
+        UnknownName: there is no such list.
+        StoreError: runs are asked for and the store cannot be read.
+    """
+    for plugin in plugins:
+        registry.load_plugin(plugin)
+    lists: dict[str, Callable[[], Table]] = {
+        "envs": lambda: _table(("environment", "what it is"), _classes(registry.env_names(), registry.env_class)),
+        "tools": lambda: _table(("tool", "what it does"), _classes(registry.tool_names(), registry.tool_class)),
+        "models": lambda: _table(("model", "what it is"), _models()),
+        "experiments": lambda: _table(("experiment", "what it shows"), _experiments()),
+        "runs": lambda: _runs(store),
+    }
+    if what not in lists:
+        raise UnknownName("list", what, lists)
+    Console(highlight=False).print(lists[what]())
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for n, name in enumerate(head):
+        table.add_column(name, no_wrap=n == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _classes(names: Iterable[str], find: Callable[[str], type]) -> Iterable[tuple[str, str]]:
+    for name in names:
+        yield name, registry.summary(find(name))
+
+
+def _models() -> Iterable[tuple[str, str]]:
+    from testbed.models import MODEL_KINDS
+
+    return MODEL_KINDS.items()
+
+
+def _experiments() -> Iterable[tuple[str, str]]:
+    from testbed.experiment_file import read_experiment, shipped
+
+    for name in shipped():
+        yield name, str(read_experiment(name).source.get("description", ""))
+
+
+def _runs(store: str) -> Table:
+    from testbed.store import Store
+
+    with Store.open(store, create=False) as opened:
+        rows = [(r.name, r.created, str(r.tasks), str(r.arms), str(r.attempts), str(r.missing)) for r in opened.runs()]
+    return _table(("run", "created", "tasks", "arms", "attempts", "missing"), rows)

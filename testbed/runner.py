@@ -1,0 +1,311 @@
+"""Runs an experiment: attempts stream through one bounded scheduler into the store.
+
+The loop of one attempt reads as a sentence: ask the model, read its message, run the tools it calls, show the results.
+Around it: a fixed number of slots, a store that says when an attempt is durable, and one boundary at which faults of
+the infrastructure become retries and then missing data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from testbed.env import Environment
+from testbed.episode import Episode
+from testbed.errors import InfrastructureError, UsageError, YokeMissing
+from testbed.experiment import ArmSpec, Cell, Experiment
+from testbed.models import make_model
+from testbed.models.base import Model, Request
+from testbed.protocol import VERSION as PROTOCOL_VERSION
+from testbed.registry import make_env, make_tools
+from testbed.schedule import Progress, RetryQueue
+from testbed.store import ArmRecord, AttemptWriter, Run, Store
+from testbed.tool import AttemptContext, ToolSet
+from testbed.types import Attempt, Control, Cost, Message, Status, Task, attempt_id, digest, stream_key
+from testbed.wrappers import under_control
+
+CONCURRENCY = 256
+RETRIES = 4
+BACK_OFF = 0.5  # seconds before the first retry; doubles, with jitter
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm ready to run: its model, its tools, and its content hash.
+
+    Attributes:
+        spec: what the experiment says.
+        model: shared by all arms that name it.
+        tools: shared by the arm's attempts.
+        hash: covers everything that can change an outcome.
+        identity: what was hashed, for people.
+    """
+
+    spec: ArmSpec
+    model: Model
+    tools: ToolSet
+    hash: str
+    identity: dict[str, object]
+
+
+class Runner:
+    """Runs the attempts of an experiment that the store does not have.
+
+    Args:
+        experiment: what to run.
+        store: where attempts go.
+        concurrency: attempts under way at once.
+        models: models by id that replace the experiment's, for programs that bring their own.
+        retries: how often a fault of the infrastructure is tried again.
+        back_off: seconds before the first retry; it doubles with each.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        store: Store,
+        *,
+        concurrency: int = CONCURRENCY,
+        models: dict[str, Model] | None = None,
+        retries: int = RETRIES,
+        back_off: float = BACK_OFF,
+    ) -> None:
+        if concurrency < 1:
+            raise UsageError(f"concurrency must be at least 1, not {concurrency}.")
+        self.experiment, self.store = experiment, store
+        self.progress = Progress()
+        self._concurrency, self._retries, self._back_off = concurrency, retries, back_off
+        self._models: dict[str, Model] = dict(models or {})
+        self._own: list[Model] = []
+        self._stopping = False
+        self.environments: list[Environment] = []
+        self.tasks: list[Task] = []
+        self._grader_of: list[Environment] = []
+        self.arms: list[Arm] = []
+
+    def stop(self) -> None:
+        """Begins no further attempt; those under way end normally."""
+        self._stopping = True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run was stopped before its end."""
+        return self._stopping
+
+    async def run(self) -> Progress:
+        """Makes every attempt that is not in the store yet.
+
+        Returns:
+            The final counts.
+
+        Raises:
+            UsageError: the experiment cannot run as written, or differs from the run of that name in the store.
+        """
+        try:
+            await self._prepare()
+            finished = self.store.finished(self.experiment.name)
+            self.progress.total = sum(arm.spec.samples for arm in self.arms) * len(self.tasks)
+            self.progress.resumed = self.progress.done = len(finished)
+            async with self.store.writer() as writer:
+                writer.on_durable(self._count)
+                plain, yoked = self._cells(finished)
+                await self._schedule(plain, writer)
+                await writer.flush()  # what yoked attempts replay must be readable
+                await self._schedule(yoked, writer)
+        finally:
+            await self._close()
+        return self.progress
+
+    # -- preparation
+    # --------------------------------------------------------------------------------------------------------
+
+    async def _prepare(self) -> None:
+        for source in self.experiment.environments:
+            environment = make_env(source.id, **source.options)
+            self.environments.append(environment)
+            self.tasks += environment.tasks
+            self._grader_of += [environment] * len(environment.tasks)
+        self._refuse_duplicates()
+        self._index = {task.hash: n for n, task in enumerate(self.tasks)}
+        specs = self.experiment.arms
+        for spec in sorted(specs, key=lambda s: s.control is Control.YOKED):  # a yoked arm's hash covers its live arm's
+            self.arms.append(await self._arm(spec))
+        self.arms.sort(key=lambda arm: specs.index(arm.spec))
+        self.store.add_run(self._record(), self.tasks)
+
+    def _refuse_duplicates(self) -> None:
+        seen: set[str] = set()
+        for task in self.tasks:
+            if task.hash in seen:
+                raise UsageError(f"two [[env]] tables list the task {task.prompt[:60]!r} ({task.environment}).")
+            seen.add(task.hash)
+
+    async def _arm(self, spec: ArmSpec) -> Arm:
+        model = await self._model(spec)
+        tools = ToolSet(under_control(make_tools(spec.tools, self.experiment.tool_options), spec.control))
+        await tools.start()
+        identity: dict[str, object] = {
+            "model": dict(model.fingerprint()),
+            "sampling": spec.sampling.as_dict(),
+            "tools": tools.fingerprint(),
+            "control": str(spec.control),
+            "budget": spec.budget.as_dict(),
+            "protocol": PROTOCOL_VERSION,
+        }
+        if spec.yoke:
+            identity["yoke"] = next(arm.hash for arm in self.arms if arm.spec.name == spec.yoke)
+        return Arm(spec, model, tools, digest(identity), identity)
+
+    async def _model(self, spec: ArmSpec) -> Model:
+        key = digest([spec.model, dict(spec.model_options)]) if spec.model_options else spec.model
+        if key not in self._models:
+            model = make_model(spec.model, spec.model_options)
+            await model.start()
+            self._models[key] = model
+            self._own.append(model)
+        return self._models[key]
+
+    def _record(self) -> Run:
+        arms = tuple(ArmRecord(arm.hash, arm.spec.name, {**arm.identity, "name": arm.spec.model}) for arm in self.arms)
+        return Run(
+            name=self.experiment.name,
+            experiment=self.experiment.source,
+            seed=self.experiment.seed,
+            arms=arms,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            samples={arm.spec.name: arm.spec.samples for arm in self.arms},
+        )
+
+    async def _close(self) -> None:
+        for arm in self.arms:
+            await arm.tools.aclose()
+        for model in self._own:
+            await model.aclose()
+
+    # -- scheduling
+    # ---------------------------------------------------------------------------------------------------------
+
+    def _cells(self, finished: set[str]) -> tuple[Iterator[Cell], Iterator[Cell]]:
+        def wanted(yoked: bool) -> Iterator[Cell]:
+            for cell in self.experiment.cells(len(self.tasks)):
+                is_yoked = self.arms[cell.arm].spec.control is Control.YOKED
+                if is_yoked is yoked and self._id(cell) not in finished:
+                    yield cell
+
+        return wanted(False), wanted(True)
+
+    def _id(self, cell: Cell) -> str:
+        return attempt_id(self.tasks[cell.task].hash, self.arms[cell.arm].hash, cell.sample, self.experiment.seed)
+
+    async def _schedule(self, cells: Iterator[Cell], writer: AttemptWriter) -> None:
+        """Keeps `concurrency` attempts under way until there is no cell left and none waits for a retry."""
+        queue = RetryQueue(cells, lambda: self._stopping)
+
+        async def slot() -> None:
+            while (item := await queue.next()) is not None:
+                attempt = await self._try(item[0], item[1], queue)
+                if attempt is not None:
+                    await writer.add(attempt)
+                queue.done()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(slot())
+
+    async def _try(self, cell: Cell, tries: int, queue: RetryQueue) -> Attempt | None:
+        """One attempt; after a fault of the infrastructure it is queued again, at last recorded as missing."""
+        arm, task = self.arms[cell.arm], self.tasks[cell.task]
+        episode: Episode | None = None
+        try:
+            episode = self._episode(arm, cell)
+            return await self._attempt(arm, cell, episode)
+        except InfrastructureError as error:
+            if tries < self._retries and not isinstance(error, YokeMissing):
+                self.progress.retried += 1
+                delay = self._back_off * 2**tries * (1 + random.random() / 2)  # jitter, no part of any outcome
+                queue.again(cell, tries + 1, delay)
+                return None
+            ended = f"missing:{error.kind}"
+            return self._finished(arm, task, cell, episode, ended, note=str(error))
+
+    def _episode(self, arm: Arm, cell: Cell) -> Episode:
+        task = self.tasks[cell.task]
+        context = AttemptContext(stream_key(self.experiment.seed, task.hash, cell.sample), self._replay(arm, cell))
+        return Episode(task, self._grader_of[cell.task].grade, arm.tools, arm.spec.budget, arm.model.count, context)
+
+    async def _attempt(self, arm: Arm, cell: Cell, episode: Episode) -> Attempt:
+        try:
+            async with asyncio.timeout(arm.spec.budget.seconds):
+                while not episode.over:
+                    reply = await arm.model.generate(self._request(arm, episode))
+                    episode.read(reply.text, reply.usage)
+                    episode.finish(await episode.run_tools())
+        except TimeoutError:
+            episode.ended = "limit:seconds"
+        finally:
+            await episode.toolbox.aclose()
+        return self._finished(arm, episode.task, cell, episode, episode.ended)
+
+    @staticmethod
+    def _request(arm: Arm, episode: Episode) -> Request:
+        left = episode.meter.left("generated_tokens")
+        return Request(
+            messages=episode.transcript,
+            tools=arm.tools.schemas,
+            sampling=arm.spec.sampling,
+            max_tokens=int(min(arm.spec.sampling.max_tokens, left)),
+            stream=episode.context.key,
+            position=int(episode.meter.amounts["generated_tokens"]),
+            task=episode.task,
+        )
+
+    def _finished(
+        self, arm: Arm, task: Task, cell: Cell, episode: Episode | None, ended: str, note: str = ""
+    ) -> Attempt:
+        missing = ended.startswith("missing:")
+        transcript: list[Message] = list(episode.transcript) if episode else []
+        if note:
+            transcript.append({"role": "system", "content": note})
+        grade = episode.grade if episode and not missing else None
+        return Attempt(
+            id=self._id(cell),
+            task=task.hash,
+            arm=arm.hash,
+            sample=cell.sample,
+            seed=self.experiment.seed,
+            status=Status.MISSING if missing else Status.COMPLETE,
+            ended=ended,
+            success=None if missing else bool(grade and grade.success),
+            score=grade.score if grade else None,
+            answer=episode.answer if episode else None,
+            cost=episode.cost() if episode else Cost(),
+            faults=dict(episode.faults) if episode else {},
+            transcript=transcript,
+        )
+
+    def _replay(self, arm: Arm, cell: Cell) -> Iterator[str] | None:
+        """What the partner of a yoked attempt saw: the live arm's next sample, which has another random stream."""
+        if arm.spec.control is not Control.YOKED:
+            return None
+        live = next(other for other in self.arms if other.spec.name == arm.spec.yoke)
+        task = self.tasks[cell.task]
+        partner = attempt_id(task.hash, live.hash, (cell.sample + 1) % live.spec.samples, self.experiment.seed)
+        attempt = self.store.find(partner)
+        if attempt is None or attempt.status is Status.MISSING:
+            raise YokeMissing(f"the live attempt {partner} that this one replays is missing; run the experiment again.")
+        return iter([m["content"] for m in attempt.transcript if m["role"] == "tool"])
+
+    def _count(self, attempts: Sequence[Attempt]) -> None:
+        progress = self.progress
+        names = {arm.hash: arm.spec.name for arm in self.arms}
+        for attempt in attempts:
+            progress.done += 1
+            progress.generated_tokens += attempt.cost.generated_tokens
+            progress.usd += attempt.cost.usd
+            if attempt.status is Status.MISSING:
+                progress.missing += 1
+            elif attempt.success:
+                progress.solved.setdefault(names[attempt.arm], set()).add(self._index[attempt.task])

@@ -1,0 +1,91 @@
+"""`testbed run`: one experiment from file to store, shown while it runs, stopped cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from testbed.experiment_file import read_experiment
+from testbed.progress import watch
+from testbed.runner import Runner
+from testbed.store import Store
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    Attributes:
+        made: attempts made now.
+        missing: of these, ended by the infrastructure.
+        interrupted: whether it was stopped by a signal.
+    """
+
+    made: int
+    missing: int
+    interrupted: bool
+
+
+async def run_experiment(source: str, store: str, *, concurrency: int, plugins: Sequence[str] = ()) -> Ending:
+    """Runs an experiment and tells on stderr how it goes.
+
+    Raises:
+        UsageError: the experiment, the store or the machine does not allow it.
+    """
+    console = Console(stderr=True)
+    experiment = read_experiment(source, plugins)
+    with Store.open(store) as opened:
+        runner = Runner(experiment, opened, concurrency=concurrency)
+        watching = asyncio.create_task(watch(runner, console))
+        try:
+            with _stopping_on_signals(runner, console):
+                await runner.run()
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+    counts = runner.progress
+    made = counts.done - counts.resumed
+    where = "" if store == "testbed.sqlite" else f" --store {store}"
+    console.print(f"{made} attempts made, {counts.resumed} were there, {counts.missing} missing.", highlight=False)
+    if runner.stopped:
+        console.print(
+            f"Stopped; all finished attempts are kept. Go on with: testbed run {source}{where}", highlight=False
+        )
+    elif counts.missing:
+        console.print(f"Try the missing ones again with: testbed run {source}{where}", highlight=False)
+    else:
+        console.print(f"See what the tools added: testbed report {experiment.name}{where}", highlight=False)
+    return Ending(made, counts.missing, runner.stopped)
+
+
+@contextlib.contextmanager
+def _stopping_on_signals(runner: Runner, console: Console) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) lets attempts under way end; the second gives them up."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+
+    def on_signal() -> None:
+        if runner.stopped:
+            assert task is not None
+            task.cancel()
+            return
+        runner.stop()
+        console.print("Stopping: letting attempts under way end. Ctrl-C again to give them up.", highlight=False)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not runner.stopped:
+            raise
+        # given up: nothing half-written, since only finished attempts reach the store
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

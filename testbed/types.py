@@ -1,0 +1,236 @@
+"""The frozen records that everything else passes around, and how they are identified.
+
+Identity is content: a task's hash covers what the model sees and how it is graded, an arm's hash covers everything that
+can change an outcome, and an attempt's id covers task, arm, sample index and seed. So attempts can be stored, resumed
+and shared by several comparisons without ever mixing two configurations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Literal, TypedDict
+
+from testbed.errors import FaultKind
+
+JSON = None | bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"]
+
+
+def canonical(value: Any) -> str:
+    """JSON text that is equal for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """128-bit content hash of a JSON value as 32 hexadecimal characters."""
+    return hashlib.blake2b(canonical(value).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+class Control(StrEnum):
+    """How the tools of an arm behave."""
+
+    ABSENT = "absent"  # bare: none is offered
+    INERT = "inert"  # offered, but results carry no information: the placebo
+    YOKED = "yoked"  # results replayed from another live attempt at the same task
+    LIVE = "live"
+
+
+class Status(StrEnum):
+    """Whether an attempt is data or missing data."""
+
+    COMPLETE = "complete"  # graded, or ended by a limit: counts
+    MISSING = "missing"  # ended by the infrastructure: bounds, never a failure
+
+
+COST_COMPONENTS = (
+    "generated_tokens",
+    "prompt_tokens",
+    "observed_tokens",
+    "model_calls",
+    "tool_calls",
+    "turns",
+    "seconds",
+    "usd",
+)
+CostComponent = Literal[
+    "generated_tokens", "prompt_tokens", "observed_tokens", "model_calls", "tool_calls", "turns", "seconds", "usd"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an attempt used.
+
+    Attributes:
+        generated_tokens: tokens the model wrote, this attempt's own, never a padded batch's.
+        prompt_tokens: tokens the model was given, summed over its calls.
+        observed_tokens: tokens of tool output shown to the model.
+        model_calls: times the model was asked.
+        tool_calls: tool calls made, faulty ones included.
+        turns: messages of the model that the environment read.
+        seconds: wall time of the attempt; not part of its identity.
+        usd: price of the tokens, 0 for local models.
+    """
+
+    generated_tokens: int = 0
+    prompt_tokens: int = 0
+    observed_tokens: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    turns: int = 0
+    seconds: float = 0.0
+    usd: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, c) + getattr(other, c) for c in COST_COMPONENTS))
+
+    def as_dict(self) -> dict[str, int | float]:
+        """The vector as a mapping from component to amount."""
+        return {c: getattr(self, c) for c in COST_COMPONENTS}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem.
+
+    Attributes:
+        environment: id of the environment that made it, such as "Multiplication-v0".
+        prompt: what the model is shown, byte-identical in every arm.
+        reference: the hidden answer, any JSON value; never shown, never in a sandbox.
+        grader: name and version of the rule that compares an answer with the reference.
+        cluster: tasks that share content and so are not independent; empty for a task of its own.
+        meta: labels for reports (family, size, supporting documents); not part of the identity.
+    """
+
+    environment: str
+    prompt: str
+    reference: Any
+    grader: str = "exact/1"
+    cluster: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    hash: str = field(init=False, repr=False, compare=False, default="")
+
+    def __post_init__(self) -> None:
+        identity = [self.environment, self.prompt, self.reference, self.grader]
+        object.__setattr__(self, "hash", digest(identity))
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """A grader's view of one answer.
+
+    Attributes:
+        success: strict: right or not.
+        score: partial credit in [0, 1] where the grader has any; kept apart from `success`.
+        detail: one line for people.
+    """
+
+    success: bool
+    score: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model asks for.
+
+    Attributes:
+        name: the tool's name as the model wrote it.
+        arguments: its arguments, any JSON object.
+        fault: set when the text could not be read as a call; `message` says why.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    fault: FaultKind | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What came back from a call.
+
+    Attributes:
+        name: the tool that was called.
+        text: what the model is shown.
+        fault: what the model did wrong, or None.
+    """
+
+    name: str
+    text: str
+    fault: FaultKind | None = None
+
+
+class Message(TypedDict, total=False):
+    """One entry of a transcript; `role` and `content` are what the model sees, the rest is for readers."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    name: str  # tool messages: which tool
+    fault: str  # tool messages: FaultKind, where there is one
+    remaining: dict[str, float]  # what was left of the limited components after this entry
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one model call used; `seconds` is wall time."""
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    seconds: float = 0.0
+    usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One episode of one arm on one task.
+
+    Attributes:
+        id: content address, see `attempt_id`.
+        task: task hash.
+        arm: arm hash.
+        sample: index of the attempt within its task and arm, from 0.
+        seed: the experiment's seed.
+        status: complete or missing.
+        ended: "answered", "limit:<component>" or "missing:<kind>".
+        success: strict success; None when missing.
+        score: partial credit, None where there is none.
+        answer: the answer that was graded, None where none was given.
+        cost: what it used.
+        faults: number of the model's tool faults by kind.
+        transcript: every message, in order.
+    """
+
+    id: str
+    task: str
+    arm: str
+    sample: int
+    seed: int
+    status: Status
+    ended: str
+    success: bool | None
+    score: float | None
+    answer: str | None
+    cost: Cost
+    faults: Mapping[str, int] = field(default_factory=dict)
+    transcript: Sequence[Message] = ()
+
+    def same_outcome(self, other: Attempt) -> bool:
+        """Equality in everything but the clock: what a resumed run must reproduce."""
+        skip = {"cost"}
+        same = all(getattr(self, f.name) == getattr(other, f.name) for f in fields(self) if f.name not in skip)
+        mine, theirs = self.cost.as_dict(), other.cost.as_dict()
+        return same and all(mine[c] == theirs[c] for c in COST_COMPONENTS if c != "seconds")
+
+
+def attempt_id(task: str, arm: str, sample: int, seed: int) -> str:
+    """Content address of an attempt: the same for the same task, arm, sample index and seed, wherever it is run."""
+    return hashlib.blake2b(f"{task}/{arm}/{sample}/{seed}".encode(), digest_size=16).hexdigest()
+
+
+def stream_key(seed: int, task: str, sample: int) -> int:
+    """128-bit key of an attempt's random stream; the same in every arm: arms share their randomness."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{task}/{sample}".encode(), digest_size=16).digest(), "big")

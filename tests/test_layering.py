@@ -1,0 +1,90 @@
+"""The import rule of the architecture: who may import whom, and what may be loaded when."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Lower layers first; a module may import from its own layer and those below.
+LAYERS = [
+    {"types", "errors"},
+    {"spaces", "protocol", "budget", "threads"},
+    {"tool", "episode", "env", "sandbox", "models"},
+    {"wrappers", "registry", "corpus"},
+    {"experiment", "experiment_file", "schedule", "store", "store_schema", "store_writer", "transfer", "engine"},
+    {"runner"},
+    {"report", "board", "progress", "running", "listing", "doctor"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+FILES = sorted(p for p in (ROOT / "testbed").rglob("*.py") if p.parent.name != "reference")
+
+
+def part(path: Path) -> str:
+    return path.relative_to(ROOT / "testbed").parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of modules that a file imports, anywhere in it, type checking apart."""
+    found: set[str] = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_module_has_a_layer_and_imports_none_above_it(path: Path) -> None:
+    name = part(path)
+    if name in ("__init__", "stats", "calibration"):
+        return
+    assert name in LEVEL, f"give {name} a place in LAYERS"
+    for imported in imports(path):
+        pieces = imported.split(".")
+        if pieces[0] == "testbed" and len(pieces) > 1 and pieces[1] in LEVEL:
+            assert LEVEL[pieces[1]] <= LEVEL[name], f"{path.name} imports {imported} from a layer above it"
+
+
+def test_nobody_imports_the_built_in_environments_and_tools_by_module() -> None:
+    for path in FILES:
+        assert not any(m.startswith(("testbed.envs", "testbed.tools")) for m in imports(path)), path
+
+
+def test_stats_import_only_numpy_and_scipy() -> None:
+    for path in (ROOT / "testbed" / "stats").glob("*.py"):
+        for module in imports(path):
+            top = module.split(".")[0]
+            allowed = top in ("numpy", "scipy") or top in sys.stdlib_module_names or module.startswith("testbed.stats")
+            assert allowed or module == "testbed", f"{path.name} imports {module}"
+
+
+def test_built_in_environments_and_tools_do_not_import_each_other() -> None:
+    for path in [*(ROOT / "envs").glob("*.py"), *(ROOT / "tools").glob("*.py")]:
+        assert not any(m.startswith(("testbed.envs", "testbed.tools")) for m in imports(path)), path
+
+
+def test_importing_the_testbed_loads_nothing_heavy() -> None:
+    code = "import sys, testbed; print([m for m in ('torch', 'transformers', 'docker', 'sqlalchemy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_loads_neither_models_nor_stores_nor_langchain() -> None:
+    heavy = ("torch", "transformers", "docker", "sqlalchemy", "langchain_core", "altair", "scipy")
+    code = (
+        "import sys, typer.testing, testbed.cli as c\n"
+        "r = typer.testing.CliRunner().invoke(c.app, ['--help']); assert r.exit_code == 0, r.output\n"
+        f"print([m for m in {heavy!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
