@@ -123,7 +123,7 @@ class YokeMissing(InfrastructureError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Says which known name is nearest, or which there are: ' Did you mean "search"?'."""
-    names = sorted(set(known))
+    names = sorted({str(name) for name in known})
     folded = {n.lower(): n for n in names}
     near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
     if near:

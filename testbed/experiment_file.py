@@ -260,8 +260,9 @@ class _Reader:
 
     def _line(self, hint: str, nth: int = 0, after: str = "") -> int | None:
         """Line on which a key, a header or a quoted value stands, or None."""
+        key, header = re.escape(hint), re.escape(hint.strip("[]"))
         pattern = re.compile(
-            rf"^\s*(\[*{re.escape(hint.strip('[]'))}[\].]|\"?{re.escape(hint)}\"?\s*=)|[\"']{re.escape(hint)}[\"']"
+            rf"""^\s*\[+{header}[\].]|(?:^|[{{,])\s*"?{key}"?\s*=|["']{key}["']"""  # [header], key =, or "value"
         )
         found = [n for n, line in enumerate(self.lines, 1) if pattern.search(line)]
         if after:

@@ -11,6 +11,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -167,6 +168,7 @@ def load_plugin(path: str | Path) -> list[str]:
     if spec is None or spec.loader is None:
         raise DataError(f"plug-in {str(path)!r} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # pydantic looks up the annotations of tools there
     spec.loader.exec_module(module)
     return register_module(module, str(path))
 

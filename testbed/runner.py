@@ -78,8 +78,8 @@ class Runner:
         self.experiment, self.store = experiment, store
         self.progress = Progress()
         self._concurrency, self._retries, self._back_off = concurrency, retries, back_off
-        self._models: dict[str, Model] = dict(models or {})
-        self._own: list[Model] = []
+        self._given = dict(models or {})
+        self._models: dict[str, Model] = {}
         self._stopping = False
         self.environments: list[Environment] = []
         self.tasks: list[Task] = []
@@ -160,12 +160,13 @@ class Runner:
         return Arm(spec, model, tools, digest(identity), identity)
 
     async def _model(self, spec: ArmSpec) -> Model:
-        key = digest([spec.model, dict(spec.model_options)]) if spec.model_options else spec.model
+        if spec.model in self._given:
+            return self._given[spec.model]
+        key = digest([spec.model, spec.model_options])
         if key not in self._models:
             model = make_model(spec.model, spec.model_options)
             await model.start()
             self._models[key] = model
-            self._own.append(model)
         return self._models[key]
 
     def _record(self) -> Run:
@@ -182,7 +183,7 @@ class Runner:
     async def _close(self) -> None:
         for arm in self.arms:
             await arm.tools.aclose()
-        for model in self._own:
+        for model in self._models.values():
             await model.aclose()
 
     # -- scheduling

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal, TypedDict
 
-from testbed.errors import FaultKind
+from testbed.errors import FaultKind, UsageError
 
 JSON = None | bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"]
 
@@ -27,6 +27,20 @@ def canonical(value: Any) -> str:
 def digest(value: Any) -> str:
     """128-bit content hash of a JSON value as 32 hexadecimal characters."""
     return hashlib.blake2b(canonical(value).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def well_formed(text: str) -> str:
+    """`text` as UTF-8 can hold it: each half of a surrogate pair that stands alone becomes U+FFFD.
+
+    Lone surrogates can be neither tokenised nor stored, and models can write them as JSON escapes.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 class Control(StrEnum):
@@ -103,6 +117,9 @@ class Task:
         grader: name and version of the rule that compares an answer with the reference.
         cluster: tasks that share content and so are not independent; empty for a task of its own.
         meta: labels for reports (family, size, supporting documents); not part of the identity.
+
+    Raises:
+        UsageError: the prompt is not text, or the reference is not a JSON value.
     """
 
     environment: str
@@ -114,8 +131,20 @@ class Task:
     hash: str = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str) or well_formed(self.prompt) != self.prompt:
+            raise UsageError(f"{self.environment}: a prompt must be text that UTF-8 can hold, not {self.prompt!r:.80}.")
         identity = [self.environment, self.prompt, self.reference, self.grader]
-        object.__setattr__(self, "hash", digest(identity))
+        try:
+            object.__setattr__(self, "hash", digest(identity))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(
+                f"{self.environment}: the reference {self.reference!r:.80} of {self.prompt[:60]!r} is not a JSON value "
+                f"({error}); use text, numbers, true, false, null, lists and tables of these."
+            ) from None
+
+    def __hash__(self) -> int:
+        # References may be lists, which Python cannot hash; equal tasks have equal prompts.
+        return hash((self.environment, self.prompt))
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +249,9 @@ class Attempt:
 
     def same_outcome(self, other: Attempt) -> bool:
         """Equality in everything but the clock: what a resumed run must reproduce."""
-        skip = {"cost"}
+        skip = {"cost", "transcript"}
         same = all(getattr(self, f.name) == getattr(other, f.name) for f in fields(self) if f.name not in skip)
+        same = same and list(self.transcript) == list(other.transcript)  # tuple or list, wherever it was read from
         mine, theirs = self.cost.as_dict(), other.cost.as_dict()
         return same and all(mine[c] == theirs[c] for c in COST_COMPONENTS if c != "seconds")
 

@@ -1,0 +1,204 @@
+"""Where runs and attempts are kept: SQLite in a file by default, PostgreSQL by URL.
+
+Attempts are content-addressed and belong to no run: a run names tasks, arms and sample counts, and every stored attempt
+of its seed that lies in that grid is its attempt. So a run resumes by itself, and an arm sampled once serves every
+comparison.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import sqlalchemy as sa
+import zstandard
+
+from testbed.errors import StoreError, UnknownName
+from testbed.store_records import ArmRecord, Outcomes, Run, RunSummary, changes, check_run, outcomes_of
+from testbed.store_runs import Merge, RunTables, in_run, whole_attempts, within
+from testbed.store_schema import Database, attempts, run_arms, run_tasks
+from testbed.store_writer import BATCH, AttemptWriter, row_attempt
+from testbed.types import COST_COMPONENTS, Attempt, Status, Task
+
+__all__ = ["ArmRecord", "AttemptWriter", "Outcomes", "Run", "RunSummary", "Store"]
+
+
+class Store:
+    """Runs and attempts in a database; open one with `Store.open`. A context manager.
+
+    Args:
+        database: an open database.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._runs = RunTables(database)
+
+    @classmethod
+    def open(cls, where: str | Path = "testbed.sqlite", *, create: bool = True) -> Store:
+        """Opens a store.
+
+        Args:
+            where: path of an SQLite file, or a SQLAlchemy URL such as postgresql://user@host/database.
+            create: make it if there is none; False for callers that only read.
+
+        Raises:
+            StoreError: it cannot be opened, is something else, or is of a newer schema.
+        """
+        return cls(Database(where, create=create))
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the database; writers must have been closed before."""
+        self._database.close()
+
+    # -- runs
+
+    def add_run(self, run: Run, tasks: Sequence[Task]) -> None:
+        """Records a run before its attempts are made; does nothing when the same run is there.
+
+        Raises:
+            StoreError: another experiment has that name; the message says what differs.
+        """
+        check_run(run)
+        with self._database.writing() as connection:
+            if not self._runs.has(connection, run.name):
+                self._runs.write(connection, run, tasks)
+                return
+            old_tasks = self._runs.tasks(connection, run.name)
+            found = changes(self._runs.read(connection, run.name), run, old_tasks, tasks)
+            if found:
+                raise StoreError(
+                    f"the experiment changed since run {run.name!r} was started: {'; '.join(found)}. "
+                    "Give it another name: attempts of arms and tasks that did not change are reused."
+                )
+            self._runs.label(connection, tasks)
+
+    def run(self, name: str) -> Run:
+        """A run by name.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        with self._database.reading() as connection:
+            return self._runs.read(connection, name)
+
+    def runs(self) -> list[RunSummary]:
+        """All runs, oldest first."""
+        with self._database.reading() as connection:
+            return self._runs.summaries(connection)
+
+    def tasks(self, name: str) -> tuple[Task, ...]:
+        """A run's tasks, in order.
+
+        Raises:
+            UnknownName: there is no such run.
+        """
+        with self._database.reading() as connection:
+            self._runs.need(connection, name)
+            return self._runs.tasks(connection, name)
+
+    # -- attempts
+
+    def writer(self, batch: int = BATCH) -> AttemptWriter:
+        """A writer of attempts, for ``async with``; `batch` attempts are written without waiting for more."""
+        return AttemptWriter(self._database, batch=batch)
+
+    def finished(self, name: str) -> set[str]:
+        """Ids of a run's stored complete attempts; those recorded as missing are to be tried again.
+
+        Raises:
+            UnknownName: there is no such run.
+        """
+        complete = in_run(name, attempts.c.id).where(attempts.c.status == Status.COMPLETE.value)
+        with self._database.reading() as connection:
+            self._runs.need(connection, name)
+            return set(connection.scalars(complete))
+
+    def outcomes(self, name: str) -> Outcomes:
+        """Outcomes of all stored attempts of a run, as arrays.
+
+        Raises:
+            UnknownName: there is no such run.
+        """
+        cells = (run_arms.c.position, run_tasks.c.position, attempts.c.sample, attempts.c.success)
+        costs = (attempts.c[component] for component in COST_COMPONENTS)
+        with self._database.reading() as connection:
+            run = self._runs.read(connection, name)
+            rows = connection.execute(in_run(name, *cells, *costs, attempts.c.ended, attempts.c.faults)).all()
+            return outcomes_of(self._runs.tasks(connection, name), run.arms, rows)
+
+    def find(self, id: str) -> Attempt | None:
+        """An attempt by its whole id, with its transcript; None if it is not stored."""
+        with self._database.reading() as connection:
+            row = connection.execute(whole_attempts().where(attempts.c.id == id)).first()
+        return None if row is None else row_attempt(row, row[-1], zstandard.ZstdDecompressor())
+
+    def attempt(self, prefix: str) -> Attempt:
+        """An attempt by its id or the first characters of it, with its transcript.
+
+        Raises:
+            StoreError: no stored attempt has such an id, or several have.
+        """
+        if not re.fullmatch("[0-9a-f]{1,32}", prefix):
+            raise StoreError(
+                f"{prefix!r} is no attempt: an id is 32 characters of 0-9 and a-f, of which the first will do."
+            )
+        same = attempts.c.id.between(prefix, prefix + "g")  # an index serves this, unlike LIKE
+        with self._database.reading() as connection:
+            found = list(connection.scalars(sa.select(attempts.c.id).where(same).order_by(attempts.c.id).limit(4)))
+        if len(found) > 1:
+            shown = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
+            raise StoreError(f"several attempts have an id that begins with {prefix!r}: {shown}. Give more characters.")
+        attempt = self.find(found[0]) if found else None
+        if attempt is None:
+            raise StoreError(f"no attempt in {self._database.label} has an id that begins with {prefix!r}.")
+        return attempt
+
+    def attempts(
+        self, name: str, task: str | None = None, arm: str | None = None, *, texts: bool = True
+    ) -> Iterator[Attempt]:
+        """A run's stored attempts by arm, task and sample; streams, so that any number takes little memory.
+
+        Args:
+            name: the run.
+            task: only attempts at the task of this hash.
+            arm: only attempts of the arm of this name in the run.
+            texts: whether to read transcripts; without, they are empty.
+
+        Raises:
+            UnknownName: there is no such run, or no such arm in it.
+        """
+        decompressor = zstandard.ZstdDecompressor()
+        with self._database.reading() as connection:
+            names = [record.name for record in self._runs.read(connection, name).arms]
+            if arm is not None and arm not in names:
+                raise UnknownName("arm", arm, names)
+            query = within(whole_attempts(texts=texts), name).order_by(run_tasks.c.position, attempts.c.sample)
+            if task is not None:
+                query = query.where(attempts.c.task == task)
+            for position, known in enumerate(names):  # one at a time, so that the database need not sort everything
+                if arm in (None, known):
+                    of_arm = query.where(run_arms.c.position == position).execution_options(yield_per=500)
+                    for row in connection.execute(of_arm):
+                        yield row_attempt(row, row[-1], decompressor)
+
+    @contextmanager
+    def merging(self, name: str) -> Iterator[Merge]:
+        """One transaction that adds foreign attempts, tasks and arms to a run of imports.
+
+        Raises:
+            StoreError: the run was not made by imports.
+        """
+        with self._database.writing() as connection:
+            yield Merge(self._database, connection, name)

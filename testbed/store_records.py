@@ -1,0 +1,158 @@
+"""What the store gives back about runs: frozen records, and how two versions of a run differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from testbed.errors import StoreError
+from testbed.store_schema import pack, unpack
+from testbed.types import COST_COMPONENTS, Task
+
+_MAX_SEED = 2**63
+
+
+@dataclass(frozen=True)
+class ArmRecord:
+    """An arm as the store keeps it.
+
+    Attributes:
+        hash: covers everything that can change an outcome.
+        name: what the run calls it.
+        spec: what was hashed, for people; any JSON.
+    """
+
+    hash: str
+    name: str
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of an experiment, without its attempts.
+
+    Attributes:
+        name: unique in a store.
+        experiment: what was asked for, any JSON; a change of it is refused under the same name.
+        seed: the experiment's seed.
+        arms: in the experiment's order; names differ, hashes may be equal (a null comparison).
+        created: when, ISO 8601.
+        samples: attempts per task, by arm name.
+    """
+
+    name: str
+    experiment: Mapping[str, Any]
+    seed: int
+    arms: tuple[ArmRecord, ...]
+    created: str
+    samples: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A line of `testbed list runs`: its tasks, arms and stored attempts, and how many of these are missing data."""
+
+    name: str
+    created: str
+    tasks: int
+    arms: int
+    attempts: int
+    missing: int
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Outcomes of a run's n stored attempts, ordered by arm, task and sample.
+
+    Attributes:
+        tasks: the run's tasks, those without attempts included.
+        arms: the run's arms.
+        task: position in `tasks`, int32[n].
+        arm: position in `arms`, int32[n].
+        sample: index within task and arm, int32[n].
+        success: 1, 0, or −1 for missing, int8[n].
+        cost: in the order of `COST_COMPONENTS`, float64[n, 8].
+        ended: codes as in `Attempt.ended`, str[n].
+        faults: tool faults of all kinds, int32[n].
+    """
+
+    tasks: tuple[Task, ...]
+    arms: tuple[ArmRecord, ...]
+    task: npt.NDArray[np.int32]
+    arm: npt.NDArray[np.int32]
+    sample: npt.NDArray[np.int32]
+    success: npt.NDArray[np.int8]
+    cost: npt.NDArray[np.float64]
+    ended: npt.NDArray[np.str_]
+    faults: npt.NDArray[np.int32]
+
+
+def outcomes_of(listed: tuple[Task, ...], records: tuple[ArmRecord, ...], rows: Sequence[Any]) -> Outcomes:
+    """Outcomes from rows of arm, task, sample, success, the components of cost, ended and faults."""
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * (6 + len(COST_COMPONENTS))
+    arm, task, sample = (np.array(column, np.int32) for column in columns[:3])
+    success = np.array([-1 if value is None else value for value in columns[3]], np.int8)
+    cost = np.array(columns[4:-2], np.float64).T.reshape(len(rows), len(COST_COMPONENTS))
+    totals = {text: sum(unpack(text).values()) for text in set(columns[-1])}
+    faults = np.array([totals[text] for text in columns[-1]], np.int32)
+    ended = np.array(columns[-2], np.str_)
+    order = np.lexsort((sample, task, arm))
+    parts = (task[order], arm[order], sample[order], success[order], cost[order], ended[order], faults[order])
+    return Outcomes(listed, records, *parts)
+
+
+def imported(name: str) -> dict[str, Any]:
+    """The experiment of a run that holds imported outcomes."""
+    return {"imported": name}
+
+
+def check_run(run: Run) -> None:
+    """Raises `StoreError` if a run cannot be stored as it is."""
+    names = [arm.name for arm in run.arms]
+    for kind, name in (("a run", run.name), *(("an arm", name) for name in names)):
+        if not name.strip() or not name.isprintable():
+            raise StoreError(f"{kind}'s name must be printable text, not {name!r}.")
+    if len(set(names)) < len(names):
+        raise StoreError(f"two arms of run {run.name!r} have the same name: {', '.join(names)}.")
+    if not -_MAX_SEED <= run.seed < _MAX_SEED:
+        raise StoreError(f"the seed {run.seed} does not fit into 64 bits.")
+
+
+def changes(old: Run, new: Run, old_tasks: Sequence[Task], new_tasks: Sequence[Task]) -> list[str]:
+    """What differs between a run and the experiment that claims its name, one line each; empty for the same."""
+    lines = [] if old.seed == new.seed else [f"seed {old.seed} → {new.seed}"]
+    lines += _differences("", unpack(pack(old.experiment)), unpack(pack(new.experiment)))
+    was = {arm.name: arm for arm in old.arms}
+    now = {arm.name: arm for arm in new.arms}
+    lines += [f"arm {name!r} was removed" for name in was if name not in now]
+    lines += [f"arm {name!r} was added" for name in now if name not in was]
+    for name in [name for name in was if name in now]:
+        if was[name].hash != now[name].hash:
+            inner = _differences("", unpack(pack(was[name].spec)), unpack(pack(now[name].spec)))
+            lines.append(f"arm {name!r}: {', '.join(inner) or 'another hash'}")
+        if old.samples[name] != new.samples[name]:
+            lines.append(f"samples of {name!r} {old.samples[name]} → {new.samples[name]}")
+    before, after = [task.hash for task in old_tasks], [task.hash for task in new_tasks]
+    if before != after:
+        gone, come = len(set(before) - set(after)), len(set(after) - set(before))
+        lines.append(f"tasks: {gone} removed, {come} added" if gone or come else "tasks: another order")
+    return lines
+
+
+def _differences(where: str, old: Any, new: Any) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        inner = (_differences(f"{where}.{key}" if where else key, old.get(key), new.get(key)) for key in {**old, **new})
+        return [line for some in inner for line in some]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [line for n, pair in pairs for line in _differences(f"{where}[{n}]", *pair)]
+    return [] if old == new else [f"{where} {_brief(old)} → {_brief(new)}"]
+
+
+def _brief(value: Any) -> str:
+    text = pack(value)
+    return text if len(text) <= 60 else text[:57] + "…"

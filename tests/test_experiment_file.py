@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from testbed.errors import ExperimentError
+from testbed.experiment import Cell, Measure
+from testbed.experiment_file import read_experiment, shipped
+from testbed.types import Control
+
+SMALL = """\
+name = "small"
+seed = 3
+samples = 4
+
+[model]
+id = "scripted"
+replies = ["<answer>1</answer>"]
+
+[[env]]
+id = "Addition-v0"
+digits = 2
+tasks = 3
+
+[[arm]]
+name = "bare"
+samples = 6
+
+[[arm]]
+name = "python"
+tools = ["python"]
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str) -> Path:
+        path = tmp_path / "small.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ExperimentError) as caught:
+        read_experiment(path)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_a_file_becomes_arms_environments_and_budgets(write) -> None:
+    experiment = read_experiment(write(SMALL + '[budget]\nturns = 3\ncalls = { python = 2 }\n'))
+    assert [arm.name for arm in experiment.arms] == ["bare", "python"]
+    assert [arm.samples for arm in experiment.arms] == [6, 4]
+    assert [arm.control for arm in experiment.arms] == [Control.ABSENT, Control.LIVE]
+    assert experiment.environments[0].options == {"digits": 2, "tasks": 3}
+    assert experiment.arms[1].budget.calls == {"python": 2}
+    assert experiment.arms[0].model_options == {"replies": ["<answer>1</answer>"]}
+    assert experiment.measure == Measure()
+
+
+def test_the_name_is_the_files_when_none_is_given(write) -> None:
+    assert read_experiment(write(SMALL.replace('name = "small"\n', "", 1))).name == "small"
+
+
+def test_every_shipped_experiment_reads() -> None:
+    assert "demo" in shipped()
+    for name in shipped():
+        assert read_experiment(name).source["description"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("seed = 3", "sead = 3", ["small.toml:2:", "'sead'", "Did you mean 'seed'?"]),
+        ("samples = 4", "samples = -4", ["small.toml:3:", "at least 1", "-4"]),
+        ("samples = 4", "samples = true", ["small.toml:3:", "whole number"]),
+        ("seed = 3", "seed = -1", ["small.toml:2:", "at least 0"]),
+        ('id = "scripted"', 'id = "scriptd"', ["small.toml:6:", "'scriptd'", "Did you mean 'scripted'?"]),
+        ("Addition-v0", "Adition-v0", ["small.toml:10:", "'Adition-v0'", "Did you mean 'Addition-v0'?"]),
+        ("digits = 2", "digit = 2", ["small.toml:11:", "'digit'", "Did you mean 'digits'?"]),
+        ('tools = ["python"]', 'tools = ["pyton"]', ["small.toml:20:", "'pyton'", "Did you mean 'python'?"]),
+        ('tools = ["python"]', 'tools = "python"', ["small.toml:20:", "list of strings"]),
+        ('tools = ["python"]', 'tool = ["python"]', ["small.toml:20:", "'tool'", "Did you mean 'tools'?"]),
+        ('tools = ["python"]', 'tools = ["python"]\ncontrol = "absent"', ["small.toml:19:", "is bare", "python"]),
+        ('tools = ["python"]', 'control = "inert"', ["small.toml:19:", "needs tools"]),
+        ('tools = ["python"]', 'tools = ["python"]\ncontrol = "inertt"', ["small.toml:21:", "Did you mean 'inert'?"]),
+        ('name = "python"\ntools', 'name = "bare"\ntools', ["two arms are named 'bare'"]),
+        ("samples = 6", "samples = 6\nbudget = { turns = 0 }", ["small.toml:17:", "turns", "positive", "0"]),
+        ("samples = 6", "samples = 6\nbudget = { turn = 1 }", ["small.toml:17:", "Did you mean 'turns'?"]),
+        ('tools = ["python"]', 'tools = ["python"]\n[measure]\nrho = 2', ["small.toml:21:", "rho", "between 0 and 1"]),
+        ("seed = 3", "seed = = 3", ["small.toml:2:", "not valid TOML"]),
+        ('name = "small"', 'name = "a/b"', ["small.toml:1:", "name must be"]),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_the_line_and_the_nearest_name(write, old: str, new: str, says) -> None:
+    assert old in SMALL
+    message = refusal(write(SMALL.replace(old, new, 1)))
+    for part in says:
+        assert part in message
+
+
+def test_a_budget_of_zero_is_refused_with_its_line(write) -> None:
+    message = refusal(write(SMALL + "\n[budget]\ngenerated_tokens = 0\n"))
+    assert "small.toml:23:" in message
+    assert "generated_tokens" in message
+
+
+def test_options_of_tools_are_checked(write) -> None:
+    message = refusal(write(SMALL + "\n[tool.python]\nsanbox = 'bwrap'\n"))
+    assert "small.toml:23:" in message
+    assert "Did you mean 'sandbox'?" in message
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ExperimentError, match=r"nowhere\.toml"):
+        read_experiment("nowhere.toml")
+
+
+def test_a_misspelt_shipped_experiment_gets_the_nearest_name() -> None:
+    with pytest.raises(ExperimentError, match="Did you mean 'demo'"):
+        read_experiment("dmeo")
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(b"name = '\xff'")
+    assert "not valid UTF-8" in refusal(path)
+
+
+def test_an_experiment_without_arms_or_tasks_says_so(write) -> None:
+    assert "no arms" in refusal(write('[[env]]\nid = "Addition-v0"\n'))
+    assert "no tasks" in refusal(write('[[arm]]\nname = "bare"\n'))
+
+
+YOKED = SMALL + '\n[[arm]]\nname = "yoked"\ntools = ["python"]\ncontrol = "yoked"\n'
+
+
+def test_a_yoked_arm_finds_the_live_arm_with_its_tools(write) -> None:
+    assert read_experiment(write(YOKED)).arm("yoked").yoke == "python"
+
+
+def test_a_yoked_arm_without_a_live_arm_is_refused(write) -> None:
+    message = refusal(write(YOKED.replace('tools = ["python"]\ncontrol', 'tools = ["search"]\ncontrol')))
+    assert "needs a live arm" in message
+
+
+def test_a_yoked_arm_needs_two_live_samples(write) -> None:
+    message = refusal(write(YOKED.replace('tools = ["python"]', 'tools = ["python"]\nsamples = 1', 1)))
+    assert "at least 2" in message
+
+
+def test_cells_hold_every_attempt_once_with_yoked_arms_last(write) -> None:
+    experiment = read_experiment(write(YOKED))
+    cells = list(experiment.cells(tasks=3, block=2))
+    assert len(cells) == len(set(cells)) == 3 * (6 + 4 + 4)
+    yoked = [n for n, cell in enumerate(cells) if cell.arm == 2]
+    assert min(yoked) == len(cells) - len(yoked)
+    assert cells[:2] == [Cell(0, 0, 0), Cell(0, 0, 1)]  # samples of one prompt stand together
+
+
+def test_the_digest_changes_with_the_content_and_only_with_it(write) -> None:
+    first = read_experiment(write(SMALL)).digest
+    assert read_experiment(write("# a comment\n" + SMALL)).digest == first
+    assert read_experiment(write(SMALL.replace("seed = 3", "seed = 4"))).digest != first

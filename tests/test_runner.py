@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed import registry
+from testbed.errors import SandboxDied, StoreError, UsageError
+from testbed.experiment_file import parse_experiment
+from testbed.models.base import Request
+from testbed.models.scripted import Scripted
+from testbed.protocol import write_answer, write_call
+from testbed.runner import Runner
+from testbed.store import Store
+from testbed.tool import Tool
+from testbed.types import Attempt, Status
+
+PLUGIN = Path(__file__).parents[1] / "scripts" / "bench" / "episode.py"
+registry.load_plugin(PLUGIN)
+
+
+class Flaky(Tool):
+    """Fails with a fault of the infrastructure the first `times` times."""
+
+    name: str = "flaky"
+    description: str = "Returns ok, sometimes."
+    times: int = 2
+    calls: int = 0
+
+    async def _arun(self) -> str:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise SandboxDied("the worker died")
+        return "ok"
+
+
+class Slow(Tool):
+    """Takes a minute."""
+
+    name: str = "slow"
+    description: str = "Takes a minute."
+
+    async def _arun(self) -> str:
+        await asyncio.sleep(60)
+        return "ok"
+
+
+for _tool in (Flaky, Slow):
+    registry._plugins["tools"][_tool.model_fields["name"].default] = _tool
+
+
+def experiment(arms: list[dict[str, Any]], *, tasks: int = 5, **more: Any) -> Any:
+    data = {
+        "name": "test",
+        "samples": 3,
+        "model": {"id": "scripted", "replies": ["unused"]},
+        "env": [{"id": "Say-v0", "tasks": tasks}],
+        "arm": arms,
+        **more,
+    }
+    return parse_experiment(data)
+
+
+def number(request: Request) -> str:
+    return request.messages[0]["content"][4:-1]
+
+
+def echoing(request: Request) -> str:
+    last = request.messages[-1]
+    if request.tools and last["role"] != "tool":
+        return write_call("echo", {"text": number(request)})
+    return write_answer(last["content"] if last["role"] == "tool" else "0")
+
+
+def gambling(request: Request, rng: Any) -> str:
+    """Right with probability a half, after a call or two of random text: every attempt's own stream shows in its transcript."""
+    if len(request.messages) < 4:
+        return write_call("echo", {"text": str(rng.random())})
+    return write_answer(number(request) if rng.random() < 0.5 else "no")
+
+
+async def run(policy: Any, exp: Any, path: Path, **options: Any) -> tuple[Runner, dict[str, Attempt]]:
+    with Store.open(path) as store:
+        runner = Runner(exp, store, models={"scripted": Scripted(policy)}, back_off=0.01, **options)
+        await runner.run()
+        return runner, {attempt.id: attempt for attempt in store.attempts(exp.name)}
+
+
+def same(left: Mapping[str, Attempt], right: Mapping[str, Attempt]) -> bool:
+    return left.keys() == right.keys() and all(left[id_].same_outcome(right[id_]) for id_ in left)
+
+
+async def test_every_cell_becomes_one_graded_attempt(tmp_path: Path) -> None:
+    exp = experiment([{"name": "bare", "samples": 4}, {"name": "echo", "tools": ["echo"]}])
+    runner, attempts = await run(echoing, exp, tmp_path / "s.sqlite")
+    bare, echo = (arm.hash for arm in runner.arms)
+    assert len(attempts) == 5 * 4 + 5 * 3
+    assert all(a.success for a in attempts.values() if a.arm == echo)
+    assert sum(bool(a.success) for a in attempts.values() if a.arm == bare) == 4  # the task whose number is 0
+    assert {a.cost.tool_calls for a in attempts.values() if a.arm == echo} == {1}
+    assert runner.progress.done == runner.progress.total == len(attempts)
+
+
+async def test_a_second_run_makes_nothing_again(tmp_path: Path) -> None:
+    exp = experiment([{"name": "echo", "tools": ["echo"]}])
+    _, first = await run(echoing, exp, tmp_path / "s.sqlite")
+
+    def never(request: Request) -> str:
+        raise AssertionError("asked again")
+
+    with Store.open(tmp_path / "s.sqlite") as store:
+        model = Scripted(echoing)
+        model._write = never
+        again = Runner(exp, store, models={"scripted": model})
+        counts = await again.run()
+        assert counts.resumed == counts.done == len(first)
+
+
+async def test_attempts_do_not_depend_on_concurrency(tmp_path: Path) -> None:
+    exp = experiment([{"name": "echo", "tools": ["echo"], "samples": 8}])
+    _, alone = await run(gambling, exp, tmp_path / "one.sqlite", concurrency=1)
+    _, many = await run(gambling, exp, tmp_path / "many.sqlite", concurrency=40)
+    assert same(alone, many)
+    assert 5 < sum(bool(a.success) for a in alone.values()) < 35  # chance is at work, and it repeats
+
+
+async def test_faults_of_the_infrastructure_are_retried_and_leave_no_trace(tmp_path: Path) -> None:
+    exp = experiment([{"name": "flaky", "tools": ["flaky"], "samples": 1}], tasks=1)
+
+    def policy(request: Request) -> str:
+        return write_answer("0") if request.messages[-1]["content"] == "ok" else write_call("flaky", {})
+
+    runner, attempts = await run(policy, exp, tmp_path / "s.sqlite")
+    (attempt,) = attempts.values()
+    assert runner.progress.retried == 2
+    assert attempt.success is True
+    assert attempt.cost.tool_calls == 1
+
+
+async def test_what_cannot_be_repaired_is_missing_and_not_a_failure(tmp_path: Path) -> None:
+    exp = experiment(
+        [{"name": "flaky", "tools": ["flaky"], "samples": 1}], tasks=2, tool={"flaky": {"times": 1_000_000}}
+    )
+    runner, attempts = await run(lambda request: write_call("flaky", {}), exp, tmp_path / "s.sqlite", retries=1)
+    assert {(a.status, a.ended, a.success) for a in attempts.values()} == {
+        (Status.MISSING, "missing:sandbox_died", None)
+    }
+    assert runner.progress.missing == 2
+    with Store.open(tmp_path / "s.sqlite") as store:
+        assert store.finished("test") == set()  # to be tried again
+        assert set(store.outcomes("test").success.tolist()) == {-1}
+
+
+async def test_an_attempt_that_waits_for_its_retry_holds_no_slot(tmp_path: Path) -> None:
+    exp = experiment([{"name": "flaky", "tools": ["flaky"], "samples": 1}], tasks=20, tool={"flaky": {"times": 1}})
+
+    def policy(request: Request) -> str:
+        return write_answer(number(request)) if request.messages[-1]["content"] == "ok" else write_call("flaky", {})
+
+    with Store.open(tmp_path / "s.sqlite") as store:
+        runner = Runner(exp, store, models={"scripted": Scripted(policy)}, concurrency=1, back_off=1.0)
+        begun = time.monotonic()
+        await runner.run()
+        assert time.monotonic() - begun < 10  # 1 s to 1.5 s for the one that waits, while the only slot does the others
+    assert runner.progress.retried == 1
+
+
+async def test_a_limit_in_seconds_ends_the_attempt_as_data(tmp_path: Path) -> None:
+    exp = experiment([{"name": "slow", "tools": ["slow"], "samples": 1, "budget": {"seconds": 0.05}}], tasks=1)
+    _, attempts = await run(lambda request: write_call("slow", {}), exp, tmp_path / "s.sqlite")
+    (attempt,) = attempts.values()
+    assert (attempt.status, attempt.ended, attempt.success) == (Status.COMPLETE, "limit:seconds", False)
+
+
+async def test_a_limit_on_tokens_stops_at_that_token(tmp_path: Path) -> None:
+    exp = experiment([{"name": "bare", "samples": 1, "budget": {"generated_tokens": 7}}], tasks=1)
+    _, attempts = await run(lambda request: "word " * 100, exp, tmp_path / "s.sqlite")
+    (attempt,) = attempts.values()
+    assert attempt.cost.generated_tokens == 7
+    assert attempt.ended == "limit:generated_tokens"
+
+
+async def test_calls_to_tools_that_were_not_offered_are_refused_metered_and_reported(tmp_path: Path) -> None:
+    exp = experiment([{"name": "bare", "samples": 1}], tasks=1)
+
+    def policy(request: Request) -> str:
+        return write_answer("0") if len(request.messages) > 1 else write_call("echo", {"text": "0"})
+
+    _, attempts = await run(policy, exp, tmp_path / "s.sqlite")
+    (attempt,) = attempts.values()
+    assert attempt.faults == {"tool_not_found": 1}
+    assert attempt.cost.tool_calls == 1
+    assert attempt.transcript[2]["content"].startswith("error: tool_not_found")
+
+
+async def test_yoked_attempts_replay_another_live_attempt_at_the_same_task(tmp_path: Path) -> None:
+    arms = [
+        {"name": "yoked", "tools": ["echo"], "control": "yoked"},
+        {"name": "echo", "tools": ["echo"]},
+    ]
+    runner, attempts = await run(gambling, experiment(arms), tmp_path / "s.sqlite")
+    seen = {
+        (a.arm, a.task, a.sample): [m["content"] for m in a.transcript if m["role"] == "tool"]
+        for a in attempts.values()
+    }
+    yoked, live = (arm.hash for arm in runner.arms)
+    for (arm, task, sample), results in seen.items():
+        if arm == yoked:
+            assert results == seen[live, task, (sample + 1) % 3]
+
+
+async def test_arms_share_their_random_streams(tmp_path: Path) -> None:
+    arms = [{"name": "a", "tools": ["echo"]}, {"name": "b", "tools": ["echo"], "budget": {"turns": 9}}]
+    runner, attempts = await run(gambling, experiment(arms), tmp_path / "s.sqlite")
+    by_cell: dict[tuple[str, int], set[str]] = {}
+    for a in attempts.values():
+        by_cell.setdefault((a.task, a.sample), set()).add(a.transcript[1]["content"])
+    assert all(len(texts) == 1 for texts in by_cell.values())
+    assert len({arm.hash for arm in runner.arms}) == 2
+
+
+async def test_a_changed_experiment_is_refused_by_name(tmp_path: Path) -> None:
+    await run(echoing, experiment([{"name": "bare"}]), tmp_path / "s.sqlite")
+    with pytest.raises(StoreError, match=r"changed since run 'test' was started.*another name"):
+        await run(echoing, experiment([{"name": "bare", "budget": {"turns": 2}}]), tmp_path / "s.sqlite")
+
+
+async def test_another_run_reuses_the_attempts_of_arms_that_did_not_change(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    await run(echoing, experiment([{"name": "bare"}]), path)
+    wider = experiment([{"name": "bare"}, {"name": "echo", "tools": ["echo"]}], name="wider")
+    runner, _ = await run(echoing, wider, path)
+    assert runner.progress.resumed == 5 * 3
+
+
+async def test_a_stopped_run_ends_what_is_under_way_and_goes_on_later(tmp_path: Path) -> None:
+    exp = experiment([{"name": "echo", "tools": ["echo"], "samples": 40}])
+    with Store.open(tmp_path / "s.sqlite") as store:
+        runner = Runner(exp, store, models={"scripted": Scripted(gambling)}, concurrency=4)
+
+        def stopping(request: Request, rng: Any) -> str:
+            if len(store_ids) > 20:
+                runner.stop()
+            store_ids.add(id(request))
+            return gambling(request, rng)
+
+        store_ids: set[int] = set()
+        runner._given["scripted"] = Scripted(stopping)
+        await runner.run()
+        some = len(store.finished("test"))
+    assert 0 < some < 200
+    assert runner.stopped
+
+
+async def test_two_environments_with_the_same_task_are_refused(tmp_path: Path) -> None:
+    exp = experiment([{"name": "bare"}], env=[{"id": "Say-v0", "tasks": 2}, {"id": "Say-v0", "tasks": 3}])
+    with pytest.raises(UsageError, match="list the task"):
+        await run(echoing, exp, tmp_path / "s.sqlite")
+
+
+EXPERIMENT = """\
+name = "killed"
+seed = 5
+samples = {samples}
+[model]
+id = "scripted"
+policy = "{policy}:gamble"
+[[env]]
+id = "Say-v0"
+tasks = 50
+[[arm]]
+name = "bare"
+[[arm]]
+name = "echo"
+tools = ["echo"]
+"""
+
+POLICY = """\
+from testbed.protocol import write_answer, write_call
+def gamble(request, rng):
+    if len(request.messages) < 3:
+        return write_call("echo", {"text": str(rng.random())})
+    return write_answer(request.messages[0]["content"][4:-1] if rng.random() < .5 else "no")
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path):
+    (tmp_path / "policy.py").write_text(POLICY)
+
+    def command(samples: int, store: str) -> list[str]:
+        file = tmp_path / "killed.toml"
+        file.write_text(EXPERIMENT.format(samples=samples, policy=tmp_path / "policy.py"))
+        return [
+            sys.executable,
+            "-m",
+            "testbed",
+            "run",
+            str(file),
+            "--store",
+            str(tmp_path / store),
+            "--plugin",
+            str(PLUGIN),
+        ]
+
+    return command
+
+
+def stored(path: Path) -> dict[str, Attempt]:
+    with Store.open(path, create=False) as store:
+        return {attempt.id: attempt for attempt in store.attempts("killed")}
+
+
+def test_killed_at_twenty_random_moments_the_store_ends_equal_to_an_uninterrupted_run(tmp_path: Path, command) -> None:
+    rng = random.Random(11)
+    subprocess.run(command(150, "whole.sqlite"), check=True, capture_output=True)
+    kills = 0
+    while kills < 20:
+        process = subprocess.Popen(command(150, "killed.sqlite"), stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=rng.uniform(0.3, 1.3))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        kills += 1
+    subprocess.run(command(150, "killed.sqlite"), check=True, capture_output=True)
+    whole, killed = stored(tmp_path / "whole.sqlite"), stored(tmp_path / "killed.sqlite")
+    assert len(whole) == 2 * 50 * 150
+    assert same(whole, killed)
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path, command) -> None:
+    process = subprocess.Popen(command(2000, "s.sqlite"), stderr=subprocess.PIPE, text=True)
+    path = tmp_path / "s.sqlite"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not (path.exists() and _count(path) > 100):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Go on with: testbed run" in said
+    assert 100 < _count(path) < 2 * 50 * 2000
+
+
+def _count(path: Path) -> int:
+    try:
+        with Store.open(path, create=False) as store:
+            return len(store.finished("killed"))
+    except UsageError:
+        return 0  # not created yet
