@@ -1,0 +1,211 @@
+"""The bubblewrap backend: a Python in new namespaces on a read-only root of its own, no daemon and no image.
+
+Two ways of becoming nobody. Started by a user, bwrap makes a user namespace that maps only that user. Started by root,
+bwrap uses root's rights to build the namespaces (the interpreter may lie in a folder that only root can enter), and the
+worker then becomes a user that exists nowhere else, a different one for every live sandbox, and enters a user namespace
+that maps only it. Either way it holds no capability when it runs the first program.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterable
+
+from testbed.errors import SandboxDied
+from testbed.sandbox.base import Limits, Probe, Session
+from testbed.sandbox.process import BwrapLink
+from testbed.sandbox.root import LIBRARIES, PREFIX, PythonRoot, python_root
+from testbed.sandbox.session import INODES, Evidence, Link, WorkerSession, handshake
+
+POLICY = "1"  # raise it when a program could tell the difference
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_WORKER = f"{PREFIX}/worker"
+_WORKER_FILES = (  # under their own import names, so that they read the same inside and out
+    (f"{_HERE}/worker.py", f"{_WORKER}/__main__.py"),
+    (f"{_HERE}/child.py", f"{_WORKER}/testbed/sandbox/child.py"),
+    (f"{_HERE}/lockdown.py", f"{_WORKER}/testbed/sandbox/lockdown.py"),
+)
+_ENVIRONMENT = {
+    "HOME": "/tmp",
+    "TMPDIR": "/tmp",
+    "LANG": "C.UTF-8",
+    "PATH": f"{PREFIX}/bin",
+    "LD_LIBRARY_PATH": LIBRARIES,
+    "MALLOC_ARENA_MAX": "2",  # one per thread would eat up the limit on addresses
+    "PYTHONHASHSEED": "0",  # the same sets in the same order
+}
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_FAR_UIDS = range(1_900_000_000, 2_000_000_000)  # above every range that systemd and containers hand out
+
+
+class Bwrap:
+    """Opens sandboxes with bubblewrap.
+
+    Args:
+        program: the bwrap executable.
+    """
+
+    name = "bwrap"
+
+    def __init__(self, program: str = "bwrap") -> None:
+        self._program = program
+        self._uids: set[int | None] = set()
+        self._evidence: Evidence | None = None
+        self._with_proc = True
+
+    @property
+    def identity(self) -> str:
+        """Backend, policy version and the version of the Python inside."""
+        return f"bwrap/{POLICY} {os.uname().machine} python-{'.'.join(map(str, sys.version_info[:3]))}"
+
+    async def open(self, limits: Limits) -> Session:
+        """Starts a sandbox with its worker.
+
+        Raises:
+            SandboxDied: it did not start, or did not prove its confinement.
+        """
+        return await WorkerSession(lambda: self._start(limits), limits).open()
+
+    def self_test(self) -> list[Probe]:
+        """Launches a sandbox and attacks it, see `testbed.sandbox.probes`."""
+        from testbed.sandbox.probes import probe
+
+        return probe(self)
+
+    def capabilities(self) -> dict[str, str]:
+        """What is enforced and how; complete once a sandbox has been started."""
+        facts = {
+            "network": "none: a network namespace of its own; only local sockets can be made",
+            "file system": "a read-only Python and one sized scratch folder",
+            "system calls": "filtered",
+            "user": "one unused uid per sandbox" if _unused_uids() else "the caller's, alone in a user namespace",
+            "CPU": "time per process by rlimits; the number of cores is not limited",
+        }
+        seen = self._evidence
+        if seen is None:
+            return facts
+        together = "; all processes together by the worker's count, every 25 ms"
+        return facts | {
+            "user namespace": "yes" if seen.user_namespace else "no: not allowed here",
+            "memory": "per process by rlimits" + (together if seen.proc else " only: /proc cannot be mounted here"),
+            "files in scratch": f"at most {INODES}" if seen.inode_limit else "bounded by size only",
+            "machine in /proc": "hidden" if seen.proc_only_pids else "visible",
+        }
+
+    async def _start(self, limits: Limits) -> Link:
+        program = shutil.which(self._program)
+        if program is None:
+            raise SandboxDied(f"{self._program} is not installed.")
+        uid = self._take_uid()
+        free = functools.partial(self._uids.discard, uid)
+        try:
+            root = python_root()
+            words = command(program, root, limits, uid, self._with_proc)
+            link = await BwrapLink.launch(words, interpreter(root), free)
+        except OSError as error:  # no descriptors or no memory left
+            free()
+            raise SandboxDied(f"cannot start a sandbox: {error}") from error
+        except BaseException:
+            free()
+            raise
+        try:
+            self._evidence = await handshake(link, limits, uid)
+        except SandboxDied as error:
+            if not (self._with_proc and "mount proc" in str(error)):
+                raise
+            self._with_proc = False  # as inside most containers; it costs the count of memory, see `capabilities`
+            return await self._start(limits)
+        return link
+
+    def _take_uid(self) -> int | None:
+        """A user that no other sandbox has (another host's by chance only), so that process limits count apart."""
+        unused = _unused_uids()
+        if unused is None:
+            return None
+        while (uid := secrets.choice(unused)) in self._uids:
+            pass
+        self._uids.add(uid)
+        return uid
+
+
+def command(program: str, root: PythonRoot, limits: Limits, uid: int | None, with_proc: bool = True) -> list[str]:
+    """The bwrap command line, up to its descriptors.
+
+    Args:
+        program: the bwrap executable.
+        root: files to show.
+        limits: for the size of the scratch folder.
+        uid: the user that the worker will become if this process is root, else None.
+        with_proc: mount /proc.
+    """
+    return [
+        program,
+        *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+        *("--as-pid-1", "--die-with-parent", "--new-session", "--hostname", "sandbox"),
+        *_identity(uid),
+        *_file_system(root, limits, with_proc),
+        *("--clearenv", "--chdir", "/tmp"),
+        *(word for name, value in _ENVIRONMENT.items() for word in ("--setenv", name, value)),
+    ]
+
+
+def interpreter(root: PythonRoot) -> list[str]:
+    """The command inside, but for the number of the control descriptor.
+
+    `-I` would ignore the hash seed too; with a cleared environment, -P -s -S isolate as well.
+    """
+    return [root.executable, "-P", "-s", "-S", "-X", "utf8", _WORKER]
+
+
+def _identity(uid: int | None) -> list[str]:
+    """Capabilities are for the worker's first moments only: it limits its mounts, changes its user, and drops them."""
+    words = ["--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP"]
+    if uid is None:
+        return [*words, "--unshare-user", "--uid", "1000", "--gid", "1000"]
+    return [*words, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+
+
+def _file_system(root: PythonRoot, limits: Limits, with_proc: bool) -> list[str]:
+    shown = (*root.files, *_WORKER_FILES)
+    words = []
+    for folder in ("/dev", *_folders(inside for _, inside in shown)):
+        words += ["--perms", "0755", "--dir", folder]  # those that bwrap makes by itself are for their owner only
+    for here, inside in shown:
+        words += ["--ro-bind", here, inside]
+    for folder in root.hidden:
+        words += ["--tmpfs", folder, "--remount-ro", folder]
+    words += ["--proc", "/proc"] if with_proc else []
+    for device in _DEVICES:
+        words += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+    links = {"/dev/stdin": "/proc/self/fd/0", "/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2"}
+    links |= {"/dev/fd": "/proc/self/fd", "/dev/shm": "/tmp"}  # one folder to size and to wipe
+    for inside, target in links.items():
+        words += ["--symlink", target, inside]
+    scratch = str(limits.scratch_mib << 20)
+    return [*words, "--perms", "0777", "--size", scratch, "--tmpfs", "/tmp", "--remount-ro", "/"]
+
+
+def _folders(paths: Iterable[str]) -> list[str]:
+    """Every folder above the paths, outermost first."""
+    found: set[str] = set()
+    for path in paths:
+        while (path := os.path.dirname(path)) != "/":
+            found.add(path)
+    return sorted(found)
+
+
+def _unused_uids() -> range | None:
+    """Users that this process can become and nobody is likely to be; None if it is not root, or maps no such user."""
+    if os.geteuid() != 0:
+        return None
+    with open("/proc/self/uid_map") as file:
+        spans = [range(start, start + count) for start, _, count in (map(int, line.split()) for line in file)]
+    if any(span.start <= _FAR_UIDS.start and _FAR_UIDS.stop <= span.stop for span in spans):
+        return _FAR_UIDS
+    widest = max(spans, key=len)  # a container's own map, usually of 65,536 users
+    return widest[len(widest) // 2 :] if len(widest) >= 1000 else None

@@ -1,0 +1,142 @@
+"""Runs inside the sandbox: the child that a call is forked into.
+
+Only the standard library is there. The child lets go of everything that is the worker's, takes on the limits of the
+call, and behaves like `python main.py`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import math
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from testbed.sandbox.lockdown import SCRATCH, let_memory_be_counted
+
+SCRIPT = f"{SCRATCH}/main.py"
+OPEN_FILES = 128  # each may be a socket with 0.4 MiB of kernel memory that no limit counts
+ADDRESS_SPACE_SLACK = 768 << 20  # libc reserves 64 MiB of addresses per thread arena without using them
+
+_HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # where the worker's code lies
+
+
+def become_program(code: str, seconds: float, limits: dict[str, Any], stdin: int, stdout: int, stderr: int) -> NoReturn:
+    """Never returns: runs the program and exits with its code.
+
+    Args:
+        code: Python source.
+        seconds: wall-clock time of the call, for the limit on CPU time.
+        limits: `memory` and `file` in bytes, `processes`.
+        stdin: descriptor to read from.
+        stdout: descriptor to print to.
+        stderr: descriptor for errors.
+    """
+    exit_code = 1
+    try:
+        os.setsid()
+        for number, descriptor in enumerate((stdin, stdout, stderr)):
+            os.dup2(descriptor, number)
+        os.closerange(3, 1 << 16)  # the control descriptor among them
+        _limit_resources(seconds, limits)
+        let_memory_be_counted()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _forget_worker()
+        gc.enable()
+        exit_code = _execute(code)
+    finally:
+        os._exit(exit_code)
+
+
+def _limit_resources(seconds: float, limits: dict[str, Any]) -> None:
+    cpu, memory = math.ceil(seconds) + 1, limits["memory"]
+    # The soft limit's SIGXCPU tells a program that burnt its time from one that was killed; the hard limit's SIGKILL
+    # follows if it ignores that.
+    _limit(resource.RLIMIT_CPU, cpu, cpu + 1)
+    _limit(resource.RLIMIT_DATA, memory)
+    _limit(resource.RLIMIT_AS, memory + ADDRESS_SPACE_SLACK)
+    _limit(resource.RLIMIT_NPROC, limits["processes"] + 1)  # the worker counts too
+    _limit(resource.RLIMIT_FSIZE, limits["file"])
+    _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
+    _limit(resource.RLIMIT_MSGQUEUE, 0)
+
+
+def _limit(kind: int, soft: int, hard: int | None = None) -> None:
+    ceiling = resource.getrlimit(kind)[1]
+    if ceiling == resource.RLIM_INFINITY:
+        ceiling = 1 << 62
+    resource.setrlimit(kind, (min(soft, ceiling), min(soft if hard is None else hard, ceiling)))
+
+
+def _forget_worker() -> None:
+    """Makes the process look like a fresh interpreter with scratch as its folder."""
+    os.chdir(SCRATCH)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "testbed"]:
+        del sys.modules[name]
+    sys.path[:] = [SCRATCH, *(entry for entry in sys.path if entry != _HOME)]
+    sys.argv = [SCRIPT]
+    # New objects: the worker's were made for /dev/null, and remember that it can be seeked.
+    streams = {
+        "stdin": open(0, encoding="utf-8", errors="surrogateescape", closefd=False),  # noqa: SIM115
+        "stdout": open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False),  # noqa: SIM115
+        "stderr": open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False),  # noqa: SIM115
+    }
+    for name, stream in streams.items():
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _execute(code: str) -> int:
+    """Runs the program as `__main__` and returns its exit code."""
+    main = type(sys)("__main__")
+    main.__dict__.update(__file__=SCRIPT, __builtins__=sys.modules["builtins"])
+    sys.modules["__main__"] = main
+    exit_code = _outcome(lambda: _exec_script(code, main.__dict__))
+    exit_code = _outcome(_finish) or exit_code
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # the program may have closed it, or put anything in its place
+            stream.flush()
+    return exit_code
+
+
+def _exec_script(code: str, namespace: dict[str, Any]) -> None:
+    with open(SCRIPT, "wb") as file:  # tracebacks and `inspect` read the lines there
+        file.write(code.encode("utf-8", "surrogatepass"))
+    exec(compile(code, SCRIPT, "exec", dont_inherit=True), namespace)
+
+
+def _finish() -> None:
+    threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter itself does at its end
+    atexit._run_exitfuncs()
+
+
+def _outcome(action: Callable[[], None]) -> int:
+    """Exit code of a part of the program; an exception is shown as the interpreter would show it."""
+    try:
+        action()
+    except SystemExit as request:
+        if request.code is None or isinstance(request.code, int):
+            return (request.code or 0) & 0xFF
+        print(request.code, file=sys.stderr)
+        return 1
+    except BaseException as error:  # noqa: BLE001 (a program may raise anything)
+        _show(error)
+        return 1
+    return 0
+
+
+def _show(error: BaseException) -> None:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next  # our own frames are not the program's business
+    error.__traceback__ = trace
+    try:
+        sys.excepthook(type(error), error, trace)
+    except BaseException:  # noqa: BLE001 (the program's own hook is as broken as the program)
+        sys.__excepthook__(type(error), error, trace)

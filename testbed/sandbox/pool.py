@@ -1,0 +1,157 @@
+"""Warm sandboxes, one per attempt: taken in under a millisecond, destroyed after use, replaced in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from testbed.errors import SandboxDied, UsageError
+from testbed.sandbox.base import Limits, Sandbox, Session
+
+
+class Pool:
+    """Sandboxes of one backend and one set of limits. Belongs to the event loop that first uses it.
+
+    Args:
+        sandbox: the backend.
+        limits: limits of every call.
+        size: most sandboxes alive at one time: warm, in use, starting and ending together.
+
+    Raises:
+        UsageError: size is below 1.
+    """
+
+    def __init__(self, sandbox: Sandbox, limits: Limits | None = None, size: int = 4) -> None:
+        if size < 1:
+            raise UsageError(f"a sandbox pool needs a size of at least 1, not {size}.")
+        self._sandbox = sandbox
+        self._limits = limits or Limits()
+        self._size = size
+        self._alive = 0
+        self._warm: deque[Session] = deque()
+        self._waiting: deque[asyncio.Future[Session]] = deque()
+        self._in_use: set[Session] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._starting_at_once = asyncio.Semaphore(os.cpu_count() or 1)
+        self._closed = False
+
+    async def start(self) -> None:
+        """Starts filling the pool without waiting for it; the first `acquire` does so too."""
+        self._fill()
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """A fresh sandbox for the length of a `with` block.
+
+        Raises:
+            SandboxDied: none could be started, or the pool is closed.
+        """
+        session = await self.acquire()
+        try:
+            yield session
+        finally:
+            await self.release(session)
+
+    async def acquire(self) -> Session:
+        """A sandbox that nobody has used; waits if all are taken. Give it back with `release`.
+
+        Raises:
+            SandboxDied: none could be started, or the pool is closed.
+        """
+        if self._closed:
+            raise SandboxDied("the sandbox pool is closed.")
+        if self._warm:
+            session = self._warm.popleft()
+        else:
+            session = await self._wait()
+        self._in_use.add(session)
+        self._fill()
+        return session
+
+    async def release(self, session: Session) -> None:
+        """Takes a sandbox back and destroys it in the background."""
+        if session in self._in_use:
+            self._in_use.remove(session)
+            self._spawn(self._end(session))
+
+    async def close(self) -> None:
+        """Destroys every sandbox, also those in use, and returns when they are gone."""
+        self._closed = True
+        while self._waiting:
+            _fail(self._waiting.popleft(), SandboxDied("the sandbox pool was closed."))
+        for session in (*self._warm, *self._in_use):
+            self._spawn(self._end(session))
+        self._warm.clear()
+        self._in_use.clear()
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
+
+    async def _wait(self) -> Session:
+        turn: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._fill()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._offer(turn.result())  # it came as the caller left
+            raise
+
+    def _fill(self) -> None:
+        while self._alive < self._size and not self._closed:
+            self._alive += 1
+            self._spawn(self._begin())
+
+    async def _begin(self) -> None:
+        async with self._starting_at_once:
+            try:
+                session = await self._sandbox.open(self._limits)
+            except SandboxDied as error:
+                self._alive -= 1
+                self._refuse(error)
+                if self._waiting:
+                    self._fill()  # everybody who waits gets an answer
+                return
+            except BaseException:
+                self._alive -= 1
+                raise
+        if self._closed:
+            await self._end(session)
+        else:
+            self._offer(session)
+
+    async def _end(self, session: Session) -> None:
+        await session.close()
+        self._alive -= 1
+        self._fill()
+
+    def _offer(self, session: Session) -> None:
+        """Gives a new sandbox to whoever has waited longest, else keeps it warm."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(session)
+                return
+        self._warm.append(session)
+
+    def _refuse(self, error: SandboxDied) -> None:
+        """Tells whoever has waited longest that a start failed; with nobody waiting, the next `acquire` tries again."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_exception(error)
+                return
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _fail(turn: asyncio.Future[Session], error: SandboxDied) -> None:
+    if not turn.done():
+        turn.set_exception(error)
