@@ -69,20 +69,22 @@ def report(
     ] = "",
 ) -> None:
     """Print what each arm added to the bare one, with intervals and verdicts."""
-    from testbed.report import text
-    from testbed.report.page import write_page, write_png
+    from testbed.report.text import print_report
 
     analysis = _analysis(run, store, bare)
-    if html is not None:
-        write_page(analysis, html)
-    if png is not None:
-        write_png(analysis, png)
+    if html is not None or png is not None:
+        from testbed.report.page import write_page, write_png
+
+        if html is not None:
+            write_page(analysis, html)
+        if png is not None:
+            write_png(analysis, png)
     if json:
         import json as encoder
 
         print(encoder.dumps(analysis.as_dict(), indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        text.print_report(analysis)
+        print_report(analysis)
     for path in (html, png):
         if path is not None:
             print(f"wrote {path}", file=sys.stderr)
@@ -159,6 +161,9 @@ def import_(
     with Store.open(store) as opened:
         added = import_outcomes(opened, file, run, columns)
     print(f"imported {added.attempts} attempts at {added.tasks} tasks in {added.arms} arms into run {run!r} of {store}")
+    for arm in added.by_arm:
+        lost = f", {arm.missing} missing" if arm.missing else ""
+        print(f"  {arm.name}: {arm.tasks} tasks, {arm.attempts} attempts, {arm.successes} successes{lost}")
 
 
 @app.command(epilog="Example: testbed export demo attempts.parquet    or: testbed export demo attempts.jsonl")
@@ -188,8 +193,13 @@ def doctor() -> None:
 
 
 def _analysis(run: str, store: str, bare: str) -> Analysis:
+    from testbed.errors import DataError
     from testbed.report.analyse import analyse_run
+    from testbed.stats import StatsError
     from testbed.store import Store
 
     with Store.open(store, create=False) as opened:
-        return analyse_run(opened, run, bare=bare)
+        try:
+            return analyse_run(opened, run, bare=bare)
+        except StatsError as error:
+            raise DataError(f"run {run!r} cannot be analysed: {error}") from error

@@ -14,10 +14,10 @@ ROOT = Path(__file__).parents[1]
 # Lower layers first; a module may import from its own layer and those below.
 LAYERS = [
     {"types", "errors"},
-    {"spaces", "protocol", "budget", "threads"},
-    {"tool", "episode", "env", "sandbox", "models"},
-    {"wrappers", "registry", "corpus"},
-    {"experiment", "experiment_file", "schedule", "store", "store_schema", "store_writer", "transfer", "engine"},
+    {"spaces", "protocol", "budget", "threads", "results"},
+    {"tool", "tool_base", "offer", "episode", "env", "sandbox", "models"},
+    {"wrappers", "registry", "plugins", "corpus"},
+    {"experiment", "experiment_file", "schedule", "store", "transfer", "engine"},
     {"runner"},
     {"report", "board", "progress", "running", "listing", "doctor"},
     {"cli"},

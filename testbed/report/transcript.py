@@ -45,7 +45,7 @@ def print_attempts(store: Store, run: str, *, arm: str, task: str, failed: bool,
     prompts = {t.hash: t.prompt for t in store.tasks(run)}
     chosen = (
         a
-        for a in store.attempts(run)
+        for a in store.attempts(run, texts=False)
         if (not arm or arms[a.arm] == arm)
         and (not task or task in prompts[a.task] or a.task.startswith(task))
         and not (failed and a.success)

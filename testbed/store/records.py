@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from testbed.errors import StoreError
-from testbed.store_schema import pack, unpack
+from testbed.store.schema import pack, unpack
 from testbed.types import COST_COMPONENTS, Task
 
 _MAX_SEED = 2**63

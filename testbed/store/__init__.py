@@ -17,10 +17,10 @@ import sqlalchemy as sa
 import zstandard
 
 from testbed.errors import StoreError, UnknownName
-from testbed.store_records import ArmRecord, Outcomes, Run, RunSummary, changes, check_run, outcomes_of
-from testbed.store_runs import Merge, RunTables, in_run, whole_attempts, within
-from testbed.store_schema import Database, attempts, run_arms, run_tasks
-from testbed.store_writer import BATCH, AttemptWriter, row_attempt
+from testbed.store.records import ArmRecord, Outcomes, Run, RunSummary, changes, check_run, outcomes_of
+from testbed.store.runs import Merge, RunTables, in_run, whole_attempts, within
+from testbed.store.schema import Database, attempts, run_arms, run_tasks
+from testbed.store.writer import BATCH, AttemptWriter, row_attempt
 from testbed.types import COST_COMPONENTS, Attempt, Status, Task
 
 __all__ = ["ArmRecord", "AttemptWriter", "Outcomes", "Run", "RunSummary", "Store"]
@@ -107,6 +107,18 @@ class Store:
         with self._database.reading() as connection:
             self._runs.need(connection, name)
             return self._runs.tasks(connection, name)
+
+    def task(self, hash: str) -> Task:
+        """A task of any run by its hash.
+
+        Raises:
+            StoreError: it is not stored.
+        """
+        with self._database.reading() as connection:
+            found = self._runs.task(connection, hash)
+        if found is None:
+            raise StoreError(f"no task in {self._database.label} has the hash {hash!r}.")
+        return found
 
     # -- attempts
 

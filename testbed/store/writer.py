@@ -17,7 +17,8 @@ from typing import Any
 import sqlalchemy as sa
 import zstandard
 
-from testbed.store_schema import Database, attempts, pack, transcripts, unpack
+from testbed.errors import StoreError
+from testbed.store.schema import Database, attempts, pack, transcripts, unpack
 from testbed.types import COST_COMPONENTS, Attempt, Cost, Status
 
 BATCH = 1000  # attempts to a commit, at most
@@ -119,8 +120,15 @@ def attempt_row(a: Attempt) -> Row:
 
 
 def row_attempt(row: Sequence[Any], transcript: bytes | None, decompressor: zstandard.ZstdDecompressor) -> Attempt:
-    """The attempt of `attempt_row`'s row and its compressed transcript; the transcript comes back as a tuple."""
-    text = decompressor.decompress(transcript).decode("utf-8", "surrogatepass") if transcript else "[]"
+    """The attempt of `attempt_row`'s row and its compressed transcript; the transcript comes back as a tuple.
+
+    Raises:
+        StoreError: the transcript is damaged.
+    """
+    try:
+        text = decompressor.decompress(transcript).decode("utf-8", "surrogatepass") if transcript else "[]"
+    except zstandard.ZstdError as error:
+        raise StoreError(f"the transcript of attempt {row[0]} is damaged ({error}). Restore a copy.") from error
     end_of_cost = 10 + len(COST_COMPONENTS)
     return Attempt(
         id=row[0],

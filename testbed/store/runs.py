@@ -9,9 +9,9 @@ import sqlalchemy as sa
 import zstandard
 
 from testbed.errors import StoreError, UnknownName
-from testbed.store_records import ArmRecord, Run, RunSummary, check_run, imported
-from testbed.store_schema import Database, arms, attempts, pack, run_arms, run_tasks, runs, tasks, transcripts, unpack
-from testbed.store_writer import AttemptTable, Upsert, row_attempt
+from testbed.store.records import ArmRecord, Run, RunSummary, check_run, imported
+from testbed.store.schema import Database, arms, attempts, pack, run_arms, run_tasks, runs, tasks, transcripts, unpack
+from testbed.store.writer import AttemptTable, Upsert, row_attempt
 from testbed.types import Attempt, Status, Task
 
 
@@ -54,6 +54,11 @@ class RunTables:
         query = sa.select(tasks).join_from(run_tasks, tasks, tasks.c.hash == run_tasks.c.task)
         query = query.where(run_tasks.c.run == name).order_by(run_tasks.c.position)
         return tuple(_task(row) for row in connection.execute(query))
+
+    def task(self, connection: sa.Connection, hash: str) -> Task | None:
+        """A task by its hash."""
+        row = connection.execute(sa.select(tasks).where(tasks.c.hash == hash)).first()
+        return None if row is None else _task(row)
 
     def label(self, connection: sa.Connection, listed: Sequence[Task]) -> None:
         """Keeps tasks, with their newest labels."""

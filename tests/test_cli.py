@@ -1,0 +1,234 @@
+"""The command line as a user meets it: what it prints, what it refuses, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from testbed.__main__ import main
+
+PLUGIN = Path(__file__).parents[1] / "scripts" / "bench" / "episode.py"
+REFERENCE = Path(__file__).parents[1] / "testbed" / "models" / "reference"
+
+EXPERIMENT = """\
+name = "small"
+samples = 4
+[model]
+id = "scripted"
+replies = ['<tool_call>{"name": "python", "arguments": {"code": "print(1)"}}</tool_call>', "<answer>1</answer>"]
+[[env]]
+id = "Addition-v0"
+digits = 1
+tasks = 6
+[[arm]]
+name = "bare"
+[[arm]]
+name = "inert"
+tools = ["python"]
+control = "inert"
+"""
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def testbed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Done]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def testbed(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["testbed", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return testbed
+
+
+@pytest.fixture
+def made(testbed: Callable[..., Done], tmp_path: Path) -> Path:
+    """A folder with a finished run "small" in testbed.sqlite."""
+    (tmp_path / "small.toml").write_text(EXPERIMENT)
+    done = testbed("run", "small.toml")
+    assert done.code == 0, done.err
+    return tmp_path
+
+
+def test_a_run_says_what_it_did_and_what_comes_next(made: Path, testbed: Callable[..., Done]) -> None:
+    again = testbed("run", "small.toml")
+    assert again.code == 0
+    assert "0 attempts made, 48 were there, 0 missing." in again.err
+    assert "testbed report small" in again.err
+
+
+def test_a_report_prints_text_and_writes_a_page(made: Path, testbed: Callable[..., Done]) -> None:
+    done = testbed("report", "small", "--html", "page.html")
+    assert done.code == 0, done.err
+    assert "inert" in done.out
+    assert "95%" in done.out
+    assert (made / "page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_a_report_as_json_is_json(made: Path, testbed: Callable[..., Done]) -> None:
+    done = testbed("report", "small", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)
+
+
+def test_show_lists_attempts_and_then_one_of_them(made: Path, testbed: Callable[..., Done]) -> None:
+    listed = testbed("show", "small", "--arm", "inert", "--limit", "3")
+    rows = listed.out.splitlines()[1:]
+    assert len(rows) == 3
+    shown = testbed("show", rows[0].split()[0])
+    assert "tool · python" in shown.out
+    assert "(no output)" in shown.out
+    assert "ended" in shown.out
+    assert "reference" in shown.out
+
+
+def test_show_failed_leaves_successes_out(made: Path, testbed: Callable[..., Done]) -> None:
+    done = testbed("show", "small", "--failed", "--limit", "500")
+    assert "success" not in done.out
+    assert "failure" in done.out
+
+
+@pytest.mark.parametrize("what", ["envs", "tools", "models", "experiments"])
+def test_list_names_what_there_is(testbed: Callable[..., Done], what: str) -> None:
+    names = {"envs": "Facts-v0", "tools": "retrieve", "models": "chat:PROVIDER:MODEL", "experiments": "demo"}
+    done = testbed("list", what)
+    assert done.code == 0, done.err
+    assert names[what] in done.out
+
+
+def test_list_runs_counts_attempts(made: Path, testbed: Callable[..., Done]) -> None:
+    assert "48" in testbed("list", "runs").out
+
+
+def test_list_shows_what_a_plugin_adds(testbed: Callable[..., Done]) -> None:
+    done = testbed("list", "envs", "--plugin", str(PLUGIN))
+    assert "Say-v0" in done.out
+
+
+def test_export_and_import_go_round(made: Path, testbed: Callable[..., Done]) -> None:
+    assert testbed("export", "small", "out.jsonl").code == 0
+    done = testbed(
+        *("import", "out.jsonl", "--run", "again", "--task", "task", "--arm", "arm", "--sample", "sample"),
+        *("--success", "success", "--store", "other.sqlite"),
+    )
+    assert done.code == 0, done.err
+    assert "imported 48 attempts at 6 tasks in 2 arms" in done.out
+    assert "inert: 6 tasks, 24 attempts" in done.out
+
+
+def test_doctor_finds_what_the_demo_needs(testbed: Callable[..., Done]) -> None:
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    done = testbed("doctor")
+    assert done.code == 0, done.out
+    assert "sandbox" in done.out
+    assert "memory" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "nowhere.toml"], ["nowhere.toml", "no such file"]),
+        (["run", "demoo"], ["Did you mean 'demo'?"]),
+        (["report", "small", "--store", "nowhere.sqlite"], ["nowhere.sqlite"]),
+        (["report", "smal"], ["'smal'", "Did you mean 'small'?"]),
+        (["report", "small", "--bare", "bear"], ["'bear'", "Did you mean 'bare'?"]),
+        (["show", "zzzz"], ["zzzz"]),
+        (["show", "small", "--arm", "intert"], ["Did you mean 'inert'?"]),
+        (["list", "env"], ["Did you mean 'envs'?"]),
+        (["export", "small", "out.xlsx"], ["'.xlsx'", "parquet", "jsonl"]),
+        (["run", "small.toml", "--plugin", "nowhere.py"], ["nowhere.py"]),
+        (["run", "small.toml", "--store", "no/such/folder/s.sqlite"], ["no/such/folder"]),
+        (["run", "small.toml", "--concurrency", "0"], ["concurrency"]),
+        (["import", "nowhere.csv", "--run", "r", "--task", "t", "--arm", "a", "--success", "s"], ["nowhere.csv"]),
+    ],
+)
+def test_bad_input_is_named_and_ends_with_code_2(
+    made: Path, testbed: Callable[..., Done], arguments: list[str], says: list[str]
+) -> None:
+    done = testbed(*arguments)
+    assert done.code == 2
+    for part in says:
+        assert part in done.err
+
+
+def test_a_store_that_cannot_be_written_is_named(made: Path) -> None:
+    # Root may write anywhere, so the store is one that not even root can: a file on a read-only pseudo file system.
+    done = subprocess.run(
+        [sys.executable, "-m", "testbed", "run", "small.toml", "--store", "/proc/s.sqlite"],
+        cwd=made,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "/proc/s.sqlite" in done.stderr
+
+
+def test_a_store_of_a_newer_schema_is_refused(made: Path, testbed: Callable[..., Done]) -> None:
+    with sqlite3.connect(made / "testbed.sqlite") as connection:
+        connection.execute("UPDATE meta SET value = '999' WHERE key = 'schema_version'")
+    connection.close()
+    done = testbed("report", "small")
+    assert done.code == 2
+    assert "999" in done.err
+
+
+def test_a_file_that_is_no_store_is_refused(testbed: Callable[..., Done], tmp_path: Path) -> None:
+    (tmp_path / "testbed.sqlite").write_text("this is not a database, whatever its name says\n" * 20)
+    done = testbed("list", "runs")
+    assert done.code == 2
+    assert "testbed.sqlite" in done.err
+
+
+def test_an_experiment_that_changed_since_it_was_started_is_refused(made: Path, testbed: Callable[..., Done]) -> None:
+    (made / "small.toml").write_text(EXPERIMENT.replace("tasks = 6", "tasks = 7"))
+    done = testbed("run", "small.toml")
+    assert done.code == 2
+    assert "changed since run 'small' was started" in done.err
+
+
+def test_a_corrupted_model_file_is_named(testbed: Callable[..., Done], tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(REFERENCE, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    (tmp_path / "e.toml").write_text(
+        EXPERIMENT.replace('id = "scripted"', f'id = "hf:{folder}"').replace("replies", "#")
+    )
+    done = testbed("run", "e.toml")
+    assert done.code == 2
+    assert "broken" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_every_command_has_help_with_an_example(testbed: Callable[..., Done]) -> None:
+    for command in ("run", "report", "show", "list", "import", "export", "doctor"):
+        done = testbed(command, "--help")
+        assert done.code == 0
+        assert "Example: testbed" in done.out
+
+
+def test_an_unknown_command_ends_with_code_2(testbed: Callable[..., Done]) -> None:
+    assert testbed("rum").code == 2
