@@ -1,0 +1,67 @@
+"""The measurement: arrays in, frozen records out; numpy and scipy only. Formulas and proofs: docs/measurement.md."""
+
+from testbed.stats.bootstrap import Estimate, Intervals, Replicates, cluster_bootstrap
+from testbed.stats.checks import StatsError
+from testbed.stats.compare import balanced_elicitation, compare_arms
+from testbed.stats.comparison import Comparison, Figures, MissingBounds, Range, SampleEquivalent, SupportRow
+from testbed.stats.crossfit import creation_curve, decompose_cross_fitted, decompose_cross_fitted_at_spend
+from testbed.stats.gain import Decomposition, decompose, sample_equivalent
+from testbed.stats.outcomes import ArmOutcomes, align
+from testbed.stats.reach import reach_at_k
+from testbed.stats.repeats import Repeats, near_identical
+from testbed.stats.sequences import (
+    attempts_still_needed,
+    clopper_pearson,
+    confidence_sequence,
+    failures_needed,
+    p_star,
+)
+from testbed.stats.spend import ReachCurve, SpendReach, reach_at_spend, reach_curve
+from testbed.stats.support import SupportMetrics, empirical_support, support_metrics
+from testbed.stats.verdicts import Accessibility, Status, Verdict, Verdicts, accessibility, e_bh, verdicts
+
+__all__ = [
+    "Accessibility",
+    "ArmOutcomes",
+    "Comparison",
+    "Decomposition",
+    "Estimate",
+    "Figures",
+    "Intervals",
+    "MissingBounds",
+    "Range",
+    "ReachCurve",
+    "Repeats",
+    "Replicates",
+    "SampleEquivalent",
+    "SpendReach",
+    "StatsError",
+    "Status",
+    "SupportMetrics",
+    "SupportRow",
+    "Verdict",
+    "Verdicts",
+    "accessibility",
+    "align",
+    "attempts_still_needed",
+    "balanced_elicitation",
+    "clopper_pearson",
+    "cluster_bootstrap",
+    "compare_arms",
+    "confidence_sequence",
+    "creation_curve",
+    "decompose",
+    "decompose_cross_fitted",
+    "decompose_cross_fitted_at_spend",
+    "e_bh",
+    "empirical_support",
+    "failures_needed",
+    "near_identical",
+    "p_star",
+    "reach_at_k",
+    "reach_at_spend",
+    "reach_curve",
+    "sample_equivalent",
+    "support_metrics",
+    "verdicts",
+]

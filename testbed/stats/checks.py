@@ -1,0 +1,97 @@
+"""The error of this folder and the checks that every estimator makes on its input.
+
+`testbed.stats` imports nothing else of the testbed, so it has an error of its own. A message names the arm and the
+task where they are known, because "c > n at index 17" helps nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+class StatsError(ValueError):
+    """Input that no estimator here can use, with the arm and the task it came from where they are known."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Names used in error messages.
+
+    Attributes:
+        arm: Name of the arm, or "".
+        tasks: Task names in the order of the arrays, or ().
+    """
+
+    arm: str = ""
+    tasks: Sequence[str] = ()
+
+    def __call__(self, index: int | None = None) -> str:
+        """Return a prefix such as ``arm 'bare', task 'sum-3': `` for the task at flat position ``index``."""
+        parts = [f"arm {self.arm!r}"] if self.arm else []
+        if index is not None:
+            parts.append(f"task {self.tasks[index]!r}" if index < len(self.tasks) else f"task number {index}")
+        return ", ".join(parts) + ": " if parts else ""
+
+
+NOWHERE = Where()
+
+
+def whole_numbers(values: ArrayLike, name: str, where: Where = NOWHERE) -> IntArray:
+    """Return ``values`` as int64; refuse NaN, fractions and negative numbers."""
+    raw = np.asarray(values)
+    if raw.size == 0:
+        raise StatsError(f"{where()}no {name} at all")
+    if raw.dtype.kind not in "iubf":
+        raise StatsError(f"{where()}{name} must be numbers, not {raw.dtype}")
+    bad = ~np.isfinite(raw) | (raw < 0) | (raw != np.floor(raw))
+    if bad.any():
+        index = int(np.flatnonzero(bad.ravel())[0])
+        raise StatsError(f"{where(index)}{name} must be a whole number ≥ 0, not {raw.ravel()[index]}")
+    return raw.astype(np.int64)
+
+
+def counts(n: ArrayLike, c: ArrayLike, where: Where = NOWHERE) -> tuple[IntArray, IntArray]:
+    """Return attempts ``n`` and successes ``c`` as int64 arrays of one shape; refuse c > n."""
+    attempts, successes = np.broadcast_arrays(whole_numbers(n, "attempts", where), whole_numbers(c, "successes", where))
+    if (successes > attempts).any():
+        index = int(np.flatnonzero((successes > attempts).ravel())[0])
+        raise StatsError(f"{where(index)}{successes.ravel()[index]} successes among {attempts.ravel()[index]} attempts")
+    return attempts, successes
+
+
+def probability(value: ArrayLike, name: str, *, open_ends: bool = False) -> FloatArray:
+    """Return ``value`` as float64 in [0, 1], or in (0, 1) with ``open_ends``."""
+    array = np.asarray(value, dtype=np.float64)
+    inside = (array > 0) & (array < 1) if open_ends else (array >= 0) & (array <= 1)
+    if not inside.all():
+        bad = array.ravel()[int(np.flatnonzero(~inside.ravel())[0])]
+        raise StatsError(f"{name} must lie {'strictly ' if open_ends else ''}between 0 and 1, not {bad}")
+    return array
+
+
+def positive(value: ArrayLike, name: str) -> FloatArray:
+    """Return ``value`` as finite float64 > 0."""
+    array = np.asarray(value, dtype=np.float64)
+    good = np.isfinite(array) & (array > 0)
+    if array.size == 0 or not good.all():
+        bad = array.ravel()[int(np.flatnonzero(~good.ravel())[0])] if array.size else "nothing"
+        raise StatsError(f"{name} must be a finite number > 0, not {bad}")
+    return array
+
+
+def costs(values: ArrayLike, axis: str, where: Where = NOWHERE, task: int | None = None) -> FloatArray:
+    """Return costs as float64; refuse NaN, infinities and negative costs."""
+    array = np.asarray(values, dtype=np.float64)
+    bad = ~np.isfinite(array) | (array < 0)
+    if bad.any():
+        worst = array.ravel()[int(np.flatnonzero(bad.ravel())[0])]
+        raise StatsError(f"{where(task)}cost {axis!r} must be a finite number ≥ 0, not {worst}")
+    return array

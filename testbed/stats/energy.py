@@ -1,0 +1,167 @@
+"""Free energy with a binary reward, budgeted free energy, and the best-of-N frontier, in nats.
+
+With success probability p and inverse temperature β the re-weighted policy is the exact tilt p_β ∝ p·e^β. Everything
+here is elementary; what is published and what is derived is said in docs/measurement.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import digamma, expit, rel_entr
+
+from testbed.stats.checks import NOWHERE, FloatArray, StatsError, Where, counts, probability, whole_numbers
+
+
+def harmonic(m: ArrayLike) -> FloatArray:
+    """Return the harmonic numbers H_m = Σ_{j≤m} 1/j of whole numbers m ≥ 0."""
+    return np.asarray(digamma(whole_numbers(m, "m") + 1.0) - digamma(1.0), dtype=np.float64)
+
+
+def log_partition(p: ArrayLike, beta: ArrayLike) -> FloatArray:
+    """Return ln Z = ln(1 + p(e^β − 1)) for p in [0, 1] and any β, without overflow."""
+    chance, inverse = probability(p, "p"), np.asarray(beta, dtype=np.float64)
+    with np.errstate(divide="ignore", over="ignore"):
+        small = np.log1p(chance * np.expm1(np.minimum(inverse, 1.0)))
+        large = np.logaddexp(np.log1p(-chance), np.log(chance) + inverse)
+    return np.asarray(np.where(inverse <= 1, small, large), dtype=np.float64)
+
+
+def free_energy(p: ArrayLike, beta: ArrayLike) -> FloatArray:
+    """Return F(β) = −ln Z / β; its limit −p at β = 0."""
+    inverse = np.asarray(beta, dtype=np.float64)
+    safe = np.where(inverse == 0, 1.0, inverse)
+    return np.asarray(np.where(inverse == 0, -probability(p, "p"), -log_partition(p, inverse) / safe), dtype=np.float64)
+
+
+def tilt(p: ArrayLike, beta: ArrayLike) -> FloatArray:
+    """Return p_β, with logit p_β = logit p + β; 0 and 1 stay what they are."""
+    chance = probability(p, "p")
+    with np.errstate(divide="ignore"):
+        logit = np.log(chance) - np.log1p(-chance)
+    return np.asarray(expit(logit + np.asarray(beta, dtype=np.float64)), dtype=np.float64)
+
+
+def tilt_kl(p: ArrayLike, beta: ArrayLike) -> FloatArray:
+    """Return KL(tilted ‖ original) = β p_β − ln Z = kl(p_β ‖ p)."""
+    return bernoulli_kl(tilt(p, beta), p)
+
+
+def bernoulli_kl(q: ArrayLike, p: ArrayLike) -> FloatArray:
+    """Return kl(q ‖ p) in nats: the least divergence with which re-weighting can reach success q from p.
+
+    inf where p = 0 < q or q < p = 1: no re-weighting reaches what never happens.
+    """
+    target, chance = probability(q, "q"), probability(p, "p")
+    # The two terms cancel when q is close to p; the sum is ≥ 0 exactly, so rounding below 0 is cut off.
+    return np.asarray(np.maximum(rel_entr(target, chance) + rel_entr(1 - target, 1 - chance), 0.0), dtype=np.float64)
+
+
+def best_of_n_success(p: ArrayLike, draws: ArrayLike) -> FloatArray:
+    """Return 1 − (1−p)^N under a perfect verifier."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(-np.expm1(_draws(draws) * np.log1p(-probability(p, "p"))), dtype=np.float64)
+
+
+def best_of_n_kl(p: ArrayLike, draws: ArrayLike) -> FloatArray:
+    """Return the exact KL(best-of-N ‖ one draw) under a perfect binary verifier: kl(1 − (1−p)^N ‖ p)."""
+    return bernoulli_kl(best_of_n_success(p, draws), p)
+
+
+def best_of_n_kl_bound(draws: ArrayLike) -> FloatArray:
+    """Return ln N − (N−1)/N: the usual figure, only an upper bound here."""
+    number = _draws(draws)
+    return np.asarray(np.log(number) - (number - 1) / number, dtype=np.float64)
+
+
+def budgeted_free_energy(p: ArrayLike, budget: int) -> FloatArray:
+    """Return Φ_B = Σ_{k≤B} (1−p)^k / k, which rises to −ln p as B grows and is finite (H_B) at p = 0."""
+    _budget(budget)
+    miss = 1 - probability(p, "p")
+    total, power = np.zeros(miss.shape), np.ones(miss.shape)
+    for k in range(1, budget + 1):
+        power = power * miss
+        total = total + power / k
+    return total
+
+
+def budgeted_free_energy_estimate(
+    n: ArrayLike, c: ArrayLike, budget: int | None = None, *, where: Where = NOWHERE
+) -> FloatArray:
+    """Return the unbiased estimate of Φ_B from c successes in n attempts, n fixed in advance.
+
+    H_n − H_c at B = n, and Σ_{k≤B} C(n−c, k)/(k·C(n, k)) for B < n. Finite at c = 0.
+
+    Args:
+        n: Attempts per task.
+        c: Successes per task.
+        budget: B; n of each task where left out.
+        where: Names for error messages.
+
+    Raises:
+        StatsError: B > n for some task (nothing unbiased exists), B < 1, c > n.
+    """
+    attempts, successes = counts(n, c, where)
+    if budget is None:
+        return harmonic(attempts) - harmonic(successes)
+    _budget(budget)
+    if (attempts < budget).any():
+        index = int(np.flatnonzero((attempts < budget).ravel())[0])
+        raise StatsError(f"{where(index)}Φ_B needs B ≤ n attempts: B = {budget}, n = {attempts.ravel()[index]}")
+    failures = attempts - successes
+    total, miss = np.zeros(attempts.shape), np.ones(attempts.shape)
+    for k in range(1, budget + 1):
+        miss = miss * np.maximum(failures - k + 1, 0) / (attempts - k + 1)
+        total = total + miss / k
+    return total
+
+
+def budgeted_free_energy_stopped(first_success: ArrayLike, cap: int) -> FloatArray:
+    """Return the unbiased estimate of Φ_N when sampling stopped at the first success, at most N attempts.
+
+    H_{min(K−1, N)}, K the attempt that succeeded first; give any K > N (such as N + 1) where none did.
+
+    Args:
+        first_success: K ≥ 1 per task.
+        cap: N.
+    """
+    _budget(cap)
+    first = whole_numbers(first_success, "the first success")
+    if (first < 1).any():
+        raise StatsError("attempts are counted from 1: the first success cannot be attempt 0")
+    return harmonic(np.minimum(first - 1, cap))
+
+
+def tool_gain_nats(
+    bare_n: ArrayLike, bare_c: ArrayLike, tool_n: ArrayLike, tool_c: ArrayLike, budget: int | None = None
+) -> FloatArray:
+    """Return Φ_B(bare) − Φ_B(tool) per task: how much budgeted free energy the tools removed.
+
+    With equal n and no ``budget`` it is H_{c_T} − H_{c_0}. Unbiased for n fixed in advance.
+
+    Raises:
+        StatsError: Unequal n and no ``budget``: the two would be at different budgets.
+    """
+    if budget is None and (np.asarray(bare_n) != np.asarray(tool_n)).any():
+        raise StatsError("the arms have different numbers of attempts: give a budget B that both can pay")
+    return budgeted_free_energy_estimate(bare_n, bare_c, budget) - budgeted_free_energy_estimate(tool_n, tool_c, budget)
+
+
+def success_ceiling(p_guess: ArrayLike, bits: ArrayLike) -> FloatArray:
+    """Return min(1, 2^m · p_guess): no policy that is told m bits can succeed more often."""
+    told = np.asarray(bits, dtype=np.float64)
+    if not (np.isfinite(told) & (told >= 0)).all():
+        raise StatsError("bits must be finite and ≥ 0")
+    return np.minimum(1.0, np.exp2(told) * probability(p_guess, "p_guess"))
+
+
+def _draws(draws: ArrayLike) -> FloatArray:
+    number = whole_numbers(draws, "N")
+    if (number < 1).any():
+        raise StatsError("N must be at least 1")
+    return number.astype(np.float64)
+
+
+def _budget(budget: int) -> None:
+    if budget < 1 or budget != int(budget):
+        raise StatsError(f"the budget must be a whole number ≥ 1, not {budget}")

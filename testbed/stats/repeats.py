@@ -1,0 +1,93 @@
+"""Are repeated attempts at a task independent, or near-identical copies of one another?
+
+Logs sampled at temperature 0, and trials that carry a solved task over, look like n attempts but hold the information
+of about one: binomial bounds for such tasks are far too narrow. Outcomes alone cannot tell copies from independent
+attempts of a policy that is nearly certain, one way or the other, on every task. So the flag says "do not treat these
+as independent unless you know that they were sampled independently".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from testbed.stats.checks import FloatArray
+from testbed.stats.outcomes import ArmOutcomes
+
+# Flagged from here: each attempt after the first adds at most a tenth of an attempt's information.
+_ICC_LIMIT = 0.9
+_MIN_TASKS = 10
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """How alike a task's attempts are.
+
+    Attributes:
+        flagged: Whether the attempts look like copies (intraclass correlation ≥ .9 on 10 or more tasks).
+        icc: Intraclass correlation of the outcomes (analysis of variance); None where every outcome is the same or no
+            task has two attempts.
+        disagreement: Chance that two attempts at one task differ; None as above.
+        disagreement_if_alike: What that chance would be, were all tasks equally hard: 2 p (1 − p).
+        mixed_tasks: Tasks with both a success and a failure.
+        tasks: Tasks with two attempts or more.
+        effective_attempts: Mean n / (1 + (n−1)·max(icc, 0)): attempts per task left after the correlation.
+        identical_costs: Share of pairs of attempts at one task whose recorded costs are all equal; None without
+            costs. Near 1, it says that transcripts repeat too.
+    """
+
+    flagged: bool
+    icc: float | None
+    disagreement: float | None
+    disagreement_if_alike: float | None
+    mixed_tasks: int
+    tasks: int
+    effective_attempts: float | None
+    identical_costs: float | None
+
+
+def near_identical(arm: ArmOutcomes) -> Repeats:
+    """Say whether an arm's repeated attempts vary far less within tasks than independent ones would.
+
+    Args:
+        arm: Its outcomes. Tasks with fewer than two attempts say nothing and are left out.
+    """
+    kept = np.flatnonzero(arm.n >= 2)
+    n, c = arm.n[kept].astype(np.float64), arm.c[kept].astype(np.float64)
+    mixed = int(np.count_nonzero((c > 0) & (c < n)))
+    alike = _identical_cost_share(arm) if arm.costs else None
+    if kept.size < 2 or c.sum() in (0, n.sum()):
+        return Repeats(False, None, None, None, mixed, int(kept.size), None, alike)
+    icc = _intraclass_correlation(n, c)
+    pooled = c.sum() / n.sum()
+    return Repeats(
+        flagged=bool(icc >= _ICC_LIMIT and kept.size >= _MIN_TASKS),
+        icc=icc,
+        disagreement=float(np.mean(2 * c * (n - c) / (n * (n - 1)))),
+        disagreement_if_alike=float(2 * pooled * (1 - pooled)),
+        mixed_tasks=mixed,
+        tasks=int(kept.size),
+        effective_attempts=float(np.mean(n / (1 + (n - 1) * max(icc, 0.0)))),
+        identical_costs=alike,
+    )
+
+
+def _intraclass_correlation(n: FloatArray, c: FloatArray) -> float:
+    """One-way analysis of variance for 0/1 outcomes in groups of size n."""
+    groups, total = n.size, n.sum()
+    pooled = c.sum() / total
+    between = float((n * (c / n - pooled) ** 2).sum() / (groups - 1))
+    within = float((c * (n - c) / n).sum() / (total - groups))
+    size = float((total - (n**2).sum() / total) / (groups - 1))
+    return (between - within) / (between + (size - 1) * within)
+
+
+def _identical_cost_share(arm: ArmOutcomes) -> float | None:
+    """Share of pairs of attempts at one task that agree on every cost axis; None without any pair."""
+    columns = [*(arm.costs[axis] for axis in sorted(arm.costs)), np.repeat(np.arange(len(arm.tasks)), arm.n)]
+    order = np.lexsort(columns)
+    new = np.any([np.diff(column[order], prepend=np.nan) != 0 for column in columns], axis=0)
+    times = np.diff(np.flatnonzero(np.append(new, True)))
+    pairs = float((arm.n * (arm.n - 1)).sum())
+    return float((times * (times - 1)).sum() / pairs) if pairs else None
