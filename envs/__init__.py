@@ -1,1 +1,1 @@
-"""Built-in environments, one file each; loaded by name through `testbed.registry`, never imported by the testbed itself."""
+"""Built-in environments, one file each; loaded by name through `testbed.registry`, never imported by the testbed."""

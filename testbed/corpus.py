@@ -69,7 +69,7 @@ class Corpus:
 
     @classmethod
     def read(cls, path: str | Path) -> Corpus:
-        """A corpus from a JSONL file: one object a line with "id" (or "_id"), "text" (or "contents") and, where there is one, "title".
+        """A corpus from a JSONL file: one object a line with "id" (or "_id"), "text" (or "contents"), perhaps "title".
 
         Raises:
             DataError: the file is missing, or a line is not such an object; names the line.

@@ -69,14 +69,16 @@ def test_stats_import_only_numpy_and_scipy() -> None:
 
 
 def test_built_in_environments_and_tools_do_not_import_each_other() -> None:
-    shared = "testbed.envs.world"  # no environment itself: the generated world, also used to train the reference model
+    # No environments themselves: the generated world, also used to train the reference model, and rules of grading.
+    shared = ("testbed.envs.world", "testbed.envs.reasoning_gym_rules")
     for path in [*(ROOT / "envs").glob("*.py"), *(ROOT / "tools").glob("*.py")]:
         others = {m for m in imports(path) if m.startswith(("testbed.envs", "testbed.tools"))}
         assert all(m.startswith(shared) or m == "testbed.envs" for m in others), path
 
 
 def test_importing_the_testbed_loads_nothing_heavy() -> None:
-    code = "import sys, testbed; print([m for m in ('torch', 'transformers', 'docker', 'sqlalchemy') if m in sys.modules])"
+    heavy = ("torch", "transformers", "docker", "sqlalchemy")
+    code = f"import sys, testbed; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

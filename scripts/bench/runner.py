@@ -1,14 +1,14 @@
-"""Attempts per second of the runner: tool call, then answer, with an instant model and a trivial tool, durable store included.
+"""Attempts per second of the runner: a tool call, then the answer, with an instant model, a trivial tool and a durable store.
 
-Prints, for 1e3, 1e4 and 1e5 attempts, the rate and the peak memory, beside Inspect AI's rate for the same episode when that is installed
-(``pip install inspect-ai``). Usage: python scripts/bench/runner.py [--attempts 1000 10000 100000] [--no-anchor]
+Prints, for 1e3, 1e4 and 1e5 attempts, the rate and the peak memory, beside Inspect AI's rate for the same episode.
+Usage: python scripts/bench/runner.py [--attempts 1000 10000 100000] [--inspect PYTHON]
+where PYTHON is an interpreter that has inspect-ai; by default this one.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import os
 import platform
@@ -88,8 +88,8 @@ print(json.dumps({"rate": n / (time.perf_counter() - begun)}))
 
 
 def in_process(*arguments: str) -> dict[str, float]:
-    """Runs a part of the bench in a process of its own, so that peaks of memory are its own; returns what it printed last."""
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+    """Runs a part of the bench in a process of its own, whose peak of memory is its own; returns what it printed."""
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
@@ -97,25 +97,28 @@ def in_process(*arguments: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--attempts", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--no-anchor", action="store_true")
+    parser.add_argument("--inspect", default=sys.executable, metavar="PYTHON")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(ours(arguments.one)))
         return
-    print(f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}")
+    cores = len(os.sched_getaffinity(0))
+    print(f"{platform.processor() or platform.machine()}, {cores} cores, Python {platform.python_version()}")
     print(f"{'attempts':>9} {'seconds':>8} {'per second':>11} {'peak MiB':>9}")
     rates = []
     for attempts in arguments.attempts:
-        row = in_process(__file__, "--one", str(attempts))
+        row = in_process(sys.executable, __file__, "--one", str(attempts))
         rates.append(row["rate"])
         print(f"{attempts:9d} {row['seconds']:8.2f} {row['rate']:11.0f} {row['peak_mib']:9.0f}", flush=True)
-    if not arguments.no_anchor:
-        if importlib.util.find_spec("inspect_ai") is None:
-            print("Inspect AI is not installed: no anchor (pip install inspect-ai).")
-            return
-        anchor = in_process("-c", ANCHOR, "300")["rate"]
-        print(f"Inspect AI, same episode, 300 samples: {anchor:.0f} per second; ours is {max(rates) / anchor:.0f} times that.")
+    has_inspect = "import importlib.util, sys; sys.exit(importlib.util.find_spec('inspect_ai') is None)"
+    if subprocess.run([arguments.inspect, "-c", has_inspect], check=False).returncode:
+        print("Inspect AI is not installed: no anchor (pip install inspect-ai, best in an environment of its own).")
+        return
+    anchor = in_process(arguments.inspect, "-c", ANCHOR, "300")["rate"]
+    print(
+        f"Inspect AI, same episode, 300 samples: {anchor:.0f} per second; ours is {max(rates) / anchor:.0f} times that"
+    )
 
 
 if __name__ == "__main__":

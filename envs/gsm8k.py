@@ -1,0 +1,108 @@
+"""GSM8K: grade-school word problems, read from the benchmark's own JSONL file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from typing import ClassVar, Unpack
+
+from testbed.corpus import read_jsonl
+from testbed.env import Common, Environment
+from testbed.errors import DataError, UsageError
+from testbed.types import Grade, Task
+
+MARK = "####"  # what stands before the result in the benchmark's answers
+INSTRUCTION = "Answer with the number alone."
+WHERE = "It is grade_school_math/data/test.jsonl of github.com/openai/grade-school-math (MIT licence)"
+
+# A sign before or after a dollar sign; whole digits or groups of three; decimals; a full stop at the end.
+_NUMBER = re.compile(
+    r"(?P<sign>[-+\u2212]?)\s?\$?\s?(?P<inner>[-\u2212]?)(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?P<part>\.[0-9]+)?\.?"
+)
+_LONGEST = 100  # characters of an answer that is still read as a number
+
+
+class GSM8K(Environment):
+    """Grade-school word problems (GSM8K), from a file.
+
+    An answer is right if it is one number and equals the reference exactly. ``$1,234.50``, ``1234.5`` and
+    ``1,234.500`` are the same number; commas must separate thousands. More than a number is wrong: which of several
+    was meant is not for a grader to guess.
+
+    Args:
+        path: the benchmark's JSONL file; by default ``$TESTBED_DATA/gsm8k/test.jsonl``.
+        limit: how many problems, from the file's first; None for all.
+        common: options of every environment, see `testbed.env.Common`.
+
+    Raises:
+        UsageError: no path is known, or the limit is below 1.
+    """
+
+    id: ClassVar[str] = "GSM8K-v0"
+    card: ClassVar[str] = (
+        "Source: Cobbe et al. 2021, Training Verifiers to Solve Math Word Problems, arXiv 2110.14168; 1,319 test "
+        "problems, MIT licence. Expected: python elicits (the sums are easy to set up and easy to get wrong), search "
+        "and retrieve should add nothing. "
+        "Contamination: high; public since 2021 and quoted in many training sets."
+    )
+
+    def __init__(self, path: str | Path | None = None, limit: int | None = None, **common: Unpack[Common]) -> None:
+        if path is None and not os.environ.get("TESTBED_DATA"):
+            raise UsageError(f"{self.id} reads the benchmark's file: give its path, or set TESTBED_DATA. {WHERE}.")
+        if limit is not None and limit < 1:
+            raise UsageError(f"{self.id}: limit must be at least 1 problem, not {limit}; leave it out for all.")
+        self.path = Path(path) if path is not None else Path(os.environ["TESTBED_DATA"]) / "gsm8k" / "test.jsonl"
+        self.limit = limit
+        super().__init__(**common)
+
+    def make_tasks(self) -> Iterable[Task]:
+        """The problems in the file's order."""
+        for count, (line, row) in enumerate(read_jsonl(self.path)):
+            if count == self.limit:
+                return
+            question, answer = row.get("question"), row.get("answer")
+            if not isinstance(question, str) or not isinstance(answer, str):
+                raise DataError(
+                    f"{self.path}:{line}: an object with the texts 'question' and 'answer' is wanted. {WHERE}."
+                )
+            _, mark, result = answer.rpartition(MARK)
+            if not mark or read_number(result.strip()) is None:
+                raise DataError(f"{self.path}:{line}: the answer must end with '{MARK}' and a number. {WHERE}.")
+            yield self.task(f"{question}\n{INSTRUCTION}", result.strip(), grader="number/1", meta={"line": line})
+
+    def grade(self, task: Task, answer: str) -> Grade:
+        """Whether the answer is one number and equals the reference."""
+        value = read_number(answer)
+        if value is None:
+            return Grade(False, detail="not one number")
+        return Grade(value == read_number(task.reference), detail=f"read as {value:f}")
+
+    def near_misses(self, task: Task) -> Iterable[str]:
+        """Neighbours, another sign or size, two numbers, and the right one badly grouped."""
+        value = read_number(task.reference)
+        assert value is not None
+        for wrong in (value + 1, value - 1, value + Decimal("0.5"), value + Decimal("0.001"), value * 10 + 1):
+            yield f"{wrong:f}"
+        if value:
+            yield f"{-value:f}"
+            yield f"{value * 1000:f}"
+        yield f"{value:f} or {value + 1:f}"
+        yield f"{value:f}, {value:f}"
+        yield f"{value:f},0"
+        yield f"{value:f}%"
+
+
+def read_number(text: str) -> Decimal | None:
+    """The one number that a text is, or None.
+
+    Examples: "18", " $1,234.50 ", "-$3", "$-3", "70000.", "+2.0"; not "18 dollars", "1,23", "1e3", "12 or 13", "½".
+    """
+    text = text.strip()
+    found = _NUMBER.fullmatch(text) if len(text) <= _LONGEST else None
+    if found is None or (found["sign"] and found["inner"]):
+        return None
+    value = Decimal(found["whole"].replace(",", "") + (found["part"] or ""))
+    return -value if found["sign"] in ("-", "\u2212") or found["inner"] else value

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from testbed.corpus import NO_RESULTS, Corpus, Document
+from testbed.errors import UsageError
+from testbed.tools.search import QUERY_TERMS, Search
+
+LANDS = ["Draistor", "Molvania", "Teru", "Kaplin", "Shosta", "Wurmel", "Ibrak", "Zonnet"]
+FACTS = Corpus.of(
+    (f"d{n:02}", f"The {noun} of {land} is {value}.")
+    for n, (noun, land, value) in enumerate(
+        (noun, land, f"{land[::-1].lower()}{noun[:2]}") for noun in ("capital", "ruler", "river") for land in LANDS
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def search() -> Search:
+    return Search(corpus=FACTS)
+
+
+def ids(result: str) -> list[str]:
+    return [] if result == NO_RESULTS else re.findall(r"^\[(.+?)\] ", result, re.MULTILINE)
+
+
+def test_best_passage_comes_first_and_results_hold_k(search: Search) -> None:
+    assert search._run("river of Kaplin").splitlines() == [
+        "[d19] The river of Kaplin is nilpakri.",
+        "[d03] The capital of Kaplin is nilpakca.",
+        "[d11] The ruler of Kaplin is nilpakru.",
+    ]
+    assert len(ids(Search(corpus=FACTS, k=5)._run("river"))) == 5
+
+
+def test_words_are_stemmed_folded_and_stop_words_ignored() -> None:
+    search = Search(corpus=Corpus.of([("a", "Running cafés is fun."), ("b", "The horses is of.")]))
+    assert ids(search._run("CAFE")) == ["a"]
+    assert ids(search._run("horse runs")) == ["a", "b"] or ids(search._run("horse runs")) == ["b", "a"]
+    assert search._run("is of the") == NO_RESULTS
+
+
+def test_titles_are_searched_and_shown() -> None:
+    search = Search(corpus=Corpus.of([Document("a", "A town.", "Draistor"), Document("b", "A city.")]))
+    assert search._run("draistor") == "[a] Draistor: A town."
+
+
+def test_equal_scores_are_ordered_by_id_however_many_tie() -> None:
+    corpus = Corpus.of((f"{n:04}", "the same words everywhere") for n in reversed(range(3000)))
+    assert ids(Search(corpus=corpus, k=4)._run("same words")) == ["0000", "0001", "0002", "0003"]
+
+
+def test_a_better_document_beats_any_number_of_ties_before_it() -> None:
+    corpus = Corpus.of([*((f"a{n:04}", "grey stone wall") for n in range(500)), ("z", "grey stone wall stone")])
+    assert ids(Search(corpus=corpus, k=2)._run("stone")) == ["z", "a0000"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", " ", "\0", "AND", "OR NOT", '"', "+-!()[]{}^~*?:\\/", "of the", "\U0001f642", "\ud800", "e\u0301" * 50],
+)
+def test_queries_without_a_known_word_find_nothing(search: Search, query: str) -> None:
+    assert search._run(query) == NO_RESULTS
+
+
+@pytest.mark.parametrize(
+    "query", ["content:kaplin", "-Kaplin", '"Kaplin', "Kaplin^9", "Kaplin~2", "(Kaplin", "kaplin*", "[Kaplin TO x]"]
+)
+def test_query_syntax_means_nothing(search: Search, query: str) -> None:
+    assert set(ids(search._run(query))) == {"d03", "d11", "d19"}
+
+
+@settings(max_examples=200, deadline=None)
+@given(query=st.text())
+def test_any_text_is_a_query(search: Search, query: str) -> None:
+    result = search._run(query)
+    assert result == NO_RESULTS or len(ids(result)) in (1, 2, 3)
+
+
+def test_a_megabyte_is_answered_in_a_moment(search: Search) -> None:
+    different = " ".join(f"w{n}" for n in range(150_000))
+    started = time.perf_counter()
+    assert ids(search._run("Kaplin " + different))[0] == "d03"
+    assert time.perf_counter() - started < 0.5
+    assert search._run(different + " Kaplin") == NO_RESULTS  # beyond the documented length
+    assert len(search._built().words(different)) == QUERY_TERMS
+
+
+def test_scores_are_bm25(search: Search) -> None:
+    """Against the formula, k1 = 1.2 and b = 0.75, for one document of one length in a corpus of one length."""
+    index = search._built()
+    n, frequency = len(FACTS), 3
+    idf = math.log(1 + (n - frequency + 0.5) / (frequency + 0.5))
+    assert index.best(index.words("Kaplin"), 1)[0] == (3, pytest.approx(idf * 2.2 / (1 + 1.2), rel=1e-6))
+
+
+def test_inert_passages_share_no_word_with_the_query_and_look_alike(search: Search) -> None:
+    rng = np.random.default_rng(0)
+    for land in LANDS:
+        lines = search.inert_result({"query": f"capital of {land}"}, rng).splitlines()
+        assert len(set(lines)) == 3
+        assert all(re.fullmatch(r"\[d\d\d\] The (ruler|river) of \w+ is \w+\.", line) for line in lines)
+        assert not any(land in line for line in lines)
+
+
+def test_inert_passages_repeat_under_the_same_stream_only(search: Search) -> None:
+    def draw(seed: int) -> str:
+        return search.inert_result({"query": "capital"}, np.random.default_rng(seed))
+
+    assert draw(1) == draw(1)
+    assert len({draw(seed) for seed in range(20)}) > 10
+
+
+def test_inert_never_shows_a_good_hit_even_where_every_document_matches() -> None:
+    corpus = Corpus.of((f"{n:03}", "grey stone" + " moss" * (n == 77)) for n in range(200))
+    search = Search(corpus=corpus)
+    shown = {
+        i for seed in range(50) for i in ids(search.inert_result({"query": "grey moss"}, np.random.default_rng(seed)))
+    }
+    assert "077" not in shown
+    assert len(shown) > 50
+
+
+def test_a_small_corpus_without_unrelated_passages_gives_none() -> None:
+    search = Search(corpus=Corpus.of([("a", "grey stone")]))
+    assert search.inert_result({"query": "stone"}, np.random.default_rng(0)) == NO_RESULTS
+
+
+def test_fingerprint_names_what_can_change_a_result(search: Search) -> None:
+    mine = search.fingerprint()
+    json.dumps(mine)
+    assert mine == Search(corpus=FACTS).fingerprint()
+    assert mine != Search(corpus=FACTS, k=4).fingerprint()
+    assert mine != Search(corpus=Corpus.of([("a", "one")])).fingerprint()
+
+
+def test_k_below_one_is_refused() -> None:
+    with pytest.raises(UsageError, match="k must be at least 1"):
+        Search(corpus=FACTS, k=0)
+
+
+def test_threads_share_one_index_and_agree() -> None:
+    search = Search(corpus=FACTS)
+    queries = [f"{noun} of {land}" for noun in ("capital", "ruler") for land in LANDS] * 20
+    alone = [Search(corpus=FACTS)._run(query) for query in queries[:16]]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(search._run, queries)) == alone * 20
+
+
+async def test_it_can_be_closed_and_started_again() -> None:
+    search = Search(corpus=FACTS)
+    await search.start()
+    await search.aclose()
+    assert ids(search._run("Kaplin"))[0] == "d03"
+
+
+def test_nothing_is_indexed_before_it_is_needed() -> None:
+    assert Search(corpus=FACTS)._index is None
+
+
+def test_finds_the_passages_that_answer_hotpot_questions(data_dir: Path) -> None:
+    """Recall of the supporting passages among five; .75 is what a plain BM25 with stemming reaches."""
+    folder = data_dir / "hotpot100"
+    search = Search(corpus=Corpus.read(folder / "corpus.jsonl"), k=5)
+    questions = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
+    wanted: dict[str, set[str]] = {}
+    for line in (folder / "qrels.tsv").read_text().splitlines():
+        fields = line.split()
+        if fields[-1].isdigit() and int(fields[-1]) > 0:
+            wanted.setdefault(fields[0], set()).add(fields[-2])
+    recall = [len(wanted[q["id"]] & set(ids(search._run(q["question"])))) / len(wanted[q["id"]]) for q in questions]
+    assert np.mean(recall) >= 0.75
+
+
+def test_a_query_takes_under_a_millisecond_of_cpu_on_a_thousand_documents() -> None:
+    corpus = Corpus.of((f"{n:04}", f"The number {n} has the successor {n + 1} in class {n % 7}.") for n in range(1000))
+    search = Search(corpus=corpus)
+    search._run("warm")
+    started = time.process_time()
+    for n in range(300):
+        search._run(f"successor of the number {n}")
+    assert (time.process_time() - started) / 300 < 1e-3
