@@ -13,7 +13,7 @@ from testbed.budget import Budget, Meter
 from testbed.errors import UsageError
 from testbed.protocol import NO_ACTION, Action, parse
 from testbed.tool import AttemptContext, Toolbox, ToolSet
-from testbed.types import Cost, Grade, Message, Task, ToolResult, Usage
+from testbed.types import Cost, Grade, Message, Task, ToolResult, Usage, well_formed
 
 
 class Observation(TypedDict):
@@ -21,12 +21,14 @@ class Observation(TypedDict):
 
     Attributes:
         text: the task's prompt at first, then tool results or a note.
-        remaining: what is left of `testbed.budget.VISIBLE`, shape (6,); −1 is no limit.
+        remaining: what is left of the budget, see `testbed.budget.Meter.remaining`; −1 is no limit.
     """
 
     text: str
     remaining: npt.NDArray[np.float64]
 
+
+TOOLS_SPENT = "The tool budget is spent: answer now."
 
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
 
@@ -89,6 +91,12 @@ class Episode:
         self.meter.clock(time.monotonic() - self._started)
         return self.meter.cost
 
+    def end(self, reason: str, note: str = "") -> None:
+        """Ends the attempt from outside: a clock that ran out, a context that is full; `note` goes into the transcript."""
+        self.ended = reason
+        if note:
+            self.transcript.append({"role": "system", "content": note})
+
     def read(self, text: str, usage: Usage) -> None:
         """Books and reads one message of the model.
 
@@ -98,6 +106,7 @@ class Episode:
         if self.over:
             raise UsageError("the attempt is over; call reset() first.")
         self.meter.charge_model(usage)
+        text = well_formed(text)
         self.transcript.append({"role": "assistant", "content": text})
         self.action = parse(text)
 
@@ -106,16 +115,22 @@ class Episode:
         return [await self.toolbox.call(call) for call in self.action.calls]
 
     def finish(self, results: Sequence[ToolResult]) -> Step:
-        """Grades the answer, or shows the results, and says whether the attempt is over."""
+        """Grades the answer, or shows the results, and says whether the attempt is over.
+
+        An answer counts if it came within every limit: reaching one is allowed, passing it is not.
+        """
         self.meter.clock(time.monotonic() - self._started)
-        if self.action.answer is not None:
-            return self._graded(self.action.answer)
-        shown = [self._show(result) for result in results] or [self._note(NO_ACTION)]
-        limit = self.meter.exhausted()
+        answer = self.action.answer
+        limit = self.meter.exceeded() if answer is not None else self.meter.exhausted()
+        if answer is not None and limit is None:
+            return self._graded(answer)
+        shown = [self._show(result) for result in results]
         if limit is not None:
             self.ended = f"limit:{limit}"
-        elif results and self._tools_spent():
-            shown.append(self._note("The tool budget is spent: answer now."))
+        elif not results:
+            shown.append(self._note(NO_ACTION))
+        elif self._tools_spent():
+            shown.append(self._note(TOOLS_SPENT))
         observation = self.observe("\n".join(shown))
         return observation, 0.0, False, limit is not None, self._info({"limit": limit} if limit else {})
 

@@ -7,6 +7,7 @@ Failure policy, from the outside in:
 * `ToolFault` is the **model's**: a call that does not parse, names no offered tool, has wrong arguments, fails, hangs,
   or comes after the budget. It is shown to the model as the call's result, metered and scored. *A bad attempt is data,
   not a crash.*
+* `ContextFull` ends the attempt like a spent budget ("limit:context"): nothing is ever cut from a conversation in silence.
 * `InfrastructureError` is **ours**: a transport that broke, a sandbox that died, a model that is unavailable. The
   runner tries the attempt again with back-off, then records it as missing data. It is never a failure of the model and
   never scored 0.
@@ -18,6 +19,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Any
+
+LONGEST_NAME = 100  # names come from models and files: longer ones are cut in messages, and are near to no other
 
 
 class FaultKind(StrEnum):
@@ -54,9 +58,22 @@ class UnknownName(UsageError):
         hint: one more sentence on what to do.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
-        self.kind, self.name, self.known = kind, name, tuple(sorted(known))
-        super().__init__(f"unknown {kind} {name!r}.{did_you_mean(name, self.known)}{' ' + hint if hint else ''}")
+    kind: str
+    name: str
+    known: tuple[str, ...]
+    hint: str
+
+    def __init__(self, kind: str | UnknownName, name: str = "", known: Iterable[str] = (), hint: str = "") -> None:
+        if isinstance(kind, UnknownName):  # vector environments make an error anew from the one another process raised
+            self.kind, self.name, self.known, self.hint = kind.kind, kind.name, kind.known, kind.hint
+        else:
+            self.kind, self.name, self.known, self.hint = kind, name, tuple(sorted(known)), hint
+        near = did_you_mean(self.name, self.known)
+        super().__init__(f"unknown {self.kind} {_shown(self.name)}.{near}{' ' + self.hint if self.hint else ''}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an exception is unpickled from its message alone; vector environments send them between processes.
+        return UnknownName, (self.kind, self.name, self.known, self.hint)
 
 
 class ExperimentError(UsageError):
@@ -89,6 +106,13 @@ class ToolFault(TestbedError):
     def __init__(self, kind: FaultKind, message: str) -> None:
         self.kind = kind
         super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ToolFault, (self.kind, str(self))
+
+
+class ContextFull(TestbedError):
+    """The conversation no longer fits into the model's context: a limit like any other, so the attempt is data."""
 
 
 class InfrastructureError(TestbedError):
@@ -125,10 +149,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Says which known name is nearest, or which there are: ' Did you mean "search"?'."""
     names = sorted({str(name) for name in known})
     folded = {n.lower(): n for n in names}
-    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name)[:LONGEST_NAME].lower(), folded, n=1, cutoff=0.5)
     if near:
         return f" Did you mean {folded[near[0]]!r}?"
     if not names:
         return " There is none."
     shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
     return f" There are: {shown}."
+
+
+def _shown(name: Any) -> str:
+    text = repr(name)
+    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from testbed.env import Environment
 from testbed.episode import Episode
-from testbed.errors import InfrastructureError, UsageError, YokeMissing
+from testbed.errors import ContextFull, InfrastructureError, UsageError, YokeMissing
 from testbed.experiment import ArmSpec, Cell, Experiment
 from testbed.models import make_model
 from testbed.models.base import Model, Request
@@ -245,7 +245,9 @@ class Runner:
                     episode.read(reply.text, reply.usage)
                     episode.finish(await episode.run_tools())
         except TimeoutError:
-            episode.ended = "limit:seconds"
+            episode.end("limit:seconds")
+        except ContextFull as error:
+            episode.end("limit:context", str(error))
         finally:
             await episode.toolbox.aclose()
         return self._finished(arm, episode.task, cell, episode, episode.ended)

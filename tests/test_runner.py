@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from testbed import registry
-from testbed.errors import SandboxDied, StoreError, UsageError
+from testbed.errors import ContextFull, SandboxDied, StoreError, UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.models.base import Request
 from testbed.models.scripted import Scripted
@@ -53,8 +53,7 @@ class Slow(Tool):
         return "ok"
 
 
-for _tool in (Flaky, Slow):
-    registry._plugins["tools"][_tool.model_fields["name"].default] = _tool
+registry.register_module(sys.modules[__name__], __file__)
 
 
 def experiment(arms: list[dict[str, Any]], *, tasks: int = 5, **more: Any) -> Any:
@@ -81,7 +80,7 @@ def echoing(request: Request) -> str:
 
 
 def gambling(request: Request, rng: Any) -> str:
-    """Right with probability a half, after a call or two of random text: every attempt's own stream shows in its transcript."""
+    """Right with probability a half, after calls of random text: the attempt's own stream shows in its transcript."""
     if len(request.messages) < 4:
         return write_call("echo", {"text": str(rng.random())})
     return write_answer(number(request) if rng.random() < 0.5 else "no")
@@ -178,6 +177,19 @@ async def test_a_limit_in_seconds_ends_the_attempt_as_data(tmp_path: Path) -> No
     _, attempts = await run(lambda request: write_call("slow", {}), exp, tmp_path / "s.sqlite")
     (attempt,) = attempts.values()
     assert (attempt.status, attempt.ended, attempt.success) == (Status.COMPLETE, "limit:seconds", False)
+
+
+async def test_a_full_context_ends_the_attempt_as_data_and_says_so(tmp_path: Path) -> None:
+    def policy(request: Request) -> str:
+        if len(request.messages) > 1:
+            raise ContextFull("the conversation has 5000 tokens, and the model takes 4096")
+        return write_call("echo", {"text": "x" * 9})
+
+    exp = experiment([{"name": "echo", "tools": ["echo"], "samples": 1}], tasks=1)
+    _, attempts = await run(policy, exp, tmp_path / "s.sqlite")
+    (attempt,) = attempts.values()
+    assert (attempt.status, attempt.ended, attempt.success) == (Status.COMPLETE, "limit:context", False)
+    assert "5000 tokens" in attempt.transcript[-1]["content"]
 
 
 async def test_a_limit_on_tokens_stops_at_that_token(tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""Models by name: `make_model("reference")`, `make_model("hf:NAME_OR_PATH")`, `make_model("chat:PROVIDER:MODEL")`.
+
+Adapters are imported when a model of their kind is made: most commands need neither torch nor a client library.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from testbed.errors import UnknownName, UsageError
+from testbed.models.base import Model, Reply, Request, Sampling, uniforms
+
+MODEL_KINDS: Mapping[str, str] = {
+    "reference": "the small causal language model that ships with the testbed; runs on the CPU, needs no download",
+    "hf:NAME_OR_PATH": "a local transformers model: a directory, or a name on the Hugging Face Hub",
+    "chat:PROVIDER:MODEL": "a hosted or served chat model through langchain, such as chat:openai:gpt-4.1-mini",
+    "oracle": "answers from the task's reference: proves graders and pipelines",
+    "scripted": "answers by a function or a list of replies: for tests and calibration",
+}
+
+
+def make_model(id: str, options: Mapping[str, Any] | None = None) -> Model:
+    """The model that an experiment file names.
+
+    Args:
+        id: one of `MODEL_KINDS`, with its name filled in.
+        options: what the adapter's constructor takes besides the name.
+
+    Raises:
+        UnknownName: there is no such kind of model, or it has no such option; the message has the nearest one.
+        ModelError: the model's files cannot be found or read.
+        UsageError: an option has a wrong value.
+    """
+    kind, _, name = id.partition(":")
+    makers: Mapping[str, Callable[[str], Callable[..., Model]]] = {
+        "reference": _reference,
+        "hf": _hf,
+        "chat": _chat,
+        "oracle": _oracle,
+        "scripted": _scripted,
+    }
+    if kind not in makers:
+        raise UnknownName("model", id, MODEL_KINDS)
+    if bool(name) != (kind in ("hf", "chat")):
+        form = next(form for form in MODEL_KINDS if form.partition(":")[0] == kind)
+        raise UsageError(f"model {id!r}: write it as {form}.")
+    make = makers[kind](name)
+    known = _option_names(make)
+    for option in options or {}:
+        if option not in known:
+            raise UnknownName(f"option of model {id!r}:", option, known)
+    return make(**(options or {}))
+
+
+def _option_names(make: Callable[..., Model]) -> tuple[str, ...]:
+    parameters = inspect.signature(make).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+def _reference(name: str) -> Callable[..., Model]:
+    from testbed.models.reference_model import reference
+
+    return reference
+
+
+def _hf(name: str) -> Callable[..., Model]:
+    from testbed.models.hf import HuggingFace
+
+    return _with_first(HuggingFace, name)
+
+
+def _chat(name: str) -> Callable[..., Model]:
+    from testbed.models.chat import Chat
+
+    return _with_first(Chat, name)
+
+
+def _oracle(name: str) -> Callable[..., Model]:
+    from testbed.models.oracle import Oracle
+
+    return Oracle
+
+
+def _scripted(name: str) -> Callable[..., Model]:
+    from testbed.models.scripted import from_options
+
+    return from_options
+
+
+def _with_first(make: Callable[..., Model], first: str) -> Callable[..., Model]:
+    """`make` with its first argument given; unlike functools.partial, keeps a plain signature of what is left."""
+
+    def made(**options: Any) -> Model:
+        return make(first, **options)
+
+    parameters = list(inspect.signature(make).parameters.values())[1:]
+    made.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return made
+
+
+__all__ = ["MODEL_KINDS", "Model", "Reply", "Request", "Sampling", "make_model", "uniforms"]

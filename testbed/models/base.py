@@ -1,0 +1,127 @@
+"""What a model is to the testbed: something that continues a conversation and says what that cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from testbed.errors import UsageError
+from testbed.types import Message, Task, Usage
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a model decodes.
+
+    Attributes:
+        temperature: 0 is greedy; 1 samples the model's own distribution.
+        top_p: nucleus mass in (0, 1]; 1 keeps every token.
+        max_tokens: most tokens of one message.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 10:
+            raise UsageError(f"model: temperature must be between 0 and 10, not {self.temperature!r}.")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"model: top_p must be above 0 and at most 1, not {self.top_p!r}.")
+        if self.max_tokens < 1:
+            raise UsageError(f"model: max_tokens must be at least 1, not {self.max_tokens!r}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings, for the arm's hash."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One message to be written.
+
+    Attributes:
+        messages: the conversation so far, the task's prompt first; "tool" messages hold results.
+        tools: function schemas of the offered tools, as in `ToolSet.schemas`.
+        sampling: how to decode.
+        max_tokens: most tokens of this message: the smaller of `sampling.max_tokens` and what the budget leaves.
+        stream: 128-bit key of the attempt's random stream, the same in every arm.
+        position: tokens the attempt generated before; the stream goes on from there.
+        task: for models that know the answers (oracle); others do not look at it.
+    """
+
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int = 512
+    stream: int = 0
+    position: int = 0
+    task: Task | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A message the model wrote.
+
+    Attributes:
+        text: in the text protocol, native tool calls included.
+        usage: this attempt's own tokens.
+        finish: "stop", or "length" when it was cut at `max_tokens`.
+    """
+
+    text: str
+    usage: Usage
+    finish: str = "stop"
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A model that many attempts share; `generate` is called concurrently and may batch.
+
+    Attributes:
+        name: how the experiment names it.
+    """
+
+    name: str
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything that can change an outcome: weights' hash, tool rendering, dtype, device kind."""
+        ...
+
+    def count(self, text: str) -> int:
+        """Tokens of `text`, at least 0."""
+        ...
+
+    async def start(self) -> None:
+        """Loads what it needs before the first request."""
+        ...
+
+    async def generate(self, request: Request) -> Reply:
+        """Writes the next message.
+
+        Raises:
+            InfrastructureError: it could not; the attempt is retried.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Frees what it holds."""
+        ...
+
+
+def uniforms(stream: int, position: int, n: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """`n` uniform numbers in [0, 1) of an attempt's stream, from its `position`-th on.
+
+    Counter-based (Philox), so that any part of the stream can be had without what came before, and no attempt's numbers
+    depend on another's.
+    """
+    generator = np.random.Philox(key=stream)
+    generator.advance(position // 4)  # a Philox block is four 64-bit numbers
+    skip = position % 4
+    return np.random.Generator(generator).random(skip + n)[skip:]

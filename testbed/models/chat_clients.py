@@ -1,0 +1,83 @@
+"""langchain clients by "PROVIDER:MODEL"; a provider's package is imported when one of its models is made."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
+
+from testbed.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+
+class Connections(Protocol):
+    """What a client's connections are to the testbed: something to close."""
+
+    async def aclose(self) -> None:
+        """Closes them."""
+        ...
+
+
+def check_client(model: str, api_key_env: str | None) -> None:
+    """Checks what can be checked before anything is asked.
+
+    Raises:
+        ModelError: the provider's package is not installed.
+        UsageError: the name has another form, or the variable with the key is not set.
+    """
+    provider, _, name = model.partition(":")
+    if not provider or not name:
+        raise UsageError(
+            f"write a chat model as chat:PROVIDER:MODEL, as in chat:openai:gpt-4.1-mini, not chat:{model}."
+        )
+    if api_key_env and api_key_env not in os.environ:
+        raise UsageError(f"chat:{model}: the environment variable {api_key_env} is not set.")
+    if provider == "openai" and find_spec("langchain_openai") is None:
+        raise ModelError("chat:openai needs langchain-openai: pip install 'capability-testbed[chat]'.")
+    if provider != "openai" and find_spec("langchain") is None:
+        package = f"langchain-{provider.replace('_', '-')}"
+        raise ModelError(
+            f"chat:{model} needs the packages langchain and {package}: pip install langchain {package}. "
+            "A server that speaks the OpenAI protocol needs neither: chat:openai:NAME with base_url."
+        )
+
+
+def make_client(
+    model: str, base_url: str | None, api_key_env: str | None, timeout: float
+) -> tuple[BaseChatModel, Connections | None]:
+    """The langchain client of "PROVIDER:MODEL", its own retries off, and its connections where they are ours to close.
+
+    Raises:
+        ModelError: the client refuses to be made.
+    """
+    provider, _, name = model.partition(":")
+    options: dict[str, Any] = {"max_retries": 0, "timeout": timeout}
+    if base_url:
+        options["base_url"] = base_url
+    if api_key_env:
+        options["api_key"] = os.environ[api_key_env]
+    try:
+        return _openai(name, options) if provider == "openai" else (_other(provider, name, options), None)
+    except Exception as error:  # constructors validate each in their own way, missing keys included
+        raise ModelError(f"chat:{model}: the client cannot be made: {type(error).__name__}: {error}") from error
+
+
+def _openai(name: str, options: dict[str, Any]) -> tuple[BaseChatModel, Connections]:
+    from langchain_openai import ChatOpenAI
+    from openai import DefaultAsyncHttpxClient
+
+    served = options.get("base_url") or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
+    if served and "api_key" not in options and "OPENAI_API_KEY" not in os.environ:
+        options["api_key"] = "none"  # servers of one's own mostly ask for no key, and the client insists on one
+    # langchain shares its connections between clients, and so between event loops, which connections do not survive.
+    connections = DefaultAsyncHttpxClient(timeout=options["timeout"])
+    return ChatOpenAI(model=name, http_async_client=connections, **options), connections
+
+
+def _other(provider: str, name: str, options: dict[str, Any]) -> BaseChatModel:
+    chat_models = import_module("langchain.chat_models")
+    client: BaseChatModel = chat_models.init_chat_model(name, model_provider=provider, **options)
+    return client

@@ -1,0 +1,69 @@
+"""What a provider's exception means: ours to repeat, or the caller's to mend."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from testbed.errors import ContextFull, InfrastructureError, ModelError, ModelUnavailable, TransportError
+
+# Class names as langchain, the OpenAI and Anthropic clients and httpx have them: their packages need not be installed.
+_BROKEN = ("APIConnectionError", "ModelConnectionError", "ModelTimeoutError", "TransportError", "ConnectError")
+_UNREADABLE = ("APIResponseValidationError",)
+_TOO_LONG = re.compile(r"context.{0,20}(length|window|size)|too (long|many tokens)|maximum.{0,20}tokens", re.IGNORECASE)
+_BUSY = (408, 409, 425, 429)
+
+
+def translated(error: Exception, name: str, timeout: float) -> Exception:
+    """The error as the testbed has it, or `error` itself where it is none of the provider's.
+
+    Args:
+        error: what the client raised.
+        name: the model, for the message.
+        timeout: seconds that the call was given.
+    """
+    status, names = _status(error), {cls.__name__ for cls in type(error).__mro__}
+    if isinstance(error, InfrastructureError | ModelError | ContextFull):
+        return error
+    if isinstance(error, TimeoutError) or "APITimeoutError" in names:
+        return TransportError(f"{name} did not answer within {timeout:g} s.")
+    if status in (400, 413) and _TOO_LONG.search(str(error)):
+        return ContextFull(f"{name}: {_short(error)}")
+    if status is not None:
+        busy = status in _BUSY or status >= 500
+        kind = ModelUnavailable if busy else ModelError
+        return kind(f"{name}: the server answered {status}: {_short(error)}{'' if busy else _remedy(status)}")
+    if isinstance(error, ConnectionError) or names & set(_BROKEN):
+        return TransportError(f"{name}: the connection failed: {_short(error)}")
+    if isinstance(error, json.JSONDecodeError) or names & set(_UNREADABLE) or _is_malformed(error):
+        return TransportError(f"{name}: the server's answer cannot be read: {_short(error)}")
+    if getattr(error, "is_retryable", False):
+        return ModelUnavailable(f"{name}: {_short(error)}")
+    return error
+
+
+def _status(error: Exception) -> int | None:
+    for holder in (error, getattr(error, "response", None)):
+        status: Any = getattr(holder, "status_code", None)
+        if isinstance(status, int) and status >= 400:
+            return status
+    return None
+
+
+def _is_malformed(error: Exception) -> bool:
+    """langchain-openai raises plain TypeError or KeyError for an answer without the fields it must have."""
+    return isinstance(error, TypeError | KeyError | AttributeError) and "choices" in str(error)
+
+
+def _remedy(status: int) -> str:
+    if status in (401, 403):
+        return " Check the API key and what it may use."
+    if status == 404:
+        return " Check the model's name and the base_url."
+    return ""
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:300]

@@ -1,0 +1,89 @@
+"""Transcripts as langchain messages and back, native tool calls included.
+
+A transcript holds what any model is shown, calls in the text protocol. A native model gets them back as native calls;
+the ids that tie results to calls are made up anew, always the same, because a transcript does not keep them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+
+from testbed import protocol
+from testbed.types import Message
+
+_NO_NAME = "unreadable_call"  # providers refuse a call without a name
+
+
+def to_langchain(messages: Sequence[Message], system: str, *, native: bool) -> list[BaseMessage]:
+    """A conversation as the provider gets it.
+
+    Args:
+        messages: the transcript.
+        system: system text; none where empty.
+        native: calls as tool calls and results as tool messages; else both as text.
+    """
+    made: list[BaseMessage] = [SystemMessage(system)] if system else []
+    open_calls: Iterator[str] = iter(())
+    for turn, message in enumerate(messages):
+        role, content = message["role"], message["content"]
+        if role == "assistant" and native:
+            said = _native(content, turn)
+            open_calls = iter([call["id"] or "" for call in said.tool_calls])
+            made.append(said)
+        elif role == "assistant":
+            made.append(AIMessage(content))
+        elif role == "tool":
+            made.append(_result(content, message.get("name", ""), next(open_calls, None)))
+        elif role == "system":
+            made.append(SystemMessage(content))
+        else:
+            made.append(HumanMessage(content))
+    return made
+
+
+def encode_reply(message: AIMessage, *, native: bool, cut: bool) -> str:
+    """A reply in the text protocol. Without native calls the text is taken as it is: its tags are the model's own.
+
+    Args:
+        message: what the provider returned.
+        native: whether calls were asked for natively.
+        cut: whether the reply ended at its length limit.
+    """
+    text = str(message.text)
+    if not native:
+        return text if cut else _closed(text)
+    calls: list[Mapping[str, Any]] = [dict(call) for call in message.tool_calls]
+    invalid: list[Mapping[str, Any]] = [dict(call) for call in message.invalid_tool_calls]
+    return protocol.encode_native(text, calls, invalid)
+
+
+def _native(content: str, turn: int) -> AIMessage:
+    """An assistant's text with its calls taken out of the tags."""
+    calls = protocol.parse(content).calls
+    if not calls:
+        return AIMessage(content)
+    return AIMessage(
+        content[: content.index(protocol.CALL_OPEN)],
+        tool_calls=[
+            {"name": call.name or _NO_NAME, "args": dict(call.arguments), "id": f"call_{turn}_{n}", "type": "tool_call"}
+            for n, call in enumerate(calls)
+        ],
+    )
+
+
+def _result(content: str, name: str, call_id: str | None) -> BaseMessage:
+    if call_id is None:
+        return HumanMessage(f"<tool_result>{content}</tool_result>")
+    return ToolMessage(content, tool_call_id=call_id, name=name or _NO_NAME)
+
+
+def _closed(text: str) -> str:
+    """`text` with the closing tag that servers cut off where they stop at it."""
+    pairs = ((protocol.CALL_OPEN, protocol.CALL_CLOSE), (protocol.ANSWER_OPEN, protocol.ANSWER_CLOSE))
+    for opening, closing in pairs:
+        if text.rfind(opening) > text.rfind(closing):
+            return text + closing
+    return text

@@ -1,0 +1,171 @@
+"""A local model's files: found, hashed and loaded, with errors that name what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from testbed.errors import ModelError
+
+WEIGHTS = ("*.safetensors", "*.bin")
+SETTINGS = ("config.json", "generation_config.json")
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+def locate(name: str | Path) -> Path:
+    """The directory of a model: a local one, or a copy from the Hugging Face Hub.
+
+    Raises:
+        ModelError: there is no such directory and the Hub does not give one, or it holds no model.
+    """
+    path = Path(name).expanduser()
+    if not path.exists() and _may_be_on_the_hub(str(name)):
+        path = _fetch(str(name))
+    if not path.is_dir():
+        raise ModelError(f"there is no model directory {str(name)!r}; give a directory with config.json and weights.")
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{str(name)!r} is not a model directory: it has no config.json.")
+    if not weight_files(path):
+        raise ModelError(f"{str(name)!r} has no weights (*.safetensors or *.bin); was the download complete?")
+    return path
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files with the weights; safetensors where there are any."""
+    return next((found for pattern in WEIGHTS if (found := sorted(path.glob(pattern)))), [])
+
+
+def hashes(path: Path) -> dict[str, str]:
+    """SHA-256 over the weights, the settings and the tokenizer; the directory's own name has no part in it."""
+    groups = {
+        "weights": weight_files(path),
+        "config": [path / file for file in SETTINGS],
+        "tokenizer": [path / file for file in TOKENIZER],
+    }
+    return {group: _combined(files) for group, files in groups.items()}
+
+
+def load_tokenizer(path: Path, name: str) -> Any:
+    """The directory's tokenizer.
+
+    Raises:
+        ModelError: it has none, or its files cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exception for a malformed file
+        raise ModelError(
+            f"the tokenizer of {name} cannot be loaded from {str(path)!r}: {_first_line(error)}."
+        ) from error
+
+
+def load_model(path: Path, name: str, dtype: str, device: str) -> Any:
+    """The directory's causal language model, ready for inference.
+
+    Raises:
+        ModelError: the files are corrupt, incomplete, or of an architecture that transformers does not know.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    remedy = "Check that the files are whole (compare their sizes with the source) and fetch them again if not."
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EOFError) as error:
+        raise ModelError(
+            f"the model {name} cannot be loaded from {str(path)!r}: {_first_line(error)}. {remedy}"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"the weights of {name} in {str(path)!r} lack {missing[0]!r} ({len(missing)} tensors in all). {remedy}"
+        )
+    return model.to(device).eval()
+
+
+def context_length(config: Any) -> int | None:
+    """Most tokens that a model takes, prompt and reply together; None where it sets no limit."""
+    limit = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def stop_ids(model_path: Path, tokenizer: Any) -> list[int]:
+    """The tokens that end a message: those of generation_config.json, of config.json, and the tokenizer's own."""
+    found = {tokenizer.eos_token_id}
+    for file in SETTINGS:
+        if (model_path / file).is_file():
+            value = read_json(model_path / file).get("eos_token_id")
+            found |= set(value) if isinstance(value, list) else {value}
+    return sorted(token for token in found if isinstance(token, int))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ModelError: it cannot be read, or is no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{str(path)!r} cannot be read: {_first_line(error)}.") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{str(path)!r} holds no JSON object.")
+    return value
+
+
+def _may_be_on_the_hub(name: str) -> bool:
+    return name.count("/") <= 1 and not name.startswith((".", "/", "~")) and not name.endswith("/")
+
+
+def _fetch(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        path = Path(snapshot_download(name, allow_patterns=patterns))
+        return path if weight_files(path) else Path(snapshot_download(name, allow_patterns=[*patterns, "*.bin"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"{name!r} is no directory here, and the Hugging Face Hub gives no such model: {_first_line(error)}."
+        ) from error
+
+
+def _combined(files: list[Path]) -> str:
+    whole = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            state = file.stat()
+            whole.update(f"{file.name}:{_sha256(file, state.st_size, state.st_mtime_ns)}\n".encode())
+    return whole.hexdigest()[:32]
+
+
+@lru_cache(maxsize=256)
+def _sha256(file: Path, size: int, changed: int) -> str:
+    """Hash of a file; size and time of change are part of the cache's key, so that a changed file is hashed anew."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")

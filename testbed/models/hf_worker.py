@@ -1,0 +1,157 @@
+"""The thread that owns a local model and batches what many concurrent attempts ask of it."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import torch
+
+from testbed.errors import ModelUnavailable
+from testbed.models.hf_decode import Decoder, Row
+
+# New rows are admitted when they are at least this share of the running ones, or have waited for so many tokens:
+# reading prompts a few at a time costs more than a short wait.
+_JOIN_SHARE = 1 / 16
+_JOIN_WAIT = 8
+
+
+@dataclass(eq=False)
+class Job:
+    """A row and who waits for it."""
+
+    row: Row
+    future: asyncio.Future[Row]
+    loop: asyncio.AbstractEventLoop
+    cancelled: bool = False
+
+
+class Worker:
+    """Decodes rows in a daemon thread; requests join the running batch between tokens.
+
+    Args:
+        load: makes the decoder, in the thread.
+    """
+
+    def __init__(self, load: Callable[[], Decoder]) -> None:
+        self._load = load
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: dict[Row, Job] = {}
+        self._waiting: deque[Job] = deque()
+        self._waited = 0
+        self.ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._serve, name="testbed-model", daemon=True)
+        self._thread.start()
+        # A thread inside the model when the interpreter ends aborts the process, whatever its exit code was to be.
+        atexit.register(self._stop)
+
+    async def decode(self, row: Row) -> Row:
+        """The row when it is done.
+
+        Raises:
+            ModelUnavailable: memory ran out.
+            Exception: whatever the model raises.
+        """
+        loop = asyncio.get_running_loop()
+        job = Job(row, loop.create_future(), loop)
+        self._inbox.put(job)
+        try:
+            return await job.future
+        finally:
+            job.cancelled = True  # nobody waits any more: where the row is not done, it is dropped
+
+    async def close(self) -> None:
+        """Ends the thread; rows under way are given up."""
+        await asyncio.to_thread(self._stop)
+        atexit.unregister(self._stop)
+
+    def _stop(self) -> None:
+        self._inbox.put(None)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        try:
+            decoder = self._load()
+        except BaseException as error:  # noqa: BLE001 (a thread's edge: handed to whoever starts the model)
+            self.ready.set_exception(error)
+            return
+        self.ready.set_result(None)
+        while self._receive(block=not decoder.rows and not self._waiting):
+            try:
+                self._drop_cancelled(decoder)
+                if self._should_join(decoder):
+                    self._finish(decoder.admit(self._next_rows(decoder)))
+                if decoder.rows:
+                    self._finish(decoder.step())
+            except Exception as error:  # noqa: BLE001 (a thread's edge: handed to everyone who waits)
+                decoder.clear()
+                self._fail(_out_of_memory(error) or error)
+        self._jobs.update((job.row, job) for job in self._waiting)
+        self._fail(ModelUnavailable("the model was closed while this message was being written."))
+
+    def _receive(self, *, block: bool) -> bool:
+        """Takes in what has arrived; False when the worker is to end."""
+        while block or not self._inbox.empty():
+            job = self._inbox.get()
+            if job is None:
+                return False
+            self._waiting.append(job)
+            block = False
+        return True
+
+    def _should_join(self, decoder: Decoder) -> bool:
+        if not self._waiting or not decoder.free:
+            return False
+        self._waited += 1
+        enough = len(self._waiting) >= _JOIN_SHARE * len(decoder.rows) or self._waited > _JOIN_WAIT
+        if enough:
+            self._waited = 0
+        return enough
+
+    def _next_rows(self, decoder: Decoder) -> list[Row]:
+        jobs = [self._waiting.popleft() for _ in range(min(decoder.free, len(self._waiting)))]
+        self._jobs.update((job.row, job) for job in jobs)
+        return [job.row for job in jobs]
+
+    def _drop_cancelled(self, decoder: Decoder) -> None:
+        gone = [row for row, job in self._jobs.items() if job.cancelled]
+        decoder.drop(gone)
+        for row in gone:
+            del self._jobs[row]
+        if any(job.cancelled for job in self._waiting):
+            self._waiting = deque(job for job in self._waiting if not job.cancelled)
+
+    def _finish(self, rows: list[Row]) -> None:
+        for row in rows:
+            _settle(self._jobs.pop(row), None)
+
+    def _fail(self, error: Exception) -> None:
+        jobs, self._jobs = self._jobs, {}
+        for job in jobs.values():
+            _settle(job, error)
+
+
+def _settle(job: Job, error: Exception | None) -> None:
+    def settle() -> None:
+        if job.future.done():
+            return
+        if error is None:
+            job.future.set_result(job.row)
+        else:
+            job.future.set_exception(error)
+
+    if not job.loop.is_closed():
+        job.loop.call_soon_threadsafe(settle)
+
+
+def _out_of_memory(error: Exception) -> ModelUnavailable | None:
+    host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if not host and not isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return None
+    return ModelUnavailable("the model ran out of memory; a smaller batch = … in the model's options needs less.")

@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+
+from testbed.errors import ContextFull, FaultKind, ModelError, ModelUnavailable, TransportError, UsageError
+from testbed.models import Model, Reply, Request, Sampling, make_model
+from testbed.models.chat import Chat
+from testbed.models.chat_messages import to_langchain
+from testbed.protocol import ANSWER_INSTRUCTION, parse
+from testbed.types import Message
+
+LOOKUP = {
+    "type": "function",
+    "function": {
+        "name": "lookup",
+        "description": "Looks up.",
+        "parameters": {"type": "object", "properties": {"query": {"type": "string"}}},
+    },
+}
+SERVER = Path(__file__).with_name("openai_server.py")
+
+
+class Server:
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}/v1"
+        self._seen = f"http://127.0.0.1:{port}/seen"
+
+    def requests(self, model: str) -> list[dict[str, Any]]:
+        with urllib.request.urlopen(self._seen) as response:
+            return [request for request in json.load(response) if request["model"] == model]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with subprocess.Popen([sys.executable, str(SERVER)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            server = Server(int(process.stdout.readline()))
+            _wait_for(server)
+            yield server
+        finally:
+            process.terminate()
+
+
+def _wait_for(server: Server) -> None:
+    for _ in range(200):
+        try:
+            server.requests("none yet")
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("the server does not answer")
+
+
+@asynccontextmanager
+async def chat(server: Server, name: str, **options: Any) -> AsyncIterator[Model]:
+    model = make_model(f"chat:openai:{name}", {"base_url": server.url, "timeout": 10.0, **options})
+    try:
+        yield model
+    finally:
+        await model.aclose()
+
+
+def ask(*more: Message, tools: bool = True, **fields: Any) -> Request:
+    return Request([{"role": "user", "content": "Who?"}, *more], [LOOKUP] if tools else [], **fields)
+
+
+async def reply_of(server: Server, name: str, request: Request | None = None, **options: Any) -> Reply:
+    async with chat(server, name, **options) as model:
+        return await model.generate(request or ask())
+
+
+async def test_native_calls_become_the_text_protocols(server: Server) -> None:
+    reply = await reply_of(server, "caller")
+    action = parse(reply.text)
+    assert action.answer is None  # written before the results were seen
+    assert [(call.name, dict(call.arguments), call.fault) for call in action.calls] == [
+        ("lookup", {"query": "</tool_call>é"}, None),
+        ("lookup", {}, None),
+    ]
+
+
+async def test_a_conversation_goes_back_as_native_calls_and_results(server: Server) -> None:
+    async with chat(server, "caller") as model:
+        first = await model.generate(ask())
+        results: list[Message] = [{"role": "tool", "name": "lookup", "content": text} for text in ("north", "south")]
+        second = await model.generate(ask({"role": "assistant", "content": first.text}, *results))
+    assert parse(second.text).answer == "north+south"  # the server refuses results without the call they belong to
+    sent = server.requests("caller")[-1]["messages"]
+    assert [json.loads(call["function"]["arguments"]) for call in sent[-3]["tool_calls"]] == [
+        {"query": "</tool_call>é"},
+        {},
+    ]
+
+
+async def test_arguments_that_are_no_json_become_a_fault_of_the_model(server: Server) -> None:
+    reply = await reply_of(server, "invalid-arguments")
+    assert [call.fault for call in parse(reply.text).calls] == [FaultKind.PARSE_ERROR]
+
+
+async def test_a_faulty_call_can_be_answered(server: Server) -> None:
+    async with chat(server, "invalid-arguments") as model:
+        first = await model.generate(ask())
+        said: Message = {"role": "assistant", "content": first.text}
+        second = await model.generate(ask(said, {"role": "tool", "name": "", "content": "error: parse_error"}))
+    assert parse(second.text).answer == "error: parse_error"
+
+
+async def test_without_native_calls_tools_stand_in_the_system_text(server: Server) -> None:
+    reply = await reply_of(server, "text-calls", native=False)
+    sent = server.requests("text-calls")[-1]
+    assert "tools" not in sent
+    assert '"lookup"' in sent["messages"][0]["content"]
+    assert parse(reply.text).calls[0].name == "lookup"
+    assert reply.text.endswith("</tool_call>")  # which the server left out
+
+
+async def test_an_answer_cut_at_its_limit_stays_unfinished(server: Server) -> None:
+    reply = await reply_of(server, "cut-short", native=False)
+    assert (reply.finish, parse(reply.text).answer) == ("length", None)
+
+
+async def test_the_reference_model_behind_a_server_calls_and_answers(server: Server) -> None:
+    python = {"type": "function", "function": {"name": "python", "description": "", "parameters": {"type": "object"}}}
+    asked = [{"role": "user", "content": "What is 4821*9377?"}]
+    async with chat(server, "reference", system="") as model:
+        requests = [Request(asked, [python], max_tokens=80, stream=n) for n in range(24)]  # type: ignore[arg-type]
+        replies = await asyncio.gather(*map(model.generate, requests))
+        again = await model.generate(requests[0])
+    assert any(parse(reply.text).calls for reply in replies)
+    assert all(0 < reply.usage.generated_tokens <= 80 for reply in replies)
+    assert again.text == replies[0].text  # the seed is the attempt's
+
+
+async def test_settings_and_seed_reach_the_server(server: Server) -> None:
+    await reply_of(server, "caller", ask(sampling=Sampling(0.5, 0.9), max_tokens=33, stream=5))
+    await reply_of(server, "caller", ask(sampling=Sampling(0.5, 0.9), max_tokens=33, stream=6))
+    first, second = server.requests("caller")[-2:]
+    assert (first["temperature"], first["top_p"], first["max_completion_tokens"]) == (0.5, 0.9, 33)
+    assert first["seed"] != second["seed"]
+    assert all(0 <= sent["seed"] < 2**31 for sent in (first, second))
+
+
+async def test_a_later_turn_has_a_seed_of_its_own(server: Server) -> None:
+    for position in (0, 9):
+        await reply_of(server, "caller", ask(stream=5, position=position))
+    first, second = server.requests("caller")[-2:]
+    assert first["seed"] != second["seed"]
+
+
+async def test_tokens_are_the_servers_and_have_their_price(server: Server) -> None:
+    reply = await reply_of(server, "caller", usd_per_million={"input": 2.0, "output": 10.0})
+    assert (reply.usage.prompt_tokens, reply.usage.generated_tokens) == (11, 7)
+    assert reply.usage.usd == pytest.approx((11 * 2 + 7 * 10) / 1e6)
+
+
+async def test_missing_token_counts_are_estimated_and_that_is_said(server: Server) -> None:
+    model = Chat("openai:no-usage", base_url=server.url)
+    reply = await model.generate(ask(tools=False))
+    assert model.counts_are_approximate
+    assert reply.usage.generated_tokens == model.count(reply.text) == 7
+    await model.aclose()
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("rate-limited", ModelUnavailable, "429.*slow down"),
+        ("overloaded", ModelUnavailable, "503"),
+        ("crashed", ModelUnavailable, "500"),
+        ("cut-off", TransportError, "connection failed"),
+        ("malformed", TransportError, "cannot be read"),
+        ("no-choices", TransportError, "cannot be read"),
+        ("nosuch", ModelError, "404.*Check the model's name"),
+        ("locked", ModelError, "401.*Check the API key"),
+    ],
+)
+async def test_a_failure_is_told_by_its_kind_and_tried_once(
+    server: Server, name: str, error: type[Exception], message: str
+) -> None:
+    before = len(server.requests(name))
+    with pytest.raises(error, match=message):
+        await reply_of(server, name)
+    assert len(server.requests(name)) == before + 1  # trying again is the runner's
+
+
+async def test_a_server_that_hangs_is_given_up_in_time(server: Server) -> None:
+    begun = time.monotonic()
+    with pytest.raises(TransportError, match=r"did not answer within 0\.5 s"):
+        await reply_of(server, "hang", timeout=0.5)
+    assert time.monotonic() - begun < 5
+
+
+async def test_a_server_that_is_not_there_is_a_broken_connection() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        model = Chat("openai:x", base_url=f"http://127.0.0.1:{unused.getsockname()[1]}/v1", timeout=10)
+        with pytest.raises(TransportError, match="connection failed"):
+            await model.generate(ask())
+        await model.aclose()
+
+
+async def test_a_request_that_the_server_refuses_is_the_callers(server: Server) -> None:
+    stray: Message = {"role": "system", "content": "s"}
+    call: Message = {"role": "assistant", "content": '<tool_call>{"name":"lookup","arguments":{}}</tool_call>'}
+    with pytest.raises(ModelError, match=r"400.*not answered"):
+        await reply_of(server, "caller", ask(call, stray))
+
+
+async def test_a_conversation_that_is_too_long_for_the_server_is_a_full_context(server: Server) -> None:
+    with pytest.raises(ContextFull, match="4096 tokens"):
+        await reply_of(server, "too-long")
+
+
+async def test_the_key_comes_from_the_named_variable(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "right")
+    reply = await reply_of(server, "locked", ask(tools=False), api_key_env="MY_KEY")
+    assert parse(reply.text).answer == "in"
+
+
+def test_a_key_that_is_not_set_is_named() -> None:
+    with pytest.raises(UsageError, match="NO_SUCH_KEY is not set"):
+        make_model("chat:openai:x", {"api_key_env": "NO_SUCH_KEY"})
+
+
+async def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ModelError, match=r"chat:openai:x.*OPENAI_API_KEY"):
+        await Chat("openai:x").start()
+
+
+async def test_the_server_may_come_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    model = Chat("openai:caller")
+    reply = await model.generate(ask(tools=False))
+    await model.aclose()
+    assert reply.text == "no tools"
+
+
+def test_one_model_serves_several_event_loops_in_turn(server: Server) -> None:
+    model = Chat("openai:caller", base_url=server.url)
+
+    async def once() -> str:
+        reply = await model.generate(ask(tools=False))
+        await model.aclose()
+        return reply.text
+
+    assert [asyncio.run(once()) for _ in range(3)] == ["no tools"] * 3
+
+
+async def test_any_langchain_model_object_can_be_asked() -> None:
+    model = Chat(GenericFakeChatModel(messages=iter([AIMessage("<answer>42</answer>")])))
+    reply = await model.generate(ask(tools=False))
+    assert parse(reply.text).answer == "42"
+    assert model.name == "chat:GenericFakeChatModel:"
+
+
+async def test_a_model_without_native_calls_says_what_to_do() -> None:
+    model = Chat(GenericFakeChatModel(messages=iter([AIMessage("x")])))
+    with pytest.raises(ModelError, match="set native = false"):
+        await model.generate(ask())
+
+
+def test_a_provider_whose_package_is_missing_is_named() -> None:
+    with pytest.raises(ModelError, match="pip install langchain langchain-nosuch"):
+        make_model("chat:nosuch:model")
+
+
+@pytest.mark.parametrize(
+    ("id", "options", "message"),
+    [
+        ("chat:openai", {}, "chat:PROVIDER:MODEL"),
+        ("chat:openai:x", {"usd_per_million": {"inptu": 1}}, "input = … and output"),
+        ("chat:openai:x", {"usd_per_million": {"input": -1}}, "input = -1"),
+        ("chat:openai:x", {"timeout": 0}, "timeout must be"),
+    ],
+)
+def test_bad_options_are_refused(id: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_model(id, options)
+
+
+def test_results_are_tied_to_their_calls_by_ids() -> None:
+    call = '<tool_call>{"name":"lookup","arguments":{"query":"a"}}</tool_call>'
+    transcript: list[Message] = [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "first" + call + call},
+        {"role": "tool", "name": "lookup", "content": "r1"},
+        {"role": "tool", "name": "lookup", "content": "r2"},
+        {"role": "user", "content": "note"},
+        {"role": "assistant", "content": call},
+        {"role": "tool", "name": "lookup", "content": "r3"},
+    ]
+    messages = to_langchain(transcript, ANSWER_INSTRUCTION, native=True)
+    said = [message for message in messages if isinstance(message, AIMessage)]
+    results = [message for message in messages if isinstance(message, ToolMessage)]
+    assert [m.tool_call_id for m in results] == [call["id"] for message in said for call in message.tool_calls]
+    assert len({m.tool_call_id for m in results}) == 3
+    assert [m.content for m in said] == ["first", ""]
+    assert all(message.tool_calls[0]["args"] == {"query": "a"} for message in said)
+
+
+def test_without_native_calls_results_are_tagged_text() -> None:
+    call = '<tool_call>{"name":"lookup","arguments":{}}</tool_call>'
+    transcript: list[Message] = [{"role": "assistant", "content": call}, {"role": "tool", "content": "r"}]
+    said, result = to_langchain(transcript, "", native=False)
+    assert said.content == call
+    assert isinstance(result, HumanMessage)
+    assert result.content == "<tool_result>r</tool_result>"
+
+
+def test_what_changes_an_outcome_changes_the_fingerprint() -> None:
+    made = [
+        Chat("openai:x"),
+        Chat("openai:y"),
+        Chat("openai:x", native=False),
+        Chat("openai:x", system="s"),
+        Chat("openai:x", base_url="http://127.0.0.1:1/v1"),
+    ]
+    assert len({json.dumps(model.fingerprint(), sort_keys=True) for model in made}) == len(made)
