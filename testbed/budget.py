@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from testbed.types import COST_COMPONENTS, Cost, Usage
 # Components that the model may see in `remaining`: no clock, so that observations repeat.
 VISIBLE = tuple(c for c in COST_COMPONENTS if c not in ("seconds", "usd"))
 UNLIMITED = -1.0
+LARGEST = 10**15  # every whole number up to here is exact in a float, as observations hold it
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Budget:
         calls: most calls of one tool, by its name.
 
     Raises:
-        UsageError: a limit is not a positive number.
+        UsageError: a limit is not a positive number, or `calls` is not a table.
     """
 
     generated_tokens: int | None = None
@@ -48,19 +50,17 @@ class Budget:
     calls: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # Kept as plain int and float, so that 3 and 3.0 are one budget and have one hash.
         for component in COST_COMPONENTS:
-            self._check(component, getattr(self, component), whole=component not in ("seconds", "usd"))
-        for tool, limit in self.calls.items():
-            self._check(f"calls.{tool}", limit, whole=True)
-
-    @staticmethod
-    def _check(name: str, limit: Any, *, whole: bool) -> None:
-        if limit is None:
-            return
-        number = isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit)
-        if not number or limit <= 0 or (whole and limit != int(limit)):
-            kind = "a positive whole number" if whole else "a positive number"
-            raise UsageError(f"budget: {name} must be {kind}, not {limit!r}; leave it out for no limit.")
+            limit = getattr(self, component)
+            if limit is not None:
+                object.__setattr__(self, component, _limit(component, limit, whole=component not in ("seconds", "usd")))
+        if not isinstance(self.calls, Mapping):
+            raise UsageError(
+                f"budget: calls must be a table of limits by tool, such as {{search = 3}}, not {self.calls!r}."
+            )
+        calls = {str(tool): int(_limit(f"calls.{tool}", limit, whole=True)) for tool, limit in self.calls.items()}
+        object.__setattr__(self, "calls", calls)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Budget:
@@ -81,6 +81,14 @@ class Budget:
         return {k: v for k, v in asdict(self).items() if v not in (None, {})}
 
 
+def _limit(name: str, limit: Any, *, whole: bool) -> int | float:
+    number = isinstance(limit, Real) and not isinstance(limit, bool)
+    if not number or not 0 < limit <= LARGEST or (whole and limit != int(limit)):  # NaN is in no range
+        kind = "a positive whole number" if whole else "a positive number"
+        raise UsageError(f"budget: {name} must be {kind}, not {limit!r:.40}; leave it out for no limit.")
+    return int(limit) if whole else float(limit)
+
+
 class Meter:
     """Adds up what one attempt uses and says what is left.
 
@@ -92,7 +100,10 @@ class Meter:
         self.budget = budget
         self.amounts: dict[str, int | float] = dict.fromkeys(COST_COMPONENTS, 0)
         self.calls: dict[str, int] = {}
-        self._limits = [(c, limit) for c in COST_COMPONENTS if (limit := getattr(budget, c)) is not None]
+        limits = [(c, getattr(budget, c)) for c in COST_COMPONENTS]
+        self._visible = [(c, limit) for c, limit in limits if c in VISIBLE]
+        self._ending = [(c, x) for c, x in limits if x is not None and c not in ("tool_calls", "observed_tokens")]
+        self._of_tools = sorted(budget.calls.items())
 
     @property
     def cost(self) -> Cost:
@@ -133,18 +144,31 @@ class Meter:
 
     def exhausted(self) -> str | None:
         """The first limit that ends the attempt, or None; a spent tool budget does not: the model may answer."""
-        for component, limit in self._limits:
-            if component in ("tool_calls", "observed_tokens"):
-                continue
+        for component, limit in self._ending:
             if self.amounts[component] >= limit:
                 return component
         return None
 
+    def exceeded(self) -> str | None:
+        """The first limit that was passed, not just reached: what the model wrote beyond it does not count."""
+        for component, limit in self._ending:
+            if self.amounts[component] > limit:
+                return component
+        return None
+
     def remaining(self) -> npt.NDArray[np.float64]:
-        """What is left of the `VISIBLE` components, shape (6,); `UNLIMITED` (−1) where there is no limit."""
-        values = [self.left(c) for c in VISIBLE]
-        return np.array([UNLIMITED if math.isinf(v) else max(0.0, v) for v in values])
+        """What is left of the `VISIBLE` components, then of the calls of each tool that has a limit, by name.
+
+        Shape (6 + len(budget.calls),); `UNLIMITED` (−1) where there is no limit.
+        """
+        amounts, calls = self.amounts, self.calls
+        values = [UNLIMITED if limit is None else max(0.0, limit - amounts[c]) for c, limit in self._visible]
+        values += [max(0.0, limit - calls.get(tool, 0)) for tool, limit in self._of_tools]
+        return np.array(values)
 
     def remaining_dict(self) -> dict[str, float]:
-        """What is left of the visible components that are limited."""
-        return {c: max(0, limit - self.amounts[c]) for c, limit in self._limits if c in VISIBLE}
+        """What is left of the visible components that are limited; calls of one tool as "calls.TOOL"."""
+        left = {c: max(0, limit - self.amounts[c]) for c, limit in self._visible if limit is not None}
+        for tool, limit in self._of_tools:
+            left[f"calls.{tool}"] = max(0, limit - self.calls.get(tool, 0))
+        return left

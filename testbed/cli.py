@@ -161,9 +161,9 @@ def import_(
     with Store.open(store) as opened:
         added = import_outcomes(opened, file, run, columns)
     print(f"imported {added.attempts} attempts at {added.tasks} tasks in {added.arms} arms into run {run!r} of {store}")
-    for arm in added.by_arm:
-        lost = f", {arm.missing} missing" if arm.missing else ""
-        print(f"  {arm.name}: {arm.tasks} tasks, {arm.attempts} attempts, {arm.successes} successes{lost}")
+    for n in added.by_arm:
+        lost = f", {n.missing} missing" if n.missing else ""
+        print(f"  {n.name}: {n.tasks} tasks, {n.attempts} attempts, {n.successes} successes{lost}")
 
 
 @app.command(epilog="Example: testbed export demo attempts.parquet    or: testbed export demo attempts.jsonl")

@@ -29,23 +29,29 @@ awaits the tools on its own event loop: `step` is exactly "read the message, run
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, TypedDict, cast
+from numbers import Integral
+from typing import Any, ClassVar, TypedDict, TypeVar, cast
 
 import gymnasium as gym
 import numpy as np
 from langchain_core.tools import BaseTool
 
-from testbed.budget import UNLIMITED, VISIBLE, Budget
+from testbed.budget import LARGEST, UNLIMITED, VISIBLE, Budget
 from testbed.episode import Episode, Observation, Step
-from testbed.errors import UsageError
+from testbed.errors import UnknownName, UsageError
 from testbed.spaces import Utf8
 from testbed.threads import LoopThread
 from testbed.tool import AttemptContext, ToolSet
 from testbed.types import Grade, Task, Usage
+
+T = TypeVar("T")
+
+RESET_OPTIONS = ("task", "context")
+_NEVER_RIGHT = ("", " ", "9" * 5000, "²³", "\x00")
 
 
 class Common(TypedDict, total=False):
@@ -77,7 +83,7 @@ def approximate_tokens(text: str) -> int:
     return (len(text.encode("utf-8", "replace")) + 3) // 4
 
 
-class Environment(gym.Env[Observation, str]):
+class Environment(gym.Env[Observation, str], ABC):
     """A family of tasks; see the module's docstring for how to write one.
 
     Attributes:
@@ -96,14 +102,22 @@ class Environment(gym.Env[Observation, str]):
         count: Callable[[str], int] | None = None,
         render_mode: str | None = None,
     ) -> None:
-        remaining = gym.spaces.Box(UNLIMITED, 1e15, (len(VISIBLE),), np.float64)
+        if not getattr(type(self), "id", ""):
+            raise UsageError(
+                f"environment {type(self).__name__} has no id; give the class one, such as id = 'Mine-v0'."
+            )
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise UnknownName("render mode", str(render_mode), self.metadata["render_modes"])
+        if budget is not None and not isinstance(budget, Budget):
+            raise UsageError(f"{self.id}: budget must be a testbed.budget.Budget, not {budget!r:.80}.")
+        self.budget = budget or Budget()
+        remaining = gym.spaces.Box(UNLIMITED, LARGEST, (len(VISIBLE) + len(self.budget.calls),), np.float64)
         self.observation_space = cast(
             "gym.Space[Observation]", gym.spaces.Dict({"text": Utf8(), "remaining": remaining})
         )
         self.action_space = Utf8()
         self.render_mode = render_mode
         self.tools = tools if isinstance(tools, ToolSet) else ToolSet(tools)
-        self.budget = budget or Budget()
         self._count = count or approximate_tokens
         self._episode: Episode | None = None
         self._loop: LoopThread | None = None
@@ -163,14 +177,18 @@ class Environment(gym.Env[Observation, str]):
         return tasks
 
     def validate(self, limit: int | None = None) -> Validation:
-        """Checks that the grader accepts each reference and refuses each near miss, an empty and a blank answer."""
+        """Checks that the grader accepts each reference, and refuses each near miss and what is never right.
+
+        Never right are empty and blank answers, and what graders stumble over: numbers of more digits than Python
+        converts, digits that `int` does not know. A grader that raises is a bug: the exception is passed on.
+        """
         tasks = self.tasks[:limit]
         problems = []
         for task in tasks:
             right = self.reference_answer(task)
             if not self.grade(task, right).success:
                 problems.append(f"refuses the reference {right!r} of {task.prompt[:80]!r}")
-            for wrong in ("", " ", *self.near_misses(task)):
+            for wrong in (*_NEVER_RIGHT, *self.near_misses(task)):
                 if self.grade(task, wrong).success:
                     problems.append(f"accepts {wrong!r} for {task.prompt[:80]!r}, reference {right!r}")
         return Validation(len(tasks), tuple(problems))
@@ -188,10 +206,13 @@ class Environment(gym.Env[Observation, str]):
             options: "task": index, `Task` or hash of the task to attempt; "context": an `AttemptContext`.
 
         Raises:
-            UsageError: there is no such task.
+            UsageError: there is no such task or option, or a tool cannot work here.
         """
         super().reset(seed=seed)
         options = options or {}
+        for key in options:
+            if key not in RESET_OPTIONS:
+                raise UnknownName("reset option", key, RESET_OPTIONS)
         task = self._choose(options.get("task"))
         context = options.get("context") or AttemptContext(key=int(self.np_random.integers(0, 2**63)))
         self._close_episode()
@@ -202,16 +223,16 @@ class Environment(gym.Env[Observation, str]):
         """Reads one message of the model, runs the tools it calls, and shows the results.
 
         Raises:
-            UsageError: there is no attempt, or it is over.
+            UsageError: there is no attempt, it is over, or the action is not text.
             InfrastructureError: a tool could not do its part.
         """
         episode = self.episode
+        if not isinstance(action, str):
+            raise UsageError(f"an action is the text of a message, not {action!r:.80}.")
         episode.read(action, Usage(generated_tokens=self._count(action)))
         if not episode.action.calls:
             return episode.finish(())
-        if self._loop is None:
-            self._loop = LoopThread()
-        return episode.finish(self._loop.run(episode.run_tools()))
+        return episode.finish(self._await(episode.run_tools()))
 
     def render(self) -> str | None:
         """The transcript so far as text, in mode "ansi"."""
@@ -222,10 +243,12 @@ class Environment(gym.Env[Observation, str]):
     def close(self) -> None:
         """Frees what the tools hold."""
         self._close_episode()
-        if self._loop is not None:
-            self._loop.run(self.tools.aclose())
-            self._loop.close()
-            self._loop = None
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            try:
+                loop.run(self.tools.aclose())
+            finally:
+                loop.close()
 
     @property
     def episode(self) -> Episode:
@@ -239,16 +262,34 @@ class Environment(gym.Env[Observation, str]):
         return self._episode
 
     def _choose(self, wanted: Any) -> Task:
-        if isinstance(wanted, Task):
+        if isinstance(wanted, Task) and wanted.environment == self.id:
             return wanted
         if wanted is None:
             return self.tasks[int(self.np_random.integers(len(self.tasks)))]
-        if isinstance(wanted, int) and 0 <= wanted < len(self.tasks):
-            return self.tasks[wanted]
-        found = [task for task in self.tasks if task.hash == wanted]
-        if not found:
-            raise UsageError(f"{self.id} has no task {wanted!r}: give an index below {len(self.tasks)}, or a hash.")
-        return found[0]
+        whole = isinstance(wanted, Integral) and not isinstance(wanted, bool)
+        if whole and 0 <= int(wanted) < len(self.tasks):
+            return self.tasks[int(wanted)]
+        if isinstance(wanted, str) and wanted in self._by_hash:
+            return self._by_hash[wanted]
+        raise UsageError(f"{self.id} has no task {wanted!r:.80}: give an index below {len(self.tasks)}, or a hash.")
+
+    @cached_property
+    def _by_hash(self) -> dict[str, Task]:
+        return {task.hash: task for task in self.tasks}
+
+    def _await(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            self._loop = LoopThread()
+        # A tool begins with the first call of any, and not with the environment: many never need to.
+        return self._loop.run(self._with_tools(coroutine))
+
+    async def _with_tools(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        try:
+            await self.tools.start()
+        except BaseException:
+            coroutine.close()
+            raise
+        return await coroutine
 
     def _close_episode(self) -> None:
         episode, self._episode = self._episode, None

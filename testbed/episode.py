@@ -92,7 +92,7 @@ class Episode:
         return self.meter.cost
 
     def end(self, reason: str, note: str = "") -> None:
-        """Ends the attempt from outside: a clock that ran out, a context that is full; `note` goes into the transcript."""
+        """Ends the attempt from outside: a clock that ran out, a full context; `note` goes into the transcript."""
         self.ended = reason
         if note:
             self.transcript.append({"role": "system", "content": note})

@@ -7,7 +7,7 @@ Failure policy, from the outside in:
 * `ToolFault` is the **model's**: a call that does not parse, names no offered tool, has wrong arguments, fails, hangs,
   or comes after the budget. It is shown to the model as the call's result, metered and scored. *A bad attempt is data,
   not a crash.*
-* `ContextFull` ends the attempt like a spent budget ("limit:context"): nothing is ever cut from a conversation in silence.
+* `ContextFull` ends the attempt like a spent budget ("limit:context"): no conversation is ever cut in silence.
 * `InfrastructureError` is **ours**: a transport that broke, a sandbox that died, a model that is unavailable. The
   runner tries the attempt again with back-off, then records it as missing data. It is never a failure of the model and
   never scored 0.

@@ -141,8 +141,10 @@ class _Reader:
             for key in options:
                 if key not in known:
                     self._fail(str(UnknownName(f"option of tool {name}", key, known)), key, after=f"[tool.{name}]")
-        for name in {tool for arm in arms for tool in arm.tools}:
-            self._checked(partial(registry.tool_class, name), name)
+        offered = {tool for arm in arms for tool in arm.tools}
+        for name in self.data.get("budget", {}).get("calls", {}):
+            if name not in offered:
+                self._fail(str(UnknownName("tool in [budget] calls", name, offered)), name)
         return {name: dict(options) for name, options in tables.items()}
 
     def _arms(self, samples: int) -> tuple[ArmSpec, ...]:
@@ -177,6 +179,9 @@ class _Reader:
         model = {**self._model(self.data.get("model", {})), **self._model(table.get("model", {}))}
         budget_table = {**self._mapping(self.data.get("budget", {}), "budget"), **table.get("budget", {})}
         budget = self._checked(lambda: Budget.from_mapping(budget_table), *budget_table)
+        for tool in table.get("budget", {}).get("calls", {}):
+            if tool not in tools:
+                self._fail(str(UnknownName(f"tool of arm {name!r} in its budget", tool, tools)), tool)
         count = self._whole(table.get("samples", samples), f"samples of arm {name!r}", least=1)
         id_ = model.pop("id", "reference")
         sampling = self._checked(

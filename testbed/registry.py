@@ -7,11 +7,10 @@ file has to be announced anywhere: dropping ``envs/my_env.py`` in is enough. Thi
 
 from __future__ import annotations
 
-import ast
 import importlib
-import importlib.util
 import inspect
-import sys
+import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -19,8 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from testbed.errors import DataError, UnknownName, UsageError
-from testbed.types import Control
+from testbed.errors import DataError, UnknownName, UsageError, did_you_mean
+from testbed.plugins import check_types, construct, defined, execute, load_entry_point, names_in
+from testbed.types import Control, digest
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from testbed.env import Environment
 
 NAMESPACE = "testbed/"
-_plugins: dict[str, dict[str, type]] = {"envs": {}, "tools": {}}
+_ENV_ID = re.compile(r"[\w:.-]+-v\d+")
+_plugins: dict[str, dict[str, Any]] = {"envs": {}, "tools": {}}
+_owners: dict[tuple[str, str], str] = {}  # by group and name: the file that defines it
+_loaded: dict[str, tuple[str, list[str]]] = {}  # by file: hash of its content and the names it defines
 
 
 def env_names() -> tuple[str, ...]:
@@ -52,14 +55,13 @@ def env_class(name: str) -> type[Environment]:
     return found
 
 
-def tool_class(name: str) -> type[BaseTool]:
-    """The class of a tool.
+def tool_class(name: str) -> Any:
+    """The class of a tool; the tool itself where a plug-in defines a finished one, as langchain's ``@tool`` does.
 
     Raises:
         UnknownName: there is none; the message offers the nearest.
     """
-    found: type[BaseTool] = _find("tools", "tool", name)
-    return found
+    return _find("tools", "tool", name)
 
 
 def make_env(
@@ -87,11 +89,23 @@ def make_env(
 
     cls = env_class(name)
     check_options(cls, options, f"option of {name}")
+    if control and control not in list(Control):
+        raise UnknownName("control", str(control), list(Control))
     if isinstance(tools, ToolSet):
-        return cls(tools=tools, **options)
+        if control or tool_options:
+            raise UsageError("a ToolSet is offered as it is: give control and tool_options to tools by name.")
+        shared: Environment = construct(cls, name, {**options, "tools": tools})
+        return shared
+    if isinstance(tools, str) or not isinstance(tools, Iterable):
+        raise UsageError(f"tools must be a list of names or tools, such as ('python',), not {tools!r:.80}.")
+    tools = list(tools)
+    for tool in tool_options or {}:
+        if tool not in tools:
+            raise UnknownName("tool in tool_options", tool, [t for t in tools if isinstance(t, str)])
     chosen = make_tools(tools, tool_options or {})
     mode = Control(control) if control else (Control.LIVE if chosen else Control.ABSENT)
-    return cls(tools=under_control(chosen, mode), **options)
+    made: Environment = construct(cls, name, {**options, "tools": under_control(chosen, mode)})
+    return made
 
 
 def make_tools(tools: Iterable[str | BaseTool], options: Mapping[str, Mapping[str, Any]]) -> list[BaseTool]:
@@ -108,9 +122,13 @@ def make_tool(name: str, **options: Any) -> BaseTool:
     """
     cls = tool_class(name)
     check_options(cls, options, f"option of tool {name}")
+    if not inspect.isclass(cls):
+        finished: BaseTool = cls
+        return finished
     if "corpus" in options:
         options = {**options, "corpus": make_corpus(options["corpus"])}
-    return cls(**options)
+    made: BaseTool = construct(cls, f"tool {name}", options)
+    return made
 
 
 def make_corpus(source: Any) -> Corpus:
@@ -130,94 +148,112 @@ def make_corpus(source: Any) -> Corpus:
     if isinstance(source, str) and Path(source).exists():
         return Corpus.read(Path(source))
     raise DataError(
-        f"corpus {source!r} is neither a file nor an environment with documents ({', '.join(env_names())})."
+        f"corpus {source!r} is neither a file nor an environment with documents.{did_you_mean(name, env_names())}"
     )
 
 
-def check_options(cls: Callable[..., Any], options: Mapping[str, Any], kind: str) -> None:
-    """Refuses options that a class does not take.
+def check_options(cls: Any, options: Mapping[str, Any], kind: str) -> None:
+    """Refuses options that a class does not take, or not with such a value.
 
     Raises:
         UnknownName: names the option and the nearest one.
+        UsageError: names the option and its type.
     """
     known = option_names(cls)
     for key in options:
         if key not in known:
             raise UnknownName(kind, key, known)
+    if options and hasattr(cls, "make_tasks"):
+        check_types(cls.__init__, options, kind)
 
 
 def option_names(cls: Any) -> tuple[str, ...]:
-    """The options of an environment's or tool's constructor."""
+    """The options of an environment's or tool's constructor; a finished tool has none."""
+    if not inspect.isclass(cls):
+        return ()
     explicit = [p.name for p in inspect.signature(cls.__init__).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    fields = list(getattr(cls, "model_fields", ())) if len(explicit) <= 2 else []
+    fields = [n for n in getattr(cls, "model_fields", ()) if n not in _framework_fields()] if len(explicit) <= 2 else []
     common = ["budget", "count", "render_mode"] if hasattr(cls, "make_tasks") else []
     return tuple(dict.fromkeys(n for n in (*explicit, *fields, *common) if n not in ("self", "args", "tools")))
+
+
+@cache
+def _framework_fields() -> frozenset[str]:
+    """What every tool has and no experiment sets; its description may be set."""
+    from langchain_core.tools import BaseTool
+
+    return frozenset(BaseTool.model_fields) - {"description"} | {"version"}
 
 
 def load_plugin(path: str | Path) -> list[str]:
     """Registers every environment and tool defined in a Python file; returns their names.
 
+    Loading a file again does nothing unless it was changed; then what it defines replaces what it defined before.
+
     Raises:
-        DataError: no such file, or it defines neither.
+        DataError: no such file, it cannot be run (names the line), or it defines neither.
         UsageError: a name is taken.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"plug-in {str(path)!r} does not exist; give the path of a Python file.")
-    spec = importlib.util.spec_from_file_location(f"testbed_plugin_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise DataError(f"plug-in {str(path)!r} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # pydantic looks up the annotations of tools there
-    spec.loader.exec_module(module)
-    return register_module(module, str(path))
+    source = str(path.resolve())
+    content = digest(path.read_bytes().hex())
+    if _loaded.get(source, ("", []))[0] != content:
+        for group, name in [key for key, owner in _owners.items() if owner == source]:
+            del _plugins[group][name], _owners[group, name]
+        _loaded.pop(source, None)
+        _loaded[source] = content, register_module(execute(path), source)
+    return list(_loaded[source][1])
 
 
 def register_module(module: ModuleType, source: str) -> list[str]:
-    """Registers the environments and tools that a module defines."""
-    from langchain_core.tools import BaseTool
+    """Registers the environments and tools that a module defines: all of them, or none if one cannot be.
 
-    from testbed.env import Environment
-
-    names = []
-    for value in vars(module).values():
-        if not inspect.isclass(value) or value.__module__ != module.__name__:
-            continue
-        if issubclass(value, Environment) and getattr(value, "id", None):
-            names.append(_add("envs", value.id, value, source))
-        elif issubclass(value, BaseTool) and _default_name(value):
-            names.append(_add("tools", _default_name(value), value, source))
-    if not names:
+    Raises:
+        DataError: it defines neither.
+        UsageError: a name is taken.
+    """
+    found = list(defined(module))
+    if not found:
         raise DataError(f"plug-in {source!r} defines no environment with an `id` and no tool with a `name`.")
+    names = [name for _, name, _ in found]
+    for group, name, _ in found:
+        owner = _owners.get((group, name), source)
+        if owner != source or name in _builtin(group) or name in _installed(group) or names.count(name) > 1:
+            by = f" by {owner!r}" if owner != source else ""
+            raise UsageError(f"plug-in {source!r}: the name {name!r} is taken{by}; choose another.")
+    register_with_gymnasium([name for group, name, _ in found if group == "envs"])
+    for group, name, thing in found:
+        _plugins[group][name], _owners[group, name] = thing, source
     return names
 
 
-def summary(cls: type) -> str:
-    """First line of a class's docstring."""
-    return (inspect.getdoc(cls) or "").partition("\n")[0]
-
-
-def _add(group: str, name: str, cls: type, source: str) -> str:
-    if name in _builtin(group) or name in _installed(group):
-        raise UsageError(f"plug-in {source!r}: the name {name!r} is taken; choose another.")
-    _plugins[group][name] = cls
-    if group == "envs":
-        register_with_gymnasium([name])
-    return name
+def summary(cls: Any) -> str:
+    """First line of a class's docstring, or of a finished tool's description."""
+    return str((inspect.getdoc(cls) if inspect.isclass(cls) else cls.description) or "").partition("\n")[0]
 
 
 def register_with_gymnasium(names: Iterable[str]) -> None:
-    """Makes environments known to `gymnasium.make` as "testbed/NAME"; nothing is imported until one is made."""
+    """Makes environments known to `gymnasium.make` as "testbed/NAME"; nothing is imported until one is made.
+
+    Raises:
+        UsageError: a name is no id that Gymnasium takes.
+    """
     import gymnasium
 
     for name in names:
+        if not _ENV_ID.fullmatch(name):
+            raise UsageError(
+                f"{name!r} cannot be an environment's id: write NAME-v0, of letters, digits, '.', '-', '_'."
+            )
         if NAMESPACE + name not in gymnasium.registry:
             gymnasium.register(NAMESPACE + name, entry_point="testbed.registry:make_env", kwargs={"name": name})
 
 
-def _table(group: str) -> dict[str, Callable[[], type]]:
-    """Every name of a group with what loads its class; built-in names win over installed ones."""
-    plugged = {name: partial(_itself, cls) for name, cls in _plugins[group].items()}
+def _table(group: str) -> dict[str, Callable[[], Any]]:
+    """Every name of a group with what loads it; built-in names win over installed ones."""
+    plugged = {name: partial(_itself, thing) for name, thing in _plugins[group].items()}
     return {**plugged, **_installed(group), **_builtin(group)}
 
 
@@ -233,40 +269,26 @@ def _builtin(group: str) -> dict[str, Callable[[], type]]:
     package = importlib.import_module(f"testbed.{group}")
     found: dict[str, Callable[[], type]] = {}
     for file in sorted(Path(package.__path__[0]).glob("[!_]*.py")):
-        for name, cls in _names_in(file, "id" if group == "envs" else "name"):
-            found[name] = _importer(f"testbed.{group}.{file.stem}", cls)
+        for name, cls in names_in(file, "id" if group == "envs" else "name"):
+            found[name] = partial(_import, f"testbed.{group}.{file.stem}", cls)
     return found
 
 
 @cache
-def _installed(group: str) -> dict[str, Callable[[], type]]:
-    return {point.name: point.load for point in entry_points(group=f"testbed.{group}")}
+def _installed(group: str) -> dict[str, Callable[[], Any]]:
+    found: dict[str, Callable[[], Any]] = {
+        point.name: partial(load_entry_point, group, point) for point in entry_points(group=f"testbed.{group}")
+    }
+    for name in [name for name in found if group == "envs" and not _ENV_ID.fullmatch(name)]:
+        warnings.warn(f"ignoring the installed environment {name!r}: its id must have the form NAME-v0", stacklevel=2)
+        del found[name]
+    return found
 
 
-def _importer(module: str, cls: str) -> Callable[[], type]:
-    def load() -> type:
-        loaded: type = getattr(importlib.import_module(module), cls)
-        return loaded
-
-    return load
+def _import(module: str, cls: str) -> type:
+    found: type = getattr(importlib.import_module(module), cls)
+    return found
 
 
-def _names_in(file: Path, attribute: str) -> Iterable[tuple[str, str]]:
-    """(value, class name) of each class that sets `attribute` to a string, read from the source."""
-    for node in ast.parse(file.read_text(encoding="utf-8"), str(file)).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        for line in node.body:
-            target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
-            value = getattr(line, "value", None)
-            if isinstance(target, ast.Name) and target.id == attribute and isinstance(value, ast.Constant):
-                yield str(value.value), node.name
-
-
-def _itself(cls: type) -> type:
-    return cls
-
-
-def _default_name(cls: type) -> str:
-    field = getattr(cls, "model_fields", {}).get("name")
-    return field.default if field is not None and isinstance(field.default, str) else ""
+def _itself(thing: Any) -> Any:
+    return thing

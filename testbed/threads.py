@@ -3,86 +3,145 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_LEFT_BEHIND = 1.0  # seconds that cancelled coroutines get to end before their loop is closed
 
 
 class DaemonThreads:
     """Runs blocking functions off the event loop in daemon threads.
 
     The standard executor joins its threads when the interpreter exits, so one tool that hangs would hang the program;
-    and a hung thread would take a worker's place for ever. Here a call that is cancelled gives its place up to a new
-    thread.
+    and a hung thread would take a worker's place for ever. Here a call that is given up leaves its place to a new
+    thread, and time spent waiting for a free thread does not count against a call.
 
     Args:
-        size: most calls at once.
+        size: most calls at once; those given up do not count.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads = 0
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._threads = 0  # that take calls; only the event loop's thread reads and writes it
         self._waiting = 0
 
-    async def run(self, function: Callable[[], T]) -> T:
+    async def run(self, function: Callable[[], T], timeout: float | None = None) -> T:
         """Result of `function()`, run in a thread.
 
+        Args:
+            function: what to run.
+            timeout: seconds it may take, counted from when a thread begins it; None is no limit.
+
         Raises:
-            Exception: whatever the function raises.
+            TimeoutError: it took longer.
+            RuntimeError: it raised what asyncio must not see: StopIteration, SystemExit and the like.
+            Exception: whatever else it raised.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def work() -> None:
-            try:
-                result, error = function(), None
-            except BaseException as caught:  # noqa: BLE001  handed to the caller, whatever it is
-                result, error = None, caught
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_settle, future, result, error)
-
+        job = _Job(function)
+        timer = job.loop.call_later(timeout, self._check, job, timeout) if timeout is not None else None
         self._waiting += 1
         if self._waiting > self._threads and self._threads < self._size:
             self._spawn()
-        self._queue.put(work)
+        self._queue.put(job)
         try:
-            return await future
-        except asyncio.CancelledError:
-            self._spawn()
-            self._queue.put(None)  # whichever thread is free first leaves, so that the number stays what it was
-            self._threads -= 1
-            raise
+            result: T = await job.future
+            return result
         finally:
             self._waiting -= 1
+            if timer is not None:
+                timer.cancel()
+            if job.future.cancelled():
+                self._give_up(job)
 
     def close(self) -> None:
         """Lets idle threads end; running calls are left to themselves."""
         for _ in range(self._threads):
             self._queue.put(None)
-        self._threads = 0
+        self._threads, self._queue = 0, queue.SimpleQueue()  # whoever comes next begins afresh
+
+    def _check(self, job: _Job, timeout: float) -> None:
+        """Ends a call whose time is up; looks again later at one that began late."""
+        if job.future.done():
+            return
+        # What has not begun cannot be over before a whole timeout from now.
+        left = timeout if job.began is None else job.began + timeout - time.monotonic()
+        if left > 0:
+            job.loop.call_later(left, self._check, job, timeout)
+            return
+        self._give_up(job)
+        job.future.set_exception(TimeoutError(f"took longer than {timeout:g} s"))
+
+    def _give_up(self, job: _Job) -> None:
+        if job.abandon():  # its thread is lost until the function returns, and leaves then
+            self._threads -= 1
+            if self._waiting > self._threads:
+                self._spawn()
 
     def _spawn(self) -> None:
         self._threads += 1
-        threading.Thread(target=self._serve, name="testbed-tool", daemon=True).start()
+        threading.Thread(target=_serve, args=(self._queue,), name="testbed-tool", daemon=True).start()
 
-    def _serve(self) -> None:
-        while (work := self._queue.get()) is not None:
-            work()
+
+class _Job:
+    """One call: waiting, then begun by a thread, then done or abandoned."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.began: float | None = None
+        self._abandoned = self._finished = False
+        self._lock = threading.Lock()
+
+    def abandon(self) -> bool:
+        """Nobody waits for it any more; True if a thread is busy with it, which from now on is on its own."""
+        with self._lock:
+            self._abandoned = True
+            return self.began is not None and not self._finished
+
+    def serve(self) -> bool:
+        """Runs it in the calling thread; whether the thread may take another one."""
+        with self._lock:
+            if self._abandoned:
+                return True
+            self.began = time.monotonic()
+        result, error = None, None
+        try:
+            result = self.function()
+        except BaseException as caught:  # noqa: BLE001  handed to the caller, whatever it is
+            error = caught
+        with self._lock:
+            self._finished = True
+            if self._abandoned:
+                return False
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is there to be told
+            self.loop.call_soon_threadsafe(_settle, self.future, result, error)
+        return True
+
+
+def _serve(jobs: queue.SimpleQueue[_Job | None]) -> None:
+    while (job := jobs.get()) is not None:
+        if not job.serve():
+            return
+        del job  # a thread that waits must not keep the last result alive
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.cancelled():
+    if future.done():
         return
-    if isinstance(error, StopIteration):
-        future.set_exception(RuntimeError("the function raised StopIteration"))  # asyncio refuses it as an exception
-    elif error is not None:
-        future.set_exception(error)
-    else:
+    if error is None:
         future.set_result(result)
+    elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+        future.set_exception(error)
+    else:  # asyncio refuses StopIteration, and would take SystemExit or CancelledError for its own
+        future.set_exception(RuntimeError(f"the function raised {type(error).__name__}({error})"))
 
 
 class LoopThread:
@@ -94,14 +153,25 @@ class LoopThread:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Result of the coroutine; blocks the calling thread."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        """Result of the coroutine; blocks the calling thread. An interrupt cancels it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
 
     def close(self) -> None:
-        """Stops the loop and frees its descriptors."""
+        """Cancels what still runs, stops the loop and frees its descriptors."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
     def _serve(self) -> None:
         self._loop.run_forever()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=_LEFT_BEHIND))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()

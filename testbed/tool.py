@@ -10,117 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import numpy as np
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from testbed.budget import Meter
-from testbed.errors import FaultKind, InfrastructureError, ToolFault, TransportError, UsageError, did_you_mean
+from testbed.errors import LONGEST_NAME, FaultKind, TestbedError, ToolFault, TransportError, UsageError, did_you_mean
+from testbed.offer import Offer
+from testbed.results import NO_OUTPUT, as_text, cut, cut_to_tokens
 from testbed.threads import DaemonThreads
-from testbed.types import ToolCall, ToolResult
+from testbed.tool_base import AttemptContext, Tool
+from testbed.types import ToolCall, ToolResult, well_formed
 
-NO_OUTPUT = "(no output)"
+__all__ = ["NO_OUTPUT", "AttemptContext", "Tool", "ToolSet", "Toolbox"]
 
-
-@dataclass(frozen=True)
-class AttemptContext:
-    """What a tool may know of the attempt it serves: nothing of the task or its reference.
-
-    Attributes:
-        key: the attempt's random stream, see `testbed.types.stream_key`.
-        replay: results to replay in order (yoked arms), shared by all tools of the attempt; None elsewhere.
-    """
-
-    key: int = 0
-    replay: Iterator[str] | None = None
-
-
-class Tool(BaseTool):
-    """Base of tools that say more about themselves than langchain asks for; plain `BaseTool`s work too.
-
-    Implement `_run` (runs in a thread) or `_arun` (runs on the event loop). Raise `ToolFault` to name a fault of the
-    model, an `InfrastructureError` for one of yours; any other exception becomes execution_error.
-
-    Attributes:
-        version: raise it when results change; part of the arm's identity.
-        timeout: wall seconds a call may take.
-    """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-    version: str = "1"
-    timeout: float = 10.0
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Everything besides name, version and schema that can change a result: index hash, image digest, options."""
-        return {}
-
-    def for_attempt(self, context: AttemptContext) -> Tool:
-        """The object that serves one attempt; `self` for tools that keep no state."""
-        return self
-
-    async def end_attempt(self) -> None:
-        """Frees what `for_attempt` took."""
-
-    async def start(self) -> None:
-        """Prepares shared resources before a run."""
-
-    async def aclose(self) -> None:
-        """Frees shared resources after a run."""
-
-    def inert_result(self, arguments: Mapping[str, Any], rng: np.random.Generator) -> str:
-        """An uninformative result of the usual shape, for the placebo control."""
-        return NO_OUTPUT
-
-    def _run(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError(f"tool {self.name!r} implements neither _run nor _arun")
-
-
-class _Offer:
-    """One tool with its compiled validator and its way of being called."""
-
-    def __init__(self, tool: BaseTool) -> None:
-        self.tool = tool
-        self.schema: dict[str, Any] = convert_to_openai_tool(tool)
-        parameters = self.schema["function"].setdefault("parameters", {"type": "object", "properties": {}})
-        self.properties = frozenset(parameters.get("properties", {}))
-        self.open = parameters.get("additionalProperties", False) is not False
-        own = tool.args_schema
-        self._model = own if isinstance(own, type) and issubclass(own, BaseModel) else None
-        self._json = None if self._model else Draft202012Validator(own if isinstance(own, dict) else parameters)
-        self.awaits = type(tool)._arun is not BaseTool._arun
-        self.timeout = tool.timeout if isinstance(tool, Tool) else 10.0
-
-    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments as the tool takes them.
-
-        Raises:
-            ToolFault: invalid_args, saying which and why.
-        """
-        for name in arguments:
-            if name not in self.properties and not self.open:
-                near = did_you_mean(name, self.properties)
-                raise ToolFault(FaultKind.INVALID_ARGS, f"{self.tool.name} has no argument {name!r}.{near}")
-        if self._model is not None:
-            try:
-                model = self._model.model_validate(arguments)
-            except ValidationError as error:
-                first = error.errors(include_url=False, include_input=False)[0]
-                where = ".".join(str(part) for part in first["loc"]) or "arguments"
-                raise ToolFault(FaultKind.INVALID_ARGS, f"{where}: {first['msg']}") from None
-            return {name: getattr(model, name) for name in self._model.model_fields}
-        assert self._json is not None
-        wrong = best_match(self._json.iter_errors(dict(arguments)))
-        if wrong is not None:
-            where = ".".join(str(part) for part in wrong.absolute_path) or "arguments"
-            raise ToolFault(FaultKind.INVALID_ARGS, f"{where}: {wrong.message[:200]}")
-        return dict(arguments)
+# What HTTP libraries raise when a connection breaks: by name, since none of them is imported here.
+_BROKEN = {("requests", "ConnectionError"), ("httpx", "TransportError"), ("aiohttp", "ClientConnectionError")}
 
 
 class ToolSet:
@@ -131,42 +37,42 @@ class ToolSet:
         result_chars: longest result in characters; the rest is cut and the cut is stated.
 
     Raises:
-        UsageError: two tools share a name.
+        UsageError: two tools share a name, or a tool cannot be offered as it is.
     """
 
     def __init__(self, tools: Sequence[BaseTool] = (), result_chars: int = 20_000) -> None:
-        self.offers: dict[str, _Offer] = {}
+        self.offers: dict[str, Offer] = {}
         for tool in tools:
+            if not isinstance(tool, BaseTool):
+                raise UsageError(f"{tool!r:.80} is not a tool: give langchain tools, or their names to `make_env`.")
             if tool.name in self.offers:
                 raise UsageError(f"two tools are named {tool.name!r}; rename one of them.")
-            self.offers[tool.name] = _Offer(tool)
+            self.offers[tool.name] = Offer(tool)
         self.schemas = [offer.schema for offer in self.offers.values()]
         self.result_chars = result_chars
         self.threads = DaemonThreads(8)
+        self._started: list[Tool] = []
 
     def fingerprint(self) -> list[dict[str, Any]]:
         """What identifies the tools in an arm's hash."""
-        return [
-            {
-                "schema": offer.schema,
-                "version": getattr(offer.tool, "version", "0"),
-                "content": offer.tool.fingerprint() if isinstance(offer.tool, Tool) else {},
-            }
-            for offer in self.offers.values()
-        ]
+        return [{**offer.fingerprint(), "result_chars": self.result_chars} for offer in self.offers.values()]
 
     async def start(self) -> None:
-        """Prepares every tool."""
-        for offer in self.offers.values():
-            if isinstance(offer.tool, Tool):
-                await offer.tool.start()
+        """Prepares every tool that is not prepared yet; if one cannot be, those that were are closed again."""
+        try:
+            for offer in self.offers.values():
+                if isinstance(offer.tool, Tool) and offer.tool not in self._started:
+                    await offer.tool.start()
+                    self._started.append(offer.tool)
+        except BaseException:
+            await self.aclose()
+            raise
 
     async def aclose(self) -> None:
         """Frees what the tools hold."""
-        for offer in self.offers.values():
-            if isinstance(offer.tool, Tool):
-                await offer.tool.aclose()
         self.threads.close()
+        self._started.clear()
+        await _each([offer.tool.aclose for offer in self.offers.values() if isinstance(offer.tool, Tool)])
 
     def open(self, meter: Meter, count: Callable[[str], int], context: AttemptContext | None = None) -> Toolbox:
         """The tools for one attempt."""
@@ -192,88 +98,89 @@ class Toolbox:
 
         Raises:
             InfrastructureError: the tool could not do its part.
+            UsageError: the tool cannot work on this machine or as it was set up.
         """
-        allowed = min(self._meter.calls_left(call.name), self._meter.left("observed_tokens"))
+        spent = self._spent(call.name)
         self._meter.charge_call(call.name)
         fault: FaultKind | None = None
         try:
-            text = await self._execute(call, allowed)
+            text = await self._execute(call, spent)
         except ToolFault as error:
             fault, text = error.kind, f"error: {error.kind}: {error}"
-        text = self._limit(text)
+        text = cut(text, self._set.result_chars)
+        left = self._meter.left("observed_tokens")
+        if not math.isinf(left):
+            text = cut_to_tokens(text, int(left), self._count)
         self._meter.charge_observed(self._count(text))
-        return ToolResult(call.name, text, fault)
+        return ToolResult(well_formed(call.name[:LONGEST_NAME]), text, fault)
 
     async def aclose(self) -> None:
         """Frees what the attempt's tools hold."""
         serving, self._serving = self._serving, {}
-        for tool in serving.values():
-            if isinstance(tool, Tool):
-                await tool.end_attempt()
+        if serving:
+            await _each([tool.end_attempt for tool in serving.values() if isinstance(tool, Tool)])
 
-    async def _execute(self, call: ToolCall, allowed: float) -> str:
+    def _spent(self, name: str) -> str:
+        """Why no call of the tool is left; "" if one is."""
+        if self._meter.left("tool_calls") <= 0 or self._meter.left("observed_tokens") <= 0:
+            return "the tool budget is spent; answer now."
+        return "" if self._meter.calls_left(name) > 0 else f"no calls of {name} are left; use another tool or answer."
+
+    async def _execute(self, call: ToolCall, spent: str) -> str:
         if call.fault is not None:
             raise ToolFault(call.fault, call.message)
         offer = self._set.offers.get(call.name)
         if offer is None:
             known = did_you_mean(call.name, self._set.offers) if self._set.offers else " No tools are offered."
-            raise ToolFault(FaultKind.TOOL_NOT_FOUND, f"there is no tool {call.name!r}.{known}")
-        if allowed <= 0:
-            raise ToolFault(FaultKind.BUDGET_EXHAUSTED, "the tool budget is spent; answer now.")
-        arguments = offer.validate(call.arguments)
-        tool = self._serve(call.name, offer)
-        try:
-            async with asyncio.timeout(offer.timeout):
-                result = await self._invoke(tool, offer, arguments)
-        except TimeoutError:
-            raise ToolFault(FaultKind.TIMEOUT, f"{call.name} took longer than {offer.timeout:g} s.") from None
-        except (ToolFault, InfrastructureError):
-            raise
-        except ConnectionError as error:
-            raise TransportError(f"tool {call.name!r}: {error}") from error
-        except Exception as error:  # third-party code: whatever it raises is the result of the call
-            raise ToolFault(FaultKind.EXECUTION_ERROR, f"{type(error).__name__}: {error}") from error
-        return _as_text(result)
-
-    def _serve(self, name: str, offer: _Offer) -> BaseTool:
-        if name not in self._serving:
+            raise ToolFault(FaultKind.TOOL_NOT_FOUND, f"there is no tool {call.name[:LONGEST_NAME]!r}.{known}")
+        if spent:
+            raise ToolFault(FaultKind.BUDGET_EXHAUSTED, spent)
+        if call.name not in self._serving:
             tool = offer.tool
-            self._serving[name] = tool.for_attempt(self._context) if isinstance(tool, Tool) else tool
-        return self._serving[name]
+            self._serving[call.name] = tool.for_attempt(self._context) if isinstance(tool, Tool) else tool
+        try:
+            return as_text(await self._invoke(self._serving[call.name], offer, offer.validate(call.arguments)))
+        except TestbedError:
+            raise
+        except TimeoutError as error:
+            late = str(error) or f"took longer than {offer.timeout:g} s"
+            raise ToolFault(FaultKind.TIMEOUT, f"{call.name}: {late}.") from None
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            raise ToolFault(FaultKind.EXECUTION_ERROR, "the call cancelled itself") from error
+        except (Exception, SystemExit) as error:  # third-party code: whatever it raises is the result of the call
+            if _is_broken_connection(error):
+                raise TransportError(f"tool {call.name!r}: {error}") from error
+            raise ToolFault(FaultKind.EXECUTION_ERROR, f"{type(error).__name__}: {error}") from error
 
-    async def _invoke(self, tool: BaseTool, offer: _Offer, arguments: dict[str, Any]) -> Any:
+    async def _invoke(self, tool: BaseTool, offer: Offer, arguments: dict[str, Any]) -> Any:
         # Our own tools are called directly: langchain's invoke costs more than most calls. Foreign ones get their
         # callbacks and config.
-        if not isinstance(tool, Tool):
-            return await tool.ainvoke(arguments)
-        if offer.awaits:
-            return await tool._arun(**arguments)
-        return await self._set.threads.run(lambda: tool._run(**arguments))
-
-    def _limit(self, text: str) -> str:
-        limit = self._set.result_chars
-        if len(text) > limit:
-            text = f"{text[:limit]}\n[{len(text) - limit} more characters cut]"
-        left = self._meter.left("observed_tokens")
-        return text if math.isinf(left) else _cut_to_tokens(text, int(left), self._count)
-
-
-def _cut_to_tokens(text: str, tokens: int, count: Callable[[str], int]) -> str:
-    """The longest prefix of `text` that counts at most `tokens`, found by bisection on characters."""
-    if count(text) <= tokens:
-        return text
-    low, high = 0, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if count(text[:middle]) <= tokens:
-            low = middle
+        if not offer.awaits:
+            ours = isinstance(tool, Tool)
+            run = (lambda: tool._run(**arguments)) if ours else (lambda: tool.invoke(arguments))
+            result = await self._set.threads.run(run, offer.timeout)
         else:
-            high = middle - 1
-    return text[:low]
+            async with asyncio.timeout(offer.timeout):
+                result = await (tool._arun(**arguments) if isinstance(tool, Tool) else tool.ainvoke(arguments))
+        if isinstance(tool, Tool) and tool.response_format == "content_and_artifact":
+            return result[0]
+        return result
 
 
-def _as_text(result: Any) -> str:
-    if isinstance(result, bytes):
-        result = result.decode("utf-8", "replace")
-    # Lone surrogates cannot be stored or tokenised; they become the replacement character.
-    return str(result).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+async def _each(actions: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Awaits every action, also after one of them failed; then raises the first failure."""
+    failed: BaseException | None = None
+    for action in actions:
+        try:
+            await action()
+        except BaseException as error:  # noqa: BLE001  raised again below
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+def _is_broken_connection(error: BaseException) -> bool:
+    names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+    return isinstance(error, ConnectionError) or not names.isdisjoint(_BROKEN)

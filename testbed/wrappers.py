@@ -35,6 +35,10 @@ class _Disguised(Tool):
             wrapped=tool,
         )
 
+    def looks(self) -> BaseTool:
+        """The live tool: it is offered, and its arguments are checked, exactly as the live one's."""
+        return self.wrapped
+
     def fingerprint(self) -> dict[str, Any]:
         inner = self.wrapped.fingerprint() if isinstance(self.wrapped, Tool) else {}
         return {"control": type(self).__name__.lower(), "of": inner}

@@ -51,7 +51,7 @@ def refusal(path: Path) -> str:
 
 
 def test_a_file_becomes_arms_environments_and_budgets(write) -> None:
-    experiment = read_experiment(write(SMALL + '[budget]\nturns = 3\ncalls = { python = 2 }\n'))
+    experiment = read_experiment(write(SMALL + "[budget]\nturns = 3\ncalls = { python = 2 }\n"))
     assert [arm.name for arm in experiment.arms] == ["bare", "python"]
     assert [arm.samples for arm in experiment.arms] == [6, 4]
     assert [arm.control for arm in experiment.arms] == [Control.ABSENT, Control.LIVE]
@@ -106,6 +106,12 @@ def test_a_budget_of_zero_is_refused_with_its_line(write) -> None:
     message = refusal(write(SMALL + "\n[budget]\ngenerated_tokens = 0\n"))
     assert "small.toml:23:" in message
     assert "generated_tokens" in message
+
+
+def test_limits_on_tools_that_no_arm_offers_are_refused(write) -> None:
+    assert "Did you mean 'python'?" in refusal(write(SMALL + "\n[budget]\ncalls = { pyton = 2 }\n"))
+    own = SMALL.replace('tools = ["python"]', 'tools = ["python"]\nbudget = { calls = { search = 2 } }')
+    assert "small.toml:21:" in refusal(write(own))
 
 
 def test_options_of_tools_are_checked(write) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from testbed.tool import Tool
 from testbed.types import Attempt, Status
 
 PLUGIN = Path(__file__).parents[1] / "scripts" / "bench" / "episode.py"
-registry.load_plugin(PLUGIN)
 
 
 class Flaky(Tool):
@@ -53,7 +52,16 @@ class Slow(Tool):
         return "ok"
 
 
-registry.register_module(sys.modules[__name__], __file__)
+@pytest.fixture(autouse=True, scope="module")
+def plugins() -> Iterator[None]:
+    """Say-v0, echo and the tools above, gone again afterwards: other tests look at all that is registered."""
+    before = {group: dict(table) for group, table in registry._plugins.items()}
+    registry.load_plugin(PLUGIN)
+    registry.register_module(sys.modules[__name__], __file__)
+    yield
+    for group, table in registry._plugins.items():
+        table.clear()
+        table.update(before[group])
 
 
 def experiment(arms: list[dict[str, Any]], *, tasks: int = 5, **more: Any) -> Any:

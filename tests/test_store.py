@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from testbed.store import schema as store_schema
 from testbed.errors import StoreError, UnknownName
 from testbed.store import ArmRecord, Run, Store
+from testbed.store import schema as store_schema
 from testbed.store.writer import AttemptWriter
 from testbed.types import COST_COMPONENTS, Attempt, Cost, Status, Task, attempt_id, digest
 

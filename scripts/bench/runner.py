@@ -1,4 +1,4 @@
-"""Attempts per second of the runner: a tool call, then the answer, with an instant model, a trivial tool and a durable store.
+"""Attempts per second of the runner: tool call, then answer; an instant model, a trivial tool, a durable store.
 
 Prints, for 1e3, 1e4 and 1e5 attempts, the rate and the peak memory, beside Inspect AI's rate for the same episode.
 Usage: python scripts/bench/runner.py [--attempts 1000 10000 100000] [--inspect PYTHON]

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
-from testbed.store import Store
 
 from testbed.errors import UnknownName
+from testbed.store import Store
 from testbed.types import Attempt, Message
 
 _STYLE = {"user": "bold", "assistant": "cyan", "tool": "green", "system": "red"}

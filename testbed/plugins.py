@@ -1,0 +1,157 @@
+"""Other people's files and packages: what they define, how they are loaded, which types their options have."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+from testbed.errors import DataError, UsageError
+from testbed.types import digest
+
+
+def execute(path: Path) -> ModuleType:
+    """The module that a Python file defines.
+
+    Raises:
+        DataError: it is no Python file, or running it raised; names the line.
+    """
+    # Two plug-ins may have the same file name in different folders.
+    name = f"testbed_plugin_{path.stem}_{digest(str(path.resolve()))[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise DataError(f"plug-in {str(path)!r} is not a Python file; its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pydantic look up annotations there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the file is the user's: whatever it raises, the message must name it
+        del sys.modules[name]
+        raise DataError(f"plug-in {path}:{_line(error, path)}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def defined(module: ModuleType) -> Iterable[tuple[str, str, Any]]:
+    """(group, name, class or tool) of what a module defines itself, names inherited from another class apart."""
+    from langchain_core.tools import BaseTool
+
+    from testbed.env import Environment
+
+    for value in list(vars(module).values()):
+        if isinstance(value, BaseTool):
+            yield "tools", value.name, value
+        elif not inspect.isclass(value) or value.__module__ != module.__name__ or inspect.isabstract(value):
+            continue
+        elif issubclass(value, Environment) and isinstance(vars(value).get("id"), str):
+            yield "envs", value.id, value
+        elif issubclass(value, BaseTool) and "name" in inspect.get_annotations(value):
+            default = value.model_fields["name"].default
+            if isinstance(default, str):
+                yield "tools", default, value
+
+
+def names_in(file: Path, attribute: str) -> Iterable[tuple[str, str]]:
+    """(value, class name) of each class that sets `attribute` to a string, read from the source.
+
+    Raises:
+        DataError: the file is not Python; names the line.
+    """
+    try:
+        body = ast.parse(file.read_text(encoding="utf-8"), str(file)).body
+    except (SyntaxError, ValueError) as error:  # ValueError: not UTF-8, or a null byte
+        raise DataError(f"{file}:{getattr(error, 'lineno', None) or 1}: not a Python file ({error}).") from None
+    for node in body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for line in node.body:
+            target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+            value = getattr(line, "value", None)
+            named = isinstance(target, ast.Name) and target.id == attribute
+            if named and isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield value.value, node.name
+
+
+def load_entry_point(group: str, point: EntryPoint) -> Any:
+    """What an entry point names.
+
+    Raises:
+        DataError: it cannot be imported, or is of another kind.
+    """
+    from langchain_core.tools import BaseTool
+
+    from testbed.env import Environment
+
+    where = f"entry point {point.name!r} = {point.value!r} in group testbed.{group}"
+    try:
+        thing = point.load()
+    except Exception as error:  # another package's code: whatever it raises, the message must name it
+        raise DataError(
+            f"{where} cannot be loaded ({type(error).__name__}: {error}); repair or uninstall it."
+        ) from error
+    wanted = Environment if group == "envs" else BaseTool
+    if not (isinstance(thing, BaseTool) and group == "tools") and not (
+        inspect.isclass(thing) and issubclass(thing, wanted)
+    ):
+        raise DataError(f"{where} is no {wanted.__name__}: {thing!r:.80}.")
+    return thing
+
+
+def construct(cls: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Any:
+    """`cls(**options)`; a value that the constructor refuses is the caller's mistake.
+
+    Raises:
+        UsageError: says which and why.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return cls(**options)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise UsageError(f"{name} cannot be made with these options: {'; '.join(wrong)}.") from error
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{k} = {v!r:.40}" for k, v in options.items() if k != "tools")
+        raise UsageError(f"{name} cannot be made with {given or 'no options'}: {error}.") from error
+
+
+def check_types(function: Callable[..., Any], options: Mapping[str, Any], kind: str) -> None:
+    """Holds JSON values to a function's annotations, as strictly as JSON can tell types apart.
+
+    Values that are no JSON, and annotations that JSON has no form of, are left to the function itself.
+
+    Raises:
+        UsageError: names the option, its type and the value.
+    """
+    from pydantic import TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUserError
+
+    try:
+        hints = get_type_hints(function)
+    except NameError:  # an annotation that is imported for type checkers only
+        return
+    for key in options.keys() & hints.keys():
+        try:
+            value, adapter = json.dumps(options[key]), TypeAdapter(hints[key])
+        except (TypeError, ValueError, PydanticUserError):
+            continue
+        try:
+            adapter.validate_json(value, strict=True)
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise UsageError(f"{kind}: {key} = {options[key]!r:.80} does not fit: {reason}.") from None
+
+
+def _line(error: BaseException, path: Path) -> int:
+    """The last line of the file that was running."""
+    if isinstance(error, SyntaxError) and error.lineno and error.filename == str(path):
+        return error.lineno
+    frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return (frames[-1] if frames else None) or 1

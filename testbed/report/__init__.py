@@ -1,0 +1,1 @@
+"""The report: outcomes in, one `Analysis` out, shown as text, as a page and as charts."""

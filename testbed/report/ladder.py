@@ -1,0 +1,51 @@
+"""The ladder bare → inert → yoked → live: what offering tools, their information, and choosing the calls each add."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from testbed.report.arms import Arm, mean
+from testbed.report.record import Rung, Settings
+from testbed.stats import reach_at_k
+from testbed.types import Control
+
+_ORDER = (Control.INERT, Control.YOKED, Control.LIVE)
+_MEANING = {
+    (Control.ABSENT, Control.INERT): "scaffold",
+    (Control.INERT, Control.YOKED): "information",
+    (Control.YOKED, Control.LIVE): "interaction",
+    (Control.INERT, Control.LIVE): "information and interaction",
+    (Control.ABSENT, Control.YOKED): "scaffold and information",
+}
+
+
+def ladder(arms: Sequence[Arm], bare: Arm | None, settings: Settings) -> tuple[Rung, ...]:
+    """The steps of every tool set that has a live arm and an inert or a yoked one."""
+    if bare is None:
+        return ()
+    rungs: list[Rung] = []
+    for live in arms:
+        if live.control != Control.LIVE or not live.tools:
+            continue
+        own = {a.control: a for a in arms if a.tools == live.tools and a.control in _ORDER}
+        if len(own) < 2:
+            continue
+        steps = [(Control.ABSENT, bare)] + [(control, own[control]) for control in _ORDER if control in own]
+        for (below, lower), (above, upper) in pairwise(steps):
+            rung = _rung(lower, upper, _MEANING[below, above], settings)
+            if rung is not None:
+                rungs.append(rung)
+    return tuple(rungs)
+
+
+def _rung(lower: Arm, upper: Arm, meaning: str, settings: Settings) -> Rung | None:
+    present = set(upper.scored.tasks)
+    common = [task for task in lower.scored.tasks if task in present]
+    if not common:
+        return None
+    before, after = lower.on(common), upper.on(common)
+    k = min(settings.operating, int(before.n.min()), int(after.n.min()))
+    difference = reach_at_k(after.n, after.c, k) - reach_at_k(before.n, before.c, k)
+    step = mean(difference, lower.labels(common), settings, least=-1, greatest=1)
+    return Rung(upper.tools, lower.name, upper.name, meaning, len(common), step)

@@ -1,0 +1,273 @@
+"""The report's tables as data: the terminal and the page lay out the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from testbed.report.record import Analysis, ArmComparison, ArmSummary, Effect, Group, Reach
+from testbed.report.words import (
+    AXES,
+    NONE,
+    amount,
+    equivalent,
+    figure,
+    further,
+    interval,
+    no_claims,
+    null_note,
+    number,
+    span,
+)
+from testbed.stats import Estimate, Figures, Verdict
+
+Cell = tuple[str, ...]  # lines: a figure, and its interval under it where it has one
+
+SHORT_EFFECT = {
+    Effect.CREATED: "created",
+    Effect.ELICITED: "elicited",
+    Effect.LOST: "lost",
+    Effect.NOTHING: "nothing",
+    Effect.UNDETERMINED: "undet.",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: what it is about, its cells, and its kind ("", "null", "whole" or "part") for emphasis."""
+
+    head: str
+    cells: tuple[Cell, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        key: short name, unique in a report.
+        title: what it shows.
+        head: heading of the first column.
+        columns: headings of the others.
+        rows: its rows.
+        notes: what one must know to read it.
+    """
+
+    key: str
+    title: str
+    head: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+def every_table(analysis: Analysis) -> tuple[Table, ...]:
+    """Every table for which there is something to show, in reading order."""
+    made = (arms, gain, verdicts, support, solved, groups, ladder, cost)
+    return tuple(table for table in (make(analysis) for make in made) if table.rows)
+
+
+def arms(analysis: Analysis) -> Table:
+    """Each arm by itself: attempts, pass@1, reach, missing attempts with bounds."""
+    s, missing = analysis.settings, any(arm.missing for arm in analysis.arms)
+    more = s.operating > 1
+    columns = ["attempts per task", f"pass@1 [{s.level}]"]
+    columns += [f"reach@{s.operating} [{s.level}]"] if more else []
+    columns += [f"reach@{s.elicitation} [{s.level}]"] if s.elicitation > 1 else []
+    columns += ["missing", "pass@1, missing either way"] if missing else []
+    rows = []
+    for arm in analysis.arms:
+        cells: list[Cell] = [(_range(arm),), _estimate(arm.pass_1)]
+        cells += [_reach(arm.operating, s.operating)] if more else []
+        cells += [_reach(arm.elicitation, s.elicitation)] if s.elicitation > 1 else []
+        if missing:
+            cells += [(f"{arm.missing:,}",), (span(arm.if_missing) if arm.if_missing else "",)]
+        rows.append(Row(arm.name, tuple(cells)))
+    return Table("arms", f"Arms on {analysis.tasks:,} tasks", "arm", tuple(columns), tuple(rows))
+
+
+def gain(analysis: Analysis) -> Table:
+    """Gain = elicitation + creation - loss of each arm, and the null row."""
+    level = analysis.settings.level
+    columns = tuple(f"{part} [{level}]" for part in ("gain", "= elicitation", "+ creation", "- loss"))
+    rows = []
+    for comparison in analysis.comparisons:
+        if comparison.full is None:
+            cells = (_estimate(comparison.gain, signed=True), (NONE,), (NONE,), (NONE,))
+            rows.append(Row(comparison.arm, cells))
+        else:
+            rows.append(Row(comparison.arm, _gain_cells(comparison.full.figures)))
+    rows += [Row("null row", _gain_cells(f), "null") for f in null_rows(analysis)]
+    notes = [null_note(analysis), no_claims(analysis)]
+    return Table("gain", f"Gain over {analysis.bare}", "arm", columns, tuple(rows), _notes(notes))
+
+
+def verdicts(analysis: Analysis) -> Table:
+    """Tasks by verdict, the attempts they cost, and the attempts still needed."""
+    columns = (*(v.value for v in Verdict), "attempts spent", "still needed")
+    full = _full(analysis)
+    rows = [Row(c.arm, _verdict_cells(f)) for c, f in full]
+    rows += [Row("null row", _verdict_cells(f), "null") for f in null_rows(analysis)]
+    notes = [
+        f"A task counts as expanded only if it is out of reach of the bare arm and within reach of the other, each at "
+        f"level {analysis.settings.alpha:g}, whenever one stops sampling. Out of reach means not reached in the "
+        "attempts made. Still needed is a projection from the rates seen so far.",
+        _discoveries(analysis, full),
+    ]
+    return Table("verdicts", f"Verdicts on tasks, against {analysis.bare}", "arm", columns, tuple(rows), _notes(notes))
+
+
+def support(analysis: Analysis) -> Table:
+    """Support metrics, nats and the sample-equivalent gain, beside the null row."""
+    level = analysis.settings.level
+    columns = (*(f"{m} [{level}]" for m in ("SRR", "NDR", "SDS", "NSCR")), f"nats [{level}]", f"worth [{level}]")
+    rows = [Row(c.arm, _support_cells(f)) for c, f in _full(analysis)]
+    rows += [Row("null row", _support_cells(f), "null") for f in null_rows(analysis)]
+    budgets = sorted({f.nats_budget for _, f in _full(analysis)})
+    notes = [
+        "SRR: share of what the bare arm solves that the other still solves. NDR: share of what the other solves that "
+        "is new. SDS: their harmonic mean. NSCR: net change. All four mean little but beside the null row.",
+        f"Nats: free-energy gain at equal attempts ({', '.join(map(str, budgets))}). Worth: bare attempts with the "
+        "same reach.",
+    ]
+    return Table("support", f"Support against {analysis.bare}", "arm", columns, tuple(rows), _notes(notes))
+
+
+def solved(analysis: Analysis) -> Table:
+    """Tasks solved at least once: counts of this data."""
+    columns = ("both", f"only {analysis.bare}", "only this arm", "neither", "attempts")
+    rows = []
+    for c in analysis.comparisons:
+        s = c.solved
+        counts = (s.both, s.only_bare, s.only_arm, s.neither)
+        rows.append(Row(c.arm, (*((f"{n:,}",) for n in counts), (f"{s.bare_attempts}, {s.arm_attempts}",))))
+    notes = [
+        "Counts of this data, no estimate: more attempts solve more tasks. Attempts: most per task, bare and this arm."
+    ]
+    return Table("solved", "Tasks solved at least once", "arm", columns, tuple(rows), _notes(notes))
+
+
+def groups(analysis: Analysis) -> Table:
+    """Groups of tasks: pass@1 of each arm, and what it did."""
+    names = [arm.name for arm in analysis.arms]
+    rows = [
+        Row(group.label, ((f"{group.tasks:,}",), *(_group_cell(analysis, group, name) for name in names)), _kind(group))
+        for group in analysis.groups
+    ]
+    notes = [
+        "pass@1, and what the arm did to these tasks compared with the bare arm, as far as intervals and verdicts "
+        "support it: created, elicited, lost; nothing: nothing seen; undet.: undetermined, it needs more tasks or "
+        f"attempts. Each claim by itself at {analysis.settings.level}."
+    ]
+    if not any(c.full for c in analysis.comparisons):
+        notes = ["pass@1 of each arm."]
+    return Table("groups", "Groups of tasks", "tasks", ("n", *names), tuple(rows), _notes(notes))
+
+
+def ladder(analysis: Analysis) -> Table:
+    """The steps from bare to live."""
+    rows = tuple(
+        Row(
+            f"{rung.lower} to {rung.upper}",
+            ((rung.meaning,), (f"{rung.tasks:,}",), _estimate(rung.difference, signed=True)),
+        )
+        for rung in analysis.ladder
+    )
+    columns = ("separates", "tasks", f"difference [{analysis.settings.level}]")
+    return Table("ladder", "Ladder from bare to live", "step", columns, rows)
+
+
+def cost(analysis: Analysis) -> Table:
+    """Mean cost of an attempt by component, of a success, and tool faults."""
+    axes = list(analysis.arms[0].cost)
+    main = next((axis for axis in ("generated_tokens", "model_calls", *axes) if axis in axes), None)
+    columns = [AXES[axis] for axis in axes]
+    columns += [f"{AXES[main]} per success"] if main else []
+    faults = any(arm.faults or arm.control for arm in analysis.arms)  # not recorded in imported outcomes
+    rows = []
+    for arm in analysis.arms:
+        cells: list[Cell] = [(amount(arm.cost[axis]),) for axis in axes]
+        cells += [(amount(arm.cost_per_success[main]),)] if main else []
+        cells += [(f"{arm.faults:,}",)] if faults else []
+        rows.append(Row(arm.name, tuple(cells)))
+    notes = ["Mean per scored attempt."]
+    if faults:
+        columns.append("tool faults")
+        notes = [f"{notes[0]} Tool faults: all of the arm, refused calls to tools that were not offered included."]
+    return Table("cost", "Cost of an attempt", "arm", tuple(columns), tuple(rows) if columns else (), _notes(notes))
+
+
+def null_rows(analysis: Analysis) -> tuple[Figures, ...]:
+    """The null row: every comparison has one, and where they differ, the one on the most tasks is shown."""
+    nulls = [c.full.null for c in analysis.comparisons if c.full is not None and c.full.null is not None]
+    return (max(nulls, key=lambda n: (len(n.tasks), n.elicitation)),) if nulls else ()
+
+
+def _full(analysis: Analysis) -> list[tuple[ArmComparison, Figures]]:
+    return [(c, c.full.figures) for c in analysis.comparisons if c.full is not None]
+
+
+def _gain_cells(f: Figures) -> tuple[Cell, ...]:
+    parts = [_estimate(part) for part in (f.elicitation_part, f.creation, f.loss)]
+    return (_estimate(f.gain, signed=True), *parts)
+
+
+def _verdict_cells(f: Figures) -> tuple[Cell, ...]:
+    needed = f.verdicts.needed[f.verdicts.verdict == Verdict.UNDETERMINED]
+    total = float(needed.sum()) if needed.size else 0.0
+    counts = [(f"{f.verdicts.counts[v.value]:,}",) for v in Verdict]
+    spent = f"{int(f.verdicts.spent.sum()):,}"
+    return (*counts, (spent,), (further(None if total == float("inf") else total).removeprefix("about "),))
+
+
+def _support_cells(f: Figures) -> tuple[Cell, ...]:
+    s = f.support
+    return (
+        *(_estimate(rate) for rate in (s.srr, s.ndr, s.sds)),
+        _estimate(s.nscr, signed=True),
+        _estimate(f.nats, signed=True),
+        equivalent(f.equivalent),
+    )
+
+
+def _discoveries(analysis: Analysis, full: Iterable[tuple[ArmComparison, Figures]]) -> str:
+    said = []
+    for comparison, f in full:
+        for kept, verdict in ((f.verdicts.expanded_fdr, Verdict.EXPANDED), (f.verdicts.lost_fdr, Verdict.LOST)):
+            if count := f.verdicts.counts[verdict.value]:
+                said.append(f"{comparison.arm} {int(kept.sum())} of {count} {verdict.value}")
+    if not said:
+        return ""
+    alpha = analysis.settings.alpha
+    return f"With the false discovery rate over all tasks kept to {alpha:g} by e-BH there remain: {', '.join(said)}."
+
+
+def _group_cell(analysis: Analysis, group: Group, name: str) -> Cell:
+    arm = next((a for a in group.arms if a.arm == name), None)
+    if arm is None:
+        return ("",)
+    effect = next((e for e in group.effects if e.arm == name), None)
+    done = [SHORT_EFFECT[e] for e in effect.effects] if effect is not None and effect.elicitation is not None else []
+    return (number(arm.pass_1.value), *done)
+
+
+def _kind(group: Group) -> str:
+    return "part" if group.within else "whole"
+
+
+def _estimate(estimate: Estimate, *, signed: bool = False) -> Cell:
+    return (number(estimate.value, signed=signed), interval(estimate, signed=signed))
+
+
+def _reach(reach: Reach, asked: int) -> Cell:
+    text = figure(reach.estimate)
+    return tuple(text.split(" ", 1)) if reach.k == asked else (*text.split(" ", 1), f"at {reach.k}")
+
+
+def _range(arm: ArmSummary) -> str:
+    return f"{arm.fewest:,}" if arm.fewest == arm.most else f"{arm.fewest:,}-{arm.most:,}"
+
+
+def _notes(notes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(note for note in notes if note)

@@ -1,0 +1,535 @@
+from __future__ import annotations
+
+import asyncio
+import pickle
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, Unpack
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env, data_equivalence
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from langchain_core.tools import tool
+
+from testbed.budget import Budget
+from testbed.env import Common, Environment, approximate_tokens
+from testbed.episode import TOOLS_SPENT
+from testbed.errors import SandboxUnavailable, TransportError, UnknownName, UsageError
+from testbed.protocol import write_answer, write_call
+from testbed.tool import AttemptContext, Tool, ToolSet
+from testbed.types import Grade, Task
+
+
+class Reverse(Environment):
+    """Reverse a word."""
+
+    id = "Reverse-v0"
+
+    def __init__(self, length: int = 5, tasks: int = 20, seed: int = 0, **common: Unpack[Common]) -> None:
+        self.length, self.size, self.task_seed = length, tasks, seed
+        super().__init__(**common)
+
+    def make_tasks(self) -> Iterable[Task]:
+        rng = np.random.default_rng(self.task_seed)
+        for n in range(self.size):
+            word = "".join(rng.choice(list("abcdef"), self.length))
+            yield self.task(f"Reverse the word {word}é{n}.", reference=f"{word}é{n}"[::-1])
+
+    def grade(self, task: Task, answer: str) -> Grade:
+        return Grade(answer == task.reference)
+
+    def near_misses(self, task: Task) -> Iterable[str]:
+        return (task.reference + "x", task.reference.upper())
+
+
+class Noise(Tool):
+    """Says a number of its attempt's random stream."""
+
+    name: str = "noise"
+    description: str = "Draws a number."
+    key: int = -1
+
+    def for_attempt(self, context: AttemptContext) -> Tool:
+        return self.model_copy(update={"key": context.key})
+
+    def _run(self) -> str:
+        return str(np.random.default_rng(self.key).integers(10**9))
+
+
+@tool
+def turn(text: str) -> str:
+    """Turns a text round."""
+    return text[::-1]
+
+
+@pytest.fixture
+def env() -> Iterator[Reverse]:
+    made = Reverse(tools=[turn, Noise()])
+    yield made
+    made.close()
+
+
+def play(env: Environment, texts: list[str], **options: Any) -> list[Any]:
+    seen: list[Any] = [env.reset(**options)]
+    seen += [env.step(text) for text in texts]
+    return seen
+
+
+CALL = write_call("noise", {})
+
+
+@pytest.mark.parametrize("tools", [(), (turn, Noise())], ids=["bare", "tools"])
+@pytest.mark.parametrize("budget", [None, Budget(tool_calls=1, calls={"noise": 1}, seconds=1000)], ids=["", "budget"])
+def test_gymnasium_finds_nothing_wrong(tools: Any, budget: Budget | None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gym.register("third-party/Reverse-v0", entry_point=Reverse)
+        try:
+            env = gym.make("third-party/Reverse-v0", tools=tools, budget=budget)
+            check_env(env.unwrapped)
+            env.close()
+        finally:
+            del gym.registry["third-party/Reverse-v0"]
+
+
+def test_the_same_seed_gives_the_same_attempt(env: Reverse) -> None:
+    texts = [CALL, "hm", write_call("turn", {"text": "abc"}), write_answer("x")]
+    first, second = play(env, texts, seed=7), play(env, texts, seed=7)
+    assert data_equivalence(first, second)
+
+
+def test_different_seeds_give_different_tasks_and_streams(env: Reverse) -> None:
+    played = [play(env, [CALL], seed=seed) for seed in range(20)]
+    assert len({p[0][1]["task"] for p in played}) > 5
+    assert len({p[1][0]["text"] for p in played}) == 20
+
+
+def test_later_attempts_go_on_from_the_first_seed(env: Reverse) -> None:
+    def tasks() -> list[str]:
+        return [env.reset(seed=3 if n == 0 else None)[1]["task"] for n in range(10)]
+
+    assert tasks() == tasks()
+
+
+def test_tasks_depend_on_the_options_alone(env: Reverse) -> None:
+    assert Reverse(seed=0).tasks == env.tasks
+    assert Reverse(seed=1).tasks != env.tasks
+
+
+def test_the_prompt_is_the_same_with_and_without_tools(env: Reverse) -> None:
+    bare = Reverse(budget=Budget(turns=3))
+    for index in range(5):
+        options = {"task": index}
+        assert bare.reset(options=options)[0]["text"] == env.reset(options=options)[0]["text"]
+
+
+def test_tools_are_told_apart_from_the_prompt(env: Reverse) -> None:
+    observation, info = env.reset(seed=0)
+    assert [schema["function"]["name"] for schema in info["tools"]] == ["turn", "noise"]
+    assert "turn" not in observation["text"]
+    assert Reverse().reset(seed=0)[1]["tools"] == []
+
+
+def test_an_episode_with_a_tool_and_the_right_answer(env: Reverse) -> None:
+    observation, _ = env.reset(options={"task": 3})
+    task = env.tasks[3]
+    word = observation["text"].removeprefix("Reverse the word ").removesuffix(".")
+    observation, reward, terminated, truncated, _ = env.step(write_call("turn", {"text": word}))
+    assert (observation["text"], reward, terminated, truncated) == (task.reference, 0.0, False, False)
+    _, reward, terminated, truncated, info = env.step(write_answer(observation["text"]))
+    assert (reward, terminated, truncated) == (1.0, True, False)
+    assert info["cost"]["tool_calls"] == 1
+
+
+def test_observations_are_in_the_space_whatever_happens(env: Reverse) -> None:
+    env.action_space.seed(0)
+    for seed in range(10):
+        observation, _ = env.reset(seed=seed)
+        ended = False
+        while not ended:
+            assert observation in env.observation_space
+            observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            ended = terminated or truncated
+
+
+def test_remaining_counts_limited_tools_too() -> None:
+    env = Reverse(tools=[turn], budget=Budget(turns=4, tool_calls=3, calls={"turn": 2}))
+    env.reset(seed=0)
+    observation, *_ = env.step(write_call("turn", {"text": "a"}))
+    assert observation["remaining"].tolist() == [-1, -1, -1, -1, 2, 3, 1]
+    assert observation in env.observation_space
+    env.close()
+
+
+def test_text_holds_only_what_is_new(env: Reverse) -> None:
+    env.reset(seed=0)
+    first, *_ = env.step(write_call("turn", {"text": "first"}))
+    second, *_ = env.step(write_call("turn", {"text": "second"}))
+    assert (first["text"], second["text"]) == ("tsrif", "dnoces")
+
+
+def test_no_clock_in_observation_or_info() -> None:
+    env = Reverse(tools=[turn], budget=Budget(seconds=1000, usd=5))
+    texts = [write_call("turn", {"text": "a"}), "hm", write_answer("x")]
+    first = play(env, texts, seed=1)
+    time.sleep(0.02)
+    assert data_equivalence(first, play(env, texts, seed=1))
+    assert "seconds" not in repr(first)
+    env.close()
+
+
+def test_a_spent_tool_budget_is_said_and_the_attempt_goes_on() -> None:
+    env = Reverse(tools=[turn], budget=Budget(tool_calls=1))
+    env.reset(seed=0)
+    observation, _, terminated, truncated, _ = env.step(write_call("turn", {"text": "a"}))
+    assert observation["text"] == f"a\n{TOOLS_SPENT}"
+    assert not terminated
+    assert not truncated
+    env.close()
+
+
+def test_a_limit_truncates_and_info_says_which() -> None:
+    env = Reverse(budget=Budget(turns=2))
+    env.reset(seed=0)
+    assert env.step("hm")[3] is False
+    *_, terminated, truncated, info = env.step("hm")
+    assert (terminated, truncated, info["limit"]) == (False, True, "turns")
+
+
+def test_an_answer_written_beyond_the_token_limit_does_not_count() -> None:
+    env = Reverse(budget=Budget(generated_tokens=10))
+    env.reset(options={"task": 0})
+    answer = write_answer(env.tasks[0].reference)
+    _, reward, _, truncated, info = env.step("x" * 100 + answer)
+    assert (reward, truncated, info["limit"]) == (0.0, True, "generated_tokens")
+
+
+@pytest.mark.parametrize("end", ["answer", "limit"])
+def test_a_step_after_the_end_is_refused(end: str) -> None:
+    env = Reverse(budget=Budget(turns=1))
+    env.reset(seed=0)
+    env.step(write_answer("x") if end == "answer" else "hm")
+    with pytest.raises(UsageError, match=r"call reset\(\)"):
+        env.step("more")
+
+
+def test_a_step_before_the_first_reset_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"call reset\(\)"):
+        Reverse().step("x")
+
+
+@pytest.mark.parametrize("action", [3, None, b"x", ["x"]])
+def test_an_action_that_is_no_text_is_refused(action: Any) -> None:
+    env = Reverse()
+    env.reset(seed=0)
+    with pytest.raises(UsageError, match="an action is the text"):
+        env.step(action)
+
+
+def test_reset_takes_a_task_by_index_hash_or_itself(env: Reverse) -> None:
+    task = env.tasks[4]
+    for wanted in (4, np.int64(4), task.hash, task):
+        assert env.reset(options={"task": wanted})[1]["task"] == task.hash
+
+
+@pytest.mark.parametrize("wanted", [-1, 20, "feed", True, 1.0, [3], Task("Other-v0", "p", "r")])
+def test_reset_refuses_tasks_that_do_not_exist(env: Reverse, wanted: Any) -> None:
+    with pytest.raises(UsageError, match=r"Reverse-v0 has no task .*an index below 20, or a hash"):
+        env.reset(options={"task": wanted})
+
+
+def test_reset_refuses_unknown_options_with_the_nearest(env: Reverse) -> None:
+    with pytest.raises(UnknownName, match=r"unknown reset option 'tsak'\. Did you mean 'task'\?"):
+        env.reset(options={"tsak": 3})
+
+
+def test_a_context_can_be_given() -> None:
+    env = Reverse(tools=[Noise()])
+    shown = [env.step(CALL)[0]["text"] for key in (1, 1, 2) if env.reset(options={"context": AttemptContext(key)})]
+    assert shown[0] == shown[1] != shown[2]
+    env.close()
+
+
+def test_render_shows_the_transcript_in_ansi_mode_alone(env: Reverse) -> None:
+    shown = Reverse(tools=[turn], render_mode="ansi")
+    assert shown.render() is None
+    shown.reset(options={"task": 0})
+    shown.step(write_call("turn", {"text": "abc"}))
+    text = shown.render()
+    assert text is not None
+    assert text.splitlines()[0] == f"[user] {shown.tasks[0].prompt}"
+    assert text.splitlines()[-1] == "[tool] cba"
+    env.reset(seed=0)
+    assert env.render() is None
+    shown.close()
+
+
+def test_an_unknown_render_mode_is_refused() -> None:
+    with pytest.raises(UnknownName, match="render mode 'human'"):
+        Reverse(render_mode="human")
+
+
+def test_a_budget_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"budget must be a testbed\.budget\.Budget"):
+        Reverse(budget={"turns": 3})  # type: ignore[arg-type]
+
+
+# -- writing one
+
+
+def test_an_environment_that_implements_nothing_cannot_be_made() -> None:
+    class Empty(Environment):
+        id = "Empty-v0"
+
+    with pytest.raises(TypeError, match="abstract"):
+        Empty()  # type: ignore[abstract]
+
+
+def test_an_environment_without_an_id_is_refused() -> None:
+    class Nameless(Environment):
+        def make_tasks(self) -> Iterable[Task]:
+            return ()
+
+        def grade(self, task: Task, answer: str) -> Grade:
+            return Grade(False)
+
+    with pytest.raises(UsageError, match="Nameless has no id"):
+        Nameless()
+
+
+def test_no_tasks_and_double_tasks_are_refused() -> None:
+    class Twice(Reverse):
+        def make_tasks(self) -> Iterable[Task]:
+            return [self.task("p", "r"), self.task("p", "r")]
+
+    with pytest.raises(UsageError, match="has no tasks"):
+        Reverse(tasks=0).reset()
+    with pytest.raises(UsageError, match="lists the task 'p' twice"):
+        Twice().reset()
+
+
+def test_validate_accepts_a_sound_grader_and_counts() -> None:
+    assert Reverse().validate().problems == ()
+    assert Reverse().validate(limit=3).checked == 3
+
+
+def test_validate_finds_a_grader_that_is_too_strict_or_too_kind() -> None:
+    class Strict(Reverse):
+        def grade(self, task: Task, answer: str) -> Grade:
+            return Grade(False)
+
+    class Kind(Reverse):
+        def grade(self, task: Task, answer: str) -> Grade:
+            return Grade(task.reference in answer)
+
+    class Lax(Reverse):
+        def grade(self, task: Task, answer: str) -> Grade:
+            return Grade(answer in task.reference)
+
+    assert "refuses the reference" in Strict(tasks=1).validate().problems[0]
+    assert "accepts" in Kind(tasks=1).validate().problems[0]
+    assert Lax(tasks=1).validate().problems[0].startswith("accepts ''")
+
+
+def test_validate_finds_a_grader_that_chokes_on_what_models_write() -> None:
+    class Choking(Reverse):
+        def grade(self, task: Task, answer: str) -> Grade:
+            return Grade(answer == task.reference or (answer.isdigit() and int(answer) == 0))
+
+    with pytest.raises(ValueError, match="digit"):
+        Choking(tasks=1).validate()
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("", 0), ("a", 1), ("abcd", 1), ("abcde", 2), ("漢字", 2), ("\ud800", 1)])
+def test_without_a_model_four_bytes_are_a_token(text: str, tokens: int) -> None:
+    assert approximate_tokens(text) == tokens
+
+
+# -- life of tools and loops
+
+
+class Service(Tool):
+    name: str = "service"
+    description: str = "Has a life."
+    log: list[str] = []  # noqa: RUF012  pydantic copies it
+    fails: str = ""
+
+    def for_attempt(self, context: AttemptContext) -> Tool:
+        self.log.append("attempt")
+        return self
+
+    async def start(self) -> None:
+        if self.fails == "start":
+            raise SandboxUnavailable("install it")
+        self.log.append("start")
+
+    async def end_attempt(self) -> None:
+        self.log.append("end")
+
+    async def aclose(self) -> None:
+        self.log.append("close")
+
+    async def _arun(self) -> str:
+        if self.fails == "call":
+            raise ConnectionError("gone")
+        return "ok"
+
+
+def test_tools_start_with_the_first_call_and_end_with_attempts_and_environment() -> None:
+    service = Service()
+    env = Reverse(tools=[service])
+    env.reset(seed=0)
+    assert service.log == []
+    env.step(write_call("service", {}))
+    env.step(write_call("service", {}))
+    env.reset(seed=0)
+    env.step(write_call("service", {}))
+    env.close()
+    env.close()
+    assert service.log == ["start", "attempt", "end", "attempt", "end", "close"]
+
+
+def test_an_environment_can_be_used_again_after_close() -> None:
+    env = Reverse(tools=[turn])
+    for _ in range(2):
+        env.reset(seed=0)
+        assert env.step(write_call("turn", {"text": "ab"}))[0]["text"] == "ba"
+        env.close()
+
+
+def test_a_tool_that_cannot_start_says_so_to_the_caller() -> None:
+    env = Reverse(tools=[Service(fails="start")])
+    env.reset(seed=0)
+    with pytest.raises(SandboxUnavailable, match="install it"):
+        env.step(write_call("service", {}))
+    env.close()
+
+
+def test_a_broken_tool_is_an_error_to_the_caller_and_the_next_attempt_is_sound() -> None:
+    service = Service(fails="call")
+    env = Reverse(tools=[service])
+    env.reset(seed=0)
+    with pytest.raises(TransportError):
+        env.step(write_call("service", {}))
+    service.fails = ""
+    env.reset(seed=0)
+    assert env.step(write_call("service", {}))[0]["text"] == "ok"
+    env.close()
+
+
+def test_a_bare_environment_needs_no_thread() -> None:
+    before = threading.active_count()
+    env = Reverse()
+    for seed in range(3):
+        play(env, ["hm", write_answer("x")], seed=seed)
+    assert threading.active_count() == before
+
+
+def test_can_be_stepped_while_an_event_loop_runs() -> None:
+    async def main() -> str:
+        env = Reverse(tools=[turn])
+        env.reset(seed=0)
+        text = env.step(write_call("turn", {"text": "ab"}))[0]["text"]
+        env.close()
+        return text
+
+    assert asyncio.run(main()) == "ba"
+
+
+# -- vector environments and gymnasium.make
+
+
+def vector_of(kind: Callable[..., Any], **more: Any) -> Any:
+    return kind([lambda: Reverse(tools=[turn]) for _ in range(3)], **more)
+
+
+@pytest.mark.parametrize(("kind", "more"), [(SyncVectorEnv, {}), (AsyncVectorEnv, {"shared_memory": False})])
+def test_vector_environments_play_attempts_side_by_side(kind: Any, more: dict[str, Any]) -> None:
+    vector = vector_of(kind, **more)
+    observations, _ = vector.reset(seed=5)
+    single = Reverse()
+    expected = [single.reset(seed=5 + n)[0]["text"] for n in range(3)]
+    assert list(observations["text"]) == expected
+    assert observations["remaining"].shape == (3, 6)
+    observations, rewards, *_ = vector.step(tuple(write_call("turn", {"text": f"é{n}"}) for n in range(3)))
+    assert list(observations["text"]) == ["0é", "1é", "2é"]
+    answers = [word.removeprefix("Reverse the word ").removesuffix(".")[::-1] for word in expected]
+    _, rewards, terminations, _, _ = vector.step(tuple(write_answer(a) for a in (answers[0], "wrong", answers[2])))
+    assert rewards.tolist() == [1, 0, 1]
+    assert terminations.all()
+    observations, *_ = vector.step(("", "", ""))  # begins the next attempts
+    assert all(text.startswith("Reverse the word") for text in observations["text"])
+    vector.close()
+
+
+def test_errors_in_another_process_arrive_whole() -> None:
+    vector = vector_of(AsyncVectorEnv, shared_memory=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # gymnasium logs the error too
+        with pytest.raises(UnknownName, match="Did you mean 'task'"):
+            vector.reset(seed=0, options={"tsak": 1})
+        vector.close(terminate=True)
+
+
+def test_a_tool_set_can_be_shared_between_environments() -> None:
+    shared = ToolSet([turn])
+    one, other = Reverse(tools=shared), Reverse(tools=shared)
+    for env in (one, other):
+        env.reset(seed=0)
+        assert env.step(write_call("turn", {"text": "ab"}))[0]["text"] == "ba"
+    one.close()
+    assert other.step(write_call("turn", {"text": "cd"}))[0]["text"] == "dc"
+    other.close()
+
+
+MAKE = """
+import warnings
+warnings.simplefilter("error")
+import gymnasium as gym
+env = gym.make("testbed:testbed/Addition-v0", digits=2, tasks=3)
+observation, info = env.reset(seed=0)
+print(observation["text"])
+print(env.step("<answer>x</answer>")[1:4])
+print(env.spec.id)
+env.close()
+"""
+
+
+def test_gymnasium_makes_environments_without_a_prior_import() -> None:
+    done = subprocess.run([sys.executable, "-c", MAKE], capture_output=True, text=True, timeout=60, check=True)
+    prompt, step, name = done.stdout.splitlines()
+    assert prompt.startswith("What is ")
+    assert step == "(0.0, True, False)"
+    assert name == "testbed/Addition-v0"
+
+
+class Locked(Tool):
+    name: str = "locked"
+    description: str = "Holds a lock."
+    lock: Any = None
+    made: ClassVar[list[str]] = []
+
+    def _run(self) -> str:
+        return str(self.lock.locked())
+
+
+def test_gymnasium_takes_tools_and_budgets_and_can_copy_its_specification() -> None:
+    locked = Locked(lock=threading.Lock())
+    env = gym.make("testbed:testbed/Addition-v0", tools=(turn, locked), budget=Budget(tool_calls=1))
+    env.reset(seed=0)
+    observation, *_ = env.step(write_call("locked", {}))
+    assert observation["text"].startswith("False\n")
+    assert env.spec is not None
+    assert env.spec.kwargs["tools"][1] is locked
+    env.close()
+
+
+def test_bare_environments_can_be_pickled() -> None:
+    env = pickle.loads(pickle.dumps(gym.make("testbed:testbed/Addition-v0").unwrapped.spec))
+    assert env.id == "testbed/Addition-v0"
