@@ -81,7 +81,7 @@ def _forget_worker() -> None:
         del sys.modules[name]
     sys.path[:] = [SCRATCH, *(entry for entry in sys.path if entry != _HOME)]
     sys.argv = [SCRIPT]
-    # New objects: the worker's were made for /dev/null, and remember that it can be seeked.
+    # New objects: the worker's were made for /dev/null, and remember that one can seek in it.
     streams = {
         "stdin": open(0, encoding="utf-8", errors="surrogateescape", closefd=False),  # noqa: SIM115
         "stdout": open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False),  # noqa: SIM115

@@ -1,0 +1,69 @@
+"""What the documentation shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from testbed import registry
+from testbed.experiment_file import ARM_KEYS, KEYS, read_experiment
+from testbed.plugins import execute
+
+ROOT = Path(__file__).parents[1]
+DOCS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(name: str, language: str) -> list[str]:
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_quickstarts_experiment_reads(tmp_path: Path) -> None:
+    file = tmp_path / "products.toml"
+    file.write_text(blocks("quickstart.md", "toml")[0], encoding="utf-8")
+    assert [arm.name for arm in read_experiment(file).arms] == ["bare", "python"]
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+def test_the_quickstarts_gymnasium_example_runs() -> None:
+    done = subprocess.run([sys.executable, "-c", blocks("quickstart.md", "python")[0]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "What is" in done.stdout
+
+
+def test_the_example_environment_is_one_file_and_valid(tmp_path: Path) -> None:
+    environment, _ = blocks("extending.md", "python")
+    file = tmp_path / "reverse.py"
+    file.write_text(environment, encoding="utf-8")
+    reverse = execute(file).Reverse()
+    assert reverse.validate().checked == 2
+    assert reverse.validate().problems == ()
+
+
+def test_the_example_tool_is_one_file_and_runs(tmp_path: Path) -> None:
+    _, tool = blocks("extending.md", "python")
+    file = tmp_path / "shout.py"
+    file.write_text(tool, encoding="utf-8")
+    assert execute(file).Shout().invoke({"text": "hi"}) == "HI"
+
+
+def test_the_experiment_files_reference_names_every_key() -> None:
+    text = (ROOT / "docs" / "experiment_file.md").read_text(encoding="utf-8")
+    for key in (*KEYS, *ARM_KEYS):
+        assert re.search(rf"`\[*{key}[\].`]", text), key
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda p: p.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_readme_names_environments_and_tools_that_exist() -> None:
+    assert {"Addition-v0", "Multiplication-v0", "Facts-v0", "GSM8K-v0", "ReasoningGym-v0"} <= set(registry.env_names())
+    assert {"python", "search", "retrieve"} <= set(registry.tool_names())
