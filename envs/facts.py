@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Unpack
 
-from testbed.envs.world import KINDS, UNKNOWN, make_world
-
 from testbed.env import Common, Environment
+from testbed.envs.world import KINDS, UNKNOWN, make_world
 from testbed.types import Grade, Task
 
 

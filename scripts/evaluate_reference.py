@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from reference_play import Corpus, Player, Task
+
 from testbed.envs import arithmetic, world
 
 WORLD_SEED = 7

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from reference_transcript import Message, Transcript, assistant, final, tool, tool_call, user
+
 from testbed.envs import arithmetic, world
 
 FINDERS = ("search", "retrieve")

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import torch
 from reference_transcript import Message
-from testbed.envs import arithmetic
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from testbed.envs import arithmetic
 
 PASSAGES = 3
 MAX_TURNS = 6

@@ -20,8 +20,9 @@ import reference_tokenizer
 import torch
 import torch.nn.functional as F
 from reference_network import SMOKE, Encoder, Recipe, make_model, make_optimizers
-from testbed.envs import world
 from transformers import LlamaForCausalLM
+
+from testbed.envs import world
 
 WORLD_SEED = 7
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from testbed.envs.arithmetic import Addition, Multiplication, Problem, draw, is_held_out, problems
 
+from testbed.envs.arithmetic import Addition, Multiplication, Problem, draw, is_held_out, problems
 from testbed.errors import UsageError
 
 

@@ -6,9 +6,9 @@ import random
 from itertools import pairwise
 
 import pytest
+
 from testbed.envs.facts import Facts
 from testbed.envs.world import BANDS, KINDS, UNKNOWN, exposure_weights, make_world
-
 from testbed.errors import UnknownName, UsageError
 
 

@@ -139,6 +139,21 @@ async def test_attempts_do_not_depend_on_concurrency(tmp_path: Path) -> None:
     assert 5 < sum(bool(a.success) for a in alone.values()) < 35  # chance is at work, and it repeats
 
 
+async def test_the_reference_model_writes_the_same_text_at_any_concurrency(tmp_path: Path) -> None:
+    arms = [{"name": "bare"}, {"name": "inert", "tools": ["python"], "control": "inert"}]
+    env = [{"id": "Multiplication-v0", "digits": 2, "tasks": 4}]
+    exp = experiment(arms, env=env, samples=6, model={"id": "reference", "max_tokens": 48})
+
+    async def texts(name: str, concurrency: int) -> dict[str, Attempt]:
+        with Store.open(tmp_path / name) as store:
+            await Runner(exp, store, concurrency=concurrency).run()
+            return {attempt.id: attempt for attempt in store.attempts("test")}
+
+    alone, many = await texts("one.sqlite", 1), await texts("many.sqlite", 48)
+    assert len({attempt.transcript[1]["content"] for attempt in alone.values()}) > 4
+    assert same(alone, many)
+
+
 async def test_faults_of_the_infrastructure_are_retried_and_leave_no_trace(tmp_path: Path) -> None:
     exp = experiment([{"name": "flaky", "tools": ["flaky"], "samples": 1}], tasks=1)
 

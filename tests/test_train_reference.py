@@ -19,6 +19,7 @@ import reference_data as data  # noqa: E402
 import train_reference  # noqa: E402
 from reference_network import Encoder, Recipe  # noqa: E402
 from reference_tokenizer import make_tokenizer  # noqa: E402
+
 from testbed.envs import arithmetic  # noqa: E402
 from testbed.envs.world import make_world  # noqa: E402
 
