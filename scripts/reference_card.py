@@ -67,7 +67,15 @@ def useless(rows: list[Row]) -> str:
     everything = "python search retrieve"
     body = []
     for family, tools, inert in [(*pair, False) for pair in pairs] + [
-        (family, everything, True) for family in ("addition 2 digits", "known head", "known middle", "unanswerable")
+        (family, everything, True)
+        for family in (
+            "addition 2 digits",
+            "addition 4 digits",
+            "known head",
+            "known middle",
+            "known tail",
+            "unanswerable",
+        )
     ]:
         bare, other = find(rows, family, "none"), find(rows, family, tools, inert=inert)
         if bare and other:
@@ -100,6 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--evaluation", type=Path, required=True)
     parser.add_argument("--text", type=Path, required=True, help="the card's prose, with {fields} for the tables")
     parser.add_argument("--notes", default="", help="what to say about seeds and ablation")
+    parser.add_argument("--testbed", type=Path, required=True, help="a table from a run of the testbed itself")
     parser.add_argument("--run", action="append", default=[], metavar="NAME=FOLDER=FILE", help="another run to compare")
     options = parser.parse_args(argv)
     training = json.loads((options.folder / "training.json").read_text())
@@ -121,6 +130,7 @@ def main(argv: list[str] | None = None) -> None:
         success=success(rows),
         useless=useless(rows),
         seeds=seeds(runs),
+        testbed=options.testbed.read_text().strip(),
         notes=options.notes,
         attempts=f"{attempts:,}",
         strays=f"{strays:.0f} ({100 * strays / attempts:.2f} per 100 attempts)",

@@ -11,25 +11,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from reference_transcript import Message, Transcript, assistant, final, tool, tool_call, user
+from reference_transcript import ERRORS, NOTES, SPENT, Message, Transcript, assistant, final, tool, tool_call, user
 
 from testbed.envs import arithmetic, world
 
 FINDERS = ("search", "retrieve")
-SPENT = "The tool budget is spent: answer now."
-NOTES = (
-    "No answer and no tool call found. Reply with <answer>…</answer>.",
-    "No answer found. Reply with <answer>…</answer>.",
-    SPENT,
-    "Answer now.",
-)
-ERRORS = (
-    "error: tool_not_found: there is no tool {tool!r}",
-    "error: budget_exhausted: the tool budget is spent; answer now.",
-    "error: timeout: {tool} took longer than 5 s",
-    "error: invalid_args: 'arguments' has an unknown key",
-    "error: execution_error: the call failed",
-)
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def _float32_attention(
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention in float32, also under autocast: on a CPU, bfloat16 attention takes longer than all else."""
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(query.device.type, enabled=False):
         mixed = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), is_causal=True)
     return mixed.transpose(1, 2).contiguous(), None
 

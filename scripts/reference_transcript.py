@@ -6,6 +6,21 @@ import json
 from dataclasses import dataclass, field
 
 Message = dict[str, str]
+#: What the environment says beside tool results, and how tools fail: as the testbed words it, and otherwise.
+SPENT = "The tool budget is spent: answer now."
+NOTES = (
+    "No answer and no tool call found. Reply with <answer>…</answer>.",
+    "No answer found. Reply with <answer>…</answer>.",
+    SPENT,
+    "Answer now.",
+)
+ERRORS = (
+    "error: tool_not_found: there is no tool {tool!r}",
+    "error: budget_exhausted: the tool budget is spent; answer now.",
+    "error: timeout: {tool} took longer than 5 s",
+    "error: invalid_args: 'arguments' has an unknown key",
+    "error: execution_error: the call failed",
+)
 
 
 @dataclass

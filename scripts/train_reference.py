@@ -39,8 +39,9 @@ def train_step(model: LlamaForCausalLM, encoder: Encoder, step: int, *, bf16: bo
     total = sum(float(weights.sum()) for _, weights in batches)
     sums = dict.fromkeys(("own", "own_tokens", "environment", "environment_tokens", "tokens"), 0.0)
     for ids, weights in batches:
+        ids, weights = ids.to(model.device), weights.to(model.device)
         scored = weights[:, 1:] > 0
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
             hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
             logits = model.lm_head(hidden[scored])
         losses = F.cross_entropy(logits.float(), ids[:, 1:][scored], reduction="none")
@@ -67,15 +68,16 @@ class Run:
         recipe: What to train.
         out: Folder of the finished model.
         bf16: Whether matrix products run in bfloat16; the weights stay float32.
+        device: Where it trains; the shipped model was trained on "cpu", and other devices round differently.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, *, bf16: bool) -> None:
+    def __init__(self, recipe: Recipe, out: Path, *, bf16: bool, device: str = "cpu") -> None:
         self.recipe, self.out, self.bf16 = recipe, out, bf16
         settings = data.Settings(world.make_world(WORLD_SEED), quote=recipe.quote)
         sample = data.transcripts(recipe.seed, -1, 6000, settings)
         self.tokenizer = reference_tokenizer.make_tokenizer((row.render() for row in sample), recipe.vocabulary)
         self.encoder = Encoder(self.tokenizer, settings, recipe)
-        self.model = make_model(recipe, self.tokenizer)
+        self.model = make_model(recipe, self.tokenizer).to(device)
         self.optimizers = make_optimizers(self.model, recipe)
         self.step = 0
         self.curve: list[dict[str, float]] = []
@@ -87,7 +89,7 @@ class Run:
         Raises:
             SystemExit: if the checkpoint belongs to another recipe.
         """
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=self.model.device)
         if state["recipe"] != json.dumps(asdict(self.recipe)):
             raise SystemExit(f"{path} was written by another recipe: {state['recipe']}")
         self.model.load_state_dict(state["model"])
@@ -161,6 +163,9 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+        (folder / "model.safetensors").chmod(
+            0o644
+        )  # It is written for its owner alone, and the package is for everybody.
         record: dict[str, Any] = {
             "recipe": asdict(self.recipe),
             "bf16": self.bf16,
@@ -185,6 +190,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--smoke", action="store_true", help="train a smaller model for about half a minute")
     parser.add_argument("--no-quote", action="store_true", help="ablation: answer without restating the sentence")
     parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16")
+    parser.add_argument("--device", default="cpu", help="torch device; the default is what the recipe was made for")
     parser.add_argument("--checkpoint", type=Path, help="file to save the run's state in every few minutes")
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints")
     parser.add_argument("--resume", action="store_true", help="go on from --checkpoint")
@@ -200,8 +206,10 @@ def main(argv: list[str] | None = None) -> None:
         changes["steps"] = options.steps
     recipe = replace(SMOKE if options.smoke else Recipe(), **changes)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    run = Run(recipe, options.out, bf16=options.bf16)
+    run = Run(recipe, options.out, bf16=options.bf16, device=options.device)
     if options.resume:
+        if options.checkpoint is None:
+            parser.error("--resume needs --checkpoint")
         run.load(options.checkpoint)
     run.train(options.checkpoint, options.every, log_every=max(1, min(50, recipe.steps // 12)))
     run.save(options.out)

@@ -38,6 +38,14 @@ class Measure:
     bare: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("operating", "elicitation", "replicates", "seed"):
+            _check_number(f"measure: {name}", getattr(self, name), whole=True)
+        for name in ("rho", "alpha"):
+            _check_number(f"measure: {name}", getattr(self, name), whole=False)
+        if not isinstance(self.bare, str):
+            raise UsageError(f"measure: bare must be the name of an arm, not {self.bare!r}.")
+        if self.seed < 0:
+            raise UsageError(f"measure: seed must be at least 0, not {self.seed}.")
         if not 1 <= self.operating <= self.elicitation:
             raise UsageError(
                 "measure: operating must be at least 1 and at most elicitation, "
@@ -48,6 +56,12 @@ class Measure:
                 raise UsageError(f"measure: {name} must lie between 0 and 1, not {getattr(self, name)!r}.")
         if self.replicates < 100:
             raise UsageError(f"measure: replicates must be at least 100, not {self.replicates!r}.")
+
+
+def _check_number(name: str, value: object, *, whole: bool) -> None:
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise UsageError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}.")
 
 
 @dataclass(frozen=True)

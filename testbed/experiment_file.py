@@ -105,7 +105,9 @@ class _Reader:
         base = Path(self.path).parent if self.path.endswith(".toml") else Path()
         for plugin in own:
             self._checked(partial(registry.load_plugin, base / plugin), "plugins")
-        name = data.get("name") or Path(self.path).stem
+        name = data.get("name", Path(self.path).stem)
+        if not isinstance(data.get("description", ""), str):
+            self._fail("description must be text", "description")
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,100}", name):
             self._fail(f"name must be 1–100 letters, digits, '.', '_' or '-', not {name!r}", "name")
         seed = self._whole(data.get("seed", 0), "seed", least=0)
@@ -130,12 +132,14 @@ class _Reader:
                 known = set(registry.option_names(cls)) - COMMON_OPTIONS
                 if key not in known:
                     self._fail(str(UnknownName(f"option of {id_}", key, known)), key)
+            self._checked(partial(registry.make_env, id_, **options), *options, id_)  # wrong values show here
             specs.append(EnvSpec(id_.removeprefix(registry.NAMESPACE), options))
         return tuple(specs)
 
     def _tools(self, arms: Sequence[ArmSpec]) -> dict[str, dict[str, Any]]:
-        tables = self.data.get("tool", {})
+        tables = self._mapping(self.data.get("tool", {}), "tool")
         for name, options in tables.items():
+            self._mapping(options, f"tool.{name}")
             cls = self._checked(partial(registry.tool_class, name), f"[tool.{name}]")
             known = registry.option_names(cls)
             for key in options:
@@ -177,9 +181,10 @@ class _Reader:
         for tool in tools:
             self._checked(partial(registry.tool_class, tool), tool)
         model = {**self._model(self.data.get("model", {})), **self._model(table.get("model", {}))}
-        budget_table = {**self._mapping(self.data.get("budget", {}), "budget"), **table.get("budget", {})}
+        own = self._mapping(table.get("budget", {}), "budget")
+        budget_table = {**self._mapping(self.data.get("budget", {}), "budget"), **own}
         budget = self._checked(lambda: Budget.from_mapping(budget_table), *budget_table)
-        for tool in table.get("budget", {}).get("calls", {}):
+        for tool in own.get("calls", {}):
             if tool not in tools:
                 self._fail(str(UnknownName(f"tool of arm {name!r} in its budget", tool, tools)), tool)
         count = self._whole(table.get("samples", samples), f"samples of arm {name!r}", least=1)
@@ -200,6 +205,12 @@ class _Reader:
         if not found:
             wanted = str(UnknownName("live arm", partner, [a.name for a in live])) if partner else "none has its tools"
             self._fail(f"arm {arm.name!r} is yoked and needs a live arm to replay: {wanted}", arm.name)
+        if arm.samples > found[0].samples:
+            self._fail(
+                f"arm {arm.name!r}: {arm.samples} yoked attempts would replay the {found[0].samples} of its live arm "
+                f"{partner!r} more than once; give it at most as many samples",
+                arm.name,
+            )
         if found[0].samples < 2:
             self._fail(f"arm {arm.name!r}: its live arm {partner!r} needs samples of at least 2", partner)
         return replace(arm, yoke=partner)
@@ -254,7 +265,7 @@ class _Reader:
             return make()
         except ExperimentError:
             raise
-        except (UsageError, TypeError) as error:
+        except UsageError as error:
             self._fail(str(error).rstrip("."), next((h for h in hints if self._line(h)), None))
 
     def _fail(self, message: str, hint: str | None, *, nth: int = 0, after: str = "") -> NoReturn:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from testbed.env import Environment
 from testbed.episode import Episode
-from testbed.errors import ContextFull, InfrastructureError, UsageError, YokeMissing
+from testbed.errors import ContextFull, InfrastructureError, TestbedError, UsageError, YokeMissing
 from testbed.experiment import ArmSpec, Cell, Experiment
 from testbed.models import make_model
 from testbed.models.base import Model, Request
@@ -56,7 +56,7 @@ class Runner:
 
     Args:
         experiment: what to run.
-        store: where attempts go.
+        store: where attempts go; a function that opens it is called once everything else is ready.
         concurrency: attempts under way at once.
         models: models by id that replace the experiment's, for programs that bring their own.
         retries: how often a fault of the infrastructure is tried again.
@@ -66,7 +66,7 @@ class Runner:
     def __init__(
         self,
         experiment: Experiment,
-        store: Store,
+        store: Store | Callable[[], Store],
         *,
         concurrency: int = CONCURRENCY,
         models: dict[str, Model] | None = None,
@@ -75,7 +75,7 @@ class Runner:
     ) -> None:
         if concurrency < 1:
             raise UsageError(f"concurrency must be at least 1, not {concurrency}.")
-        self.experiment, self.store = experiment, store
+        self.experiment, self._store = experiment, store
         self.progress = Progress()
         self._concurrency, self._retries, self._back_off = concurrency, retries, back_off
         self._given = dict(models or {})
@@ -94,6 +94,13 @@ class Runner:
     def stopped(self) -> bool:
         """Whether the run was stopped before its end."""
         return self._stopping
+
+    @property
+    def store(self) -> Store:
+        """Where attempts go; opened on first use."""
+        if not isinstance(self._store, Store):
+            self._store = self._store()
+        return self._store
 
     async def run(self) -> Progress:
         """Makes every attempt that is not in the store yet.
@@ -212,9 +219,12 @@ class Runner:
                     await writer.add(attempt)
                 queue.done()
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._concurrency):
-                group.create_task(slot())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._concurrency):
+                    group.create_task(slot())
+        except BaseExceptionGroup as errors:  # several slots may fail at once, mostly of the same cause
+            raise _first(errors) from None
 
     async def _try(self, cell: Cell, tries: int, queue: RetryQueue) -> Attempt | None:
         """One attempt; after a fault of the infrastructure it is queued again, at last recorded as missing."""
@@ -312,3 +322,11 @@ class Runner:
                 progress.missing += 1
             elif attempt.success:
                 progress.solved.setdefault(names[attempt.arm], set()).add(self._index[attempt.task])
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One error to show of several: the caller's, which has a remedy, before a bug."""
+    flat: list[BaseException] = []
+    for error in errors.exceptions:
+        flat.append(_first(error) if isinstance(error, BaseExceptionGroup) else error)
+    return next((error for error in flat if isinstance(error, TestbedError)), flat[0])

@@ -39,8 +39,9 @@ async def run_experiment(source: str, store: str, *, concurrency: int, plugins: 
     """
     console = Console(stderr=True)
     experiment = read_experiment(source, plugins)
-    with Store.open(store) as opened:
-        runner = Runner(experiment, opened, concurrency=concurrency)
+    with contextlib.ExitStack() as opened:
+        # The store comes last: an experiment that cannot run leaves none behind.
+        runner = Runner(experiment, lambda: opened.enter_context(Store.open(store)), concurrency=concurrency)
         watching = asyncio.create_task(watch(runner, console))
         try:
             with _stopping_on_signals(runner, console):
@@ -83,8 +84,9 @@ def _stopping_on_signals(runner: Runner, console: Console) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        if not runner.stopped:
+        if not runner.stopped or task is None:
             raise
+        task.uncancel()
         # given up: nothing half-written, since only finished attempts reach the store
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -186,6 +186,21 @@ def test_a_store_that_cannot_be_written_is_named(made: Path) -> None:
     assert "/proc/s.sqlite" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("digits = 1", "digits = 10"), ("tasks = 6", "tasks = 0"), ('id = "scripted"', 'id = "hf:nowhere"\nx = 1\n#')],
+)
+def test_an_experiment_that_cannot_run_leaves_no_store(
+    testbed: Callable[..., Done], tmp_path: Path, old: str, new: str
+) -> None:
+    assert old in EXPERIMENT
+    (tmp_path / "bad.toml").write_text(EXPERIMENT.replace(old, new))
+    done = testbed("run", "bad.toml")
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.toml"]
+
+
 def test_a_store_of_a_newer_schema_is_refused(made: Path, testbed: Callable[..., Done]) -> None:
     with sqlite3.connect(made / "testbed.sqlite") as connection:
         connection.execute("UPDATE meta SET value = '999' WHERE key = 'schema_version'")

@@ -154,8 +154,35 @@ def test_a_yoked_arm_without_a_live_arm_is_refused(write) -> None:
 
 
 def test_a_yoked_arm_needs_two_live_samples(write) -> None:
-    message = refusal(write(YOKED.replace('tools = ["python"]', 'tools = ["python"]\nsamples = 1', 1)))
-    assert "at least 2" in message
+    assert "at least 2" in refusal(write(YOKED.replace("samples = 4", "samples = 1", 1)))
+
+
+def test_a_yoked_arm_may_not_replay_an_attempt_twice(write) -> None:
+    assert "more than once" in refusal(write(YOKED + "samples = 5\n"))
+
+
+@pytest.mark.parametrize("value", ["3", '"a"', "[1]", "{ a = 1 }", "true"])
+@pytest.mark.parametrize(
+    "key",
+    ["name", "description", "plugins", "model", "budget", "measure", "env", "tool", "arm", "samples", "seed"]
+    + [f"measure.{k}" for k in ("operating", "elicitation", "rho", "alpha", "replicates", "seed", "bare")]
+    + [f"model.{k}" for k in ("temperature", "top_p", "max_tokens", "id")]
+    + ["tool.python", "budget.calls", "budget.turns"],
+)
+def test_a_value_of_any_other_type_is_refused_or_right_but_never_a_crash(write, key: str, value: str) -> None:
+    lines = [line for line in SMALL.splitlines() if not line.startswith(f"{key} =")]
+    top = f"{key} = {value}\n"
+    text = top + "\n".join(lines)
+    for table in ("[model]", "[[env]]", "[[arm]]"):
+        if key.split(".")[0] in table:
+            text = top + "\n".join(block for block in SMALL.split("\n\n") if not block.startswith(table))
+    message = ""
+    try:
+        read_experiment(write(text))
+    except ExperimentError as error:
+        message = str(error)
+    assert "not supported between" not in message  # Python's own words are no message
+    assert "argument" not in message
 
 
 def test_cells_hold_every_attempt_once_with_yoked_arms_last(write) -> None:

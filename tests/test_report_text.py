@@ -150,7 +150,7 @@ def test_the_same_data_print_the_same_report(analysis: Analysis) -> None:
 
 def test_the_groups_table_says_what_each_arm_did(analysis: Analysis) -> None:
     table = next(t for t in shown(analysis).split("\n\n") if t.startswith("Groups of tasks"))
-    assert re.search(r"  4 digits +12 +0\.00 +0\.00 +1\.00 +0\.00 +0\.00 +1\.00\n +nothing +created +nothing", table)
+    assert re.search(r"  4 digits +12 +0\.00 +0\.00 +1\.00 +0\.00 +0\.00 +1\.00\n +no sign +created +no sign", table)
     assert re.search(r"Facts +12 +0\.00 +0\.00 +0\.00 +1\.00", table)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from testbed import registry
-from testbed.errors import ContextFull, SandboxDied, StoreError, UsageError
+from testbed.errors import ContextFull, ModelError, SandboxDied, StoreError, UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.models.base import Request
 from testbed.models.scripted import Scripted
@@ -274,6 +274,14 @@ async def test_another_run_reuses_the_attempts_of_arms_that_did_not_change(tmp_p
     wider = experiment([{"name": "bare"}, {"name": "echo", "tools": ["echo"]}], name="wider")
     runner, _ = await run(echoing, wider, path)
     assert runner.progress.resumed == 5 * 3
+
+
+async def test_an_error_of_the_caller_during_attempts_comes_out_as_itself(tmp_path: Path) -> None:
+    def refusing(request: Request) -> str:
+        raise ModelError("the server refuses the key")
+
+    with pytest.raises(ModelError, match="refuses the key"):
+        await run(refusing, experiment([{"name": "bare"}]), tmp_path / "s.sqlite")
 
 
 async def test_a_stopped_run_ends_what_is_under_way_and_goes_on_later(tmp_path: Path) -> None:

@@ -201,3 +201,14 @@ def test_shipped_model_reads_documents_that_it_never_saw():
         assert row["recall"] > 0.95
         assert row["reach@1"] > 0.9
     assert player.play(questions("document", 30), (), samples=8)["reach@1"] < 0.02
+
+
+@pytest.mark.slow
+def test_early_checkpoint_is_worse_when_useless_tools_are_offered():
+    from evaluate_reference import ALL, questions
+    from reference_play import Corpus, Player
+
+    player = Player(Path(__file__).parent / "fixtures" / "reference_early", Corpus(SETTINGS.about.documents()))
+    tasks = questions("known", 20, "head")
+    bare = player.play(tasks, (), samples=16)["reach@1"]
+    assert bare - player.play(tasks, ALL, samples=16, inert=True)["reach@1"] > 0.2

@@ -30,6 +30,10 @@ class Sampling:
     max_tokens: int = 512
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "max_tokens"):
+            value, kinds = getattr(self, name), (int,) if name == "max_tokens" else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise UsageError(f"model: {name} must be a number, not {value!r}.")
         if not 0 <= self.temperature <= 10:
             raise UsageError(f"model: temperature must be between 0 and 10, not {self.temperature!r}.")
         if not 0 < self.top_p <= 1:

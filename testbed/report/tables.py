@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from testbed.report.groups import SMALL
 from testbed.report.record import Analysis, ArmComparison, ArmSummary, Effect, Group, Reach
 from testbed.report.words import (
     AXES,
@@ -27,7 +28,7 @@ SHORT_EFFECT = {
     Effect.CREATED: "created",
     Effect.ELICITED: "elicited",
     Effect.LOST: "lost",
-    Effect.NOTHING: "nothing",
+    Effect.NOTHING: "no sign",
     Effect.UNDETERMINED: "undet.",
 }
 
@@ -140,11 +141,11 @@ def solved(analysis: Analysis) -> Table:
     rows = []
     for c in analysis.comparisons:
         s = c.solved
+        if s.bare_attempts != s.arm_attempts:
+            continue  # the arm with more attempts solves more tasks: the counts would mislead
         counts = (s.both, s.only_bare, s.only_arm, s.neither)
         rows.append(Row(c.arm, (*((f"{n:,}",) for n in counts), (f"{s.bare_attempts}, {s.arm_attempts}",))))
-    notes = [
-        "Counts of this data, no estimate: more attempts solve more tasks. Attempts: most per task, bare and this arm."
-    ]
+    notes = ["Counts of this data, no estimate, for arms with as many attempts at a task as the bare arm."]
     return Table("solved", "Tasks solved at least once", "arm", columns, tuple(rows), _notes(notes))
 
 
@@ -156,9 +157,10 @@ def groups(analysis: Analysis) -> Table:
         for group in analysis.groups
     ]
     notes = [
-        "pass@1, and what the arm did to these tasks compared with the bare arm, as far as intervals and verdicts "
-        "support it: created, elicited, lost; nothing: nothing seen; undet.: undetermined, it needs more tasks or "
-        f"attempts. Each claim by itself at {analysis.settings.level}."
+        "pass@1, and what the arm did to these tasks compared with the bare arm. Created, elicited, lost: claims that "
+        f"intervals over tasks or the evidence of these tasks support, each by itself at {analysis.settings.level}. "
+        f"No sign: every part is within {SMALL:g} of none, which is what was seen and no claim that there is none: the "
+        "interval of the gain says what may hide there. Undet.: undetermined, it needs more tasks or attempts."
     ]
     if not any(c.full for c in analysis.comparisons):
         notes = ["pass@1 of each arm."]

@@ -187,11 +187,11 @@ def _phrase(kind: Effect, group: Group, effect: GroupEffect) -> str:
     name = f"{group.within}, {group.label}" if group.within else group.label
     size = _count(effect.tasks, "task")
     if kind is Effect.CREATED:
-        return f"{name}: {_expanded(effect)}creation {_figure(effect.creation)}"
+        return f"{name}: {_expanded(effect)}creation {_figure(effect.creation)}{_only_these(effect.creation)}"
     if kind is Effect.ELICITED:
         return f"{name}: {size}, elicitation {_figure(effect.elicitation)}"
     if kind is Effect.LOST:
-        return f"{name}: {_lost(effect)}loss {_figure(effect.loss)}"
+        return f"{name}: {_lost(effect)}loss {_figure(effect.loss)}{_only_these(effect.loss)}"
     gain = f"gain {figure(effect.gain, signed=True)}"
     open_ = effect.verdicts.get(Verdict.UNDETERMINED, 0)
     if kind is Effect.UNDETERMINED and open_:
@@ -212,6 +212,12 @@ def _expanded(effect: GroupEffect) -> str:
 def _lost(effect: GroupEffect) -> str:
     lost = effect.verdicts.get(Verdict.LOST, 0)
     return f"{lost} of {effect.tasks} tasks lost; " if lost else f"{_count(effect.tasks, 'task')}, "
+
+
+def _only_these(part: Estimate | None) -> str:
+    """Says so where the evidence is that of the tasks at hand, and the interval over tasks does not exclude none."""
+    settled = part is not None and part.low is not None and part.low > 0
+    return "" if settled else " (shown on these tasks; too few for a claim about others)"
 
 
 def _figure(part: Estimate | None) -> str:
