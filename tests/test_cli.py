@@ -137,6 +137,15 @@ def test_export_and_import_go_round(made: Path, testbed: Callable[..., Done]) ->
     assert "inert: 6 tasks, 24 attempts" in done.out
 
 
+def test_an_experiment_may_not_take_the_name_of_an_import(made: Path, testbed: Callable[..., Done]) -> None:
+    (made / "rows.csv").write_text("q,a,ok\nx,bare,1\n")
+    testbed("import", "rows.csv", "--run", "taken", "--task", "q", "--arm", "a", "--success", "ok")
+    (made / "taken.toml").write_text(EXPERIMENT.replace('"small"', '"taken"'))
+    done = testbed("run", "taken.toml")
+    assert done.code == 2
+    assert "holds imported outcomes" in done.err
+
+
 def test_doctor_finds_what_the_demo_needs(testbed: Callable[..., Done]) -> None:
     if shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed")

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 import zstandard
 
 from testbed.errors import StoreError, UnknownName
-from testbed.store.records import ArmRecord, Outcomes, Run, RunSummary, changes, check_run, outcomes_of
+from testbed.store.records import ArmRecord, Outcomes, Run, RunSummary, changes, check_run, imported, outcomes_of
 from testbed.store.runs import Merge, RunTables, in_run, whole_attempts, within
 from testbed.store.schema import Database, attempts, run_arms, run_tasks
 from testbed.store.writer import BATCH, AttemptWriter, row_attempt
@@ -75,8 +75,10 @@ class Store:
             if not self._runs.has(connection, run.name):
                 self._runs.write(connection, run, tasks)
                 return
-            old_tasks = self._runs.tasks(connection, run.name)
-            found = changes(self._runs.read(connection, run.name), run, old_tasks, tasks)
+            old, old_tasks = self._runs.read(connection, run.name), self._runs.tasks(connection, run.name)
+            if old.experiment == imported(run.name):
+                raise StoreError(f"run {run.name!r} holds imported outcomes. Give the experiment another name.")
+            found = changes(old, run, old_tasks, tasks)
             if found:
                 raise StoreError(
                     f"the experiment changed since run {run.name!r} was started: {'; '.join(found)}. "
