@@ -32,7 +32,8 @@ def execute(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pydantic look up annotations there
     try:
-        spec.loader.exec_module(module)
+        # Not through the loader: its bytecode cache does not notice a change within a second that keeps the size.
+        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
     except (Exception, SystemExit) as error:  # the file is the user's: whatever it raises, the message must name it
         del sys.modules[name]
         raise DataError(f"plug-in {path}:{_line(error, path)}: {type(error).__name__}: {error}") from error

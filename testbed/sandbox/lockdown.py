@@ -51,6 +51,7 @@ def lock_down(start: dict[str, Any]) -> dict[str, Any]:
         "user_namespace": True,  # bwrap's, for an ordinary user
     }
     if start["uid"] is not None:
+        _drop_bounding_set()  # while it may: where no user namespace can be entered, this is the only time
         _become(start["uid"])
         evidence["user_namespace"] = _enter_user_namespace(start["uid"])
     _drop_capabilities()
@@ -100,9 +101,13 @@ def _enter_user_namespace(uid: int) -> bool:
     return True
 
 
-def _drop_capabilities() -> None:
-    for capability in range(64):  # only now: entering a user namespace fills the bounding set again
+def _drop_bounding_set() -> None:
+    for capability in range(64):
         _libc.prctl(_DROP_BOUND, capability, 0, 0, 0)
+
+
+def _drop_capabilities() -> None:
+    _drop_bounding_set()  # again: entering a user namespace has filled it
     _libc.prctl(_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0)
     _check(_libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), bytes(_CAPABILITY_BYTES)), "capset")
 
