@@ -51,6 +51,8 @@ class Offer:
         # What langchain makes of a plain function runs it in the standard executor; see `DaemonThreads` for why not.
         plain = getattr(tool, "coroutine", self) is None
         self.awaits = type(tool)._arun is not BaseTool._arun and not plain
+        if not self.awaits and type(tool)._run is Tool._run:  # else each call would be scored as the model's fault
+            raise UsageError(f"tool {tool.name} does nothing: its class must implement _run or _arun.")
         seconds = looks.timeout if isinstance(looks, Tool) else FOREIGN_TIMEOUT
         if not seconds > 0:
             raise UsageError(f"tool {tool.name}: timeout must be above 0 seconds, not {seconds!r}.")

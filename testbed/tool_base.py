@@ -84,7 +84,7 @@ class Tool(BaseTool):
         return self
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError(f"tool {self.name!r} implements neither _run nor _arun")
+        raise TypeError(f"tool {self.name!r} runs on the event loop only: await its ainvoke()")
 
 
 def _is_json(value: Any) -> bool:

@@ -426,14 +426,14 @@ async def test_only_arun_and_no_schema_is_enough_for_a_tool() -> None:
     assert (await call([Only()], "only", {"text": "a", "times": "x"})).fault is FaultKind.INVALID_ARGS
 
 
-async def test_a_tool_that_implements_nothing_says_so() -> None:
+def test_a_tool_that_implements_nothing_is_refused_and_not_scored_against_the_model() -> None:
     class Nothing(Tool):
         name: str = "nothing"
         description: str = "Does nothing."
         args_schema: Any = Order
 
-    result = await call([Nothing()], "nothing", {"count": 1})
-    assert "implements neither _run nor _arun" in result.text
+    with pytest.raises(UsageError, match=r"nothing does nothing.*_run or _arun"):
+        ToolSet([Nothing()])
 
 
 # -- foreign tools
