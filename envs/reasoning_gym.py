@@ -41,6 +41,7 @@ UNUSABLE = {
 # Where several answers are right, the library keeps one of them here.
 _EXAMPLES = ("example_answer", "example_correct_answer", "possible_answer")
 _SEEDS_APART = 100_003  # task i of seed s comes from s + i in the library: neighbouring seeds would share most tasks
+_MOST_TASKS = 24_000  # up to four times as many are drawn, and these may not reach into the next seed's
 _LONGEST = 20_000  # characters of an answer that is graded; the longest reference of the library's defaults has 4,063
 
 # Runs in a child process, see the module's docstring. Reads (dataset, config, how many, of how many); writes entries.
@@ -74,7 +75,7 @@ class ReasoningGym(Environment):
 
     Args:
         dataset: its name in the library, such as "chain_sum".
-        tasks: how many, at least 1.
+        tasks: how many, 1 to 24,000.
         seed: from 0 to 40,000; the library's seed is `_SEEDS_APART` times this, so that other seeds give other tasks.
         config: the dataset's own options by name.
         common: options of every environment, see `testbed.env.Common`.
@@ -102,6 +103,10 @@ class ReasoningGym(Environment):
     ) -> None:
         if tasks < 1:
             raise UsageError(f"{self.id}: tasks must be at least 1, not {tasks}.")
+        if tasks > _MOST_TASKS:
+            raise UsageError(
+                f"{self.id}: tasks must be at most {_MOST_TASKS:,}, not {tasks}; take another seed for more."
+            )
         if not 0 <= seed <= 40_000:
             raise UsageError(f"{self.id}: seed must be from 0 to 40,000, not {seed}.")
         if dataset in UNUSABLE:

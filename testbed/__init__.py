@@ -4,8 +4,8 @@ Importing it makes its environments known to Gymnasium, so that ``gymnasium.make
 works; nothing heavy is loaded.
 """
 
-from testbed.registry import env_names, register_with_gymnasium
+from testbed.gymnasium_hook import register_when_loaded
 
 __version__ = "0.1.0"
 
-register_with_gymnasium(env_names())
+register_when_loaded()

@@ -97,7 +97,7 @@ def show(
     arm: Annotated[str, typer.Option(help="Of a run: only this arm.")] = "",
     task: Annotated[str, typer.Option(help="Of a run: only tasks whose prompt or hash contains this.")] = "",
     failed: Annotated[bool, typer.Option("--failed", help="Of a run: only attempts that did not succeed.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Of a run: most attempts to list.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10**9, help="Of a run: most attempts to list.")] = 20,
 ) -> None:
     """Show the transcript of one attempt, or list the attempts of a run."""
     from testbed.report.transcript import print_attempt, print_attempts

@@ -12,7 +12,11 @@ from typing import Any
 from testbed.budget import Budget
 from testbed.errors import UnknownName, UsageError
 from testbed.models.base import Sampling
+from testbed.places import Places
 from testbed.types import Control, digest
+
+MOST_ATTEMPTS = 10_000_000  # of one experiment: more cannot be meant, and would take weeks at a thousand a second
+MOST_REPLICATES = 100_000  # beyond, no digit that is shown changes, and memory runs out
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,10 @@ class Measure:
 
     Attributes:
         operating: attempts at which an arm is read (b).
-        elicitation: bare attempts that re-sampling may spend (B), at least `operating`.
+        elicitation: bare attempts that re-sampling may spend (B), at least `operating`; also the spend of the verdicts.
         rho: reach from which a task counts as accessible, in (0, 1).
-        alpha: level of intervals and verdicts, in (0, 1).
-        replicates: bootstrap replicates.
+        alpha: intervals have level 1 − alpha, verdicts level alpha, in (0, 1).
+        replicates: bootstrap replicates, 100 to 100,000.
         seed: seed of the bootstrap and of random splits.
         bare: name of the arm that others are compared with; by default the one without tools.
     """
@@ -36,6 +40,11 @@ class Measure:
     replicates: int = 2000
     seed: int = 0
     bare: str = ""
+
+    @property
+    def level(self) -> str:
+        """The intervals' level as a label, such as "95%"."""
+        return f"{100 * (1 - self.alpha):.6g}%"
 
     def __post_init__(self) -> None:
         for name in ("operating", "elicitation", "replicates", "seed"):
@@ -54,8 +63,10 @@ class Measure:
         for name in ("rho", "alpha"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(f"measure: {name} must lie between 0 and 1, not {getattr(self, name)!r}.")
-        if self.replicates < 100:
-            raise UsageError(f"measure: replicates must be at least 100, not {self.replicates!r}.")
+        if not 100 <= self.replicates <= MOST_REPLICATES:
+            raise UsageError(
+                f"measure: replicates must be from 100 to {MOST_REPLICATES:,}, not {self.replicates!r:.80}."
+            )
 
 
 def _check_number(name: str, value: object, *, whole: bool) -> None:
@@ -121,6 +132,7 @@ class Experiment:
         measure: how the report reads it.
         plugins: Python files with further environments and tools.
         source: the file as data; its digest says whether the experiment changed.
+        places: where in the file each key stands.
     """
 
     name: str
@@ -131,6 +143,7 @@ class Experiment:
     measure: Measure
     plugins: tuple[str, ...]
     source: Mapping[str, Any]
+    places: Places = field(default_factory=Places, compare=False, repr=False)
 
     @property
     def digest(self) -> str:
@@ -147,6 +160,27 @@ class Experiment:
             if arm.name == name:
                 return arm
         raise UnknownName("arm", name, [arm.name for arm in self.arms])
+
+    def check_size(self, tasks: int) -> None:
+        """Refuses a run of a size that cannot be meant.
+
+        Args:
+            tasks: how many tasks the environments list.
+
+        Raises:
+            ExperimentError: it has more than `MOST_ATTEMPTS` attempts; says how many, and how to ask for fewer.
+        """
+        samples = [arm.samples for arm in self.arms]
+        if (asked := tasks * sum(samples)) <= MOST_ATTEMPTS:
+            return
+        largest = samples.index(max(samples))
+        raise self.places.error(
+            f"this asks for {asked:,} attempts: {tasks:,} tasks, each tried {sum(samples):,} times over all arms. At "
+            f"most {MOST_ATTEMPTS:,} are made; lower samples to {max(1, MOST_ATTEMPTS // (tasks * len(samples))):,}, "
+            "ask for fewer tasks, or split the experiment",
+            ("arm", largest, "samples"),
+            ("samples",),
+        )
 
     def cells(self, tasks: int, block: int = 16) -> Iterator[Cell]:
         """Every attempt, in the order in which they are best made.

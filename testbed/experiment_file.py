@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from testbed import registry
 from testbed.budget import Budget
-from testbed.errors import ExperimentError, UnknownName, UsageError, did_you_mean
+from testbed.errors import ExperimentError, UnknownName, did_you_mean
 from testbed.experiment import ArmSpec, EnvSpec, Experiment, Measure
 from testbed.models import MODEL_KINDS
 from testbed.models.base import Sampling
+from testbed.places import Key, Places
 from testbed.types import Control
 
 KEYS = ("name", "description", "seed", "samples", "plugins", "model", "budget", "measure", "env", "tool", "arm")
 ARM_KEYS = ("name", "tools", "control", "samples", "budget", "model", "yoke")
 SAMPLING_KEYS = ("temperature", "top_p", "max_tokens")
+LARGEST_SEED = 2**63 - 1  # stores hold seeds in 64 bits
 COMMON_OPTIONS = frozenset({"budget", "count", "render_mode"})  # set by the arm, not by [[env]]
-
-T = TypeVar("T")
 
 
 def read_experiment(source: str | Path, plugins: Sequence[str] = ()) -> Experiment:
@@ -44,6 +43,8 @@ def read_experiment(source: str | Path, plugins: Sequence[str] = ()) -> Experime
     path, text = _load(str(source))
     try:
         data = tomllib.loads(text)
+    except RecursionError:
+        raise ExperimentError("tables or lists are nested too deeply.", path=path) from None
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
         number = int(line.group(1)) if line else None
@@ -85,203 +86,196 @@ def _load(source: str) -> tuple[str, str]:
         near = did_you_mean(source, shipped()) if "/" not in source and not source.endswith(".toml") else ""
         raise ExperimentError(f"experiment {source!r}: no such file, and no experiment of that name is shipped.{near}")
     try:
-        return source, path.read_text(encoding="utf-8")
+        return source, path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise ExperimentError(f"not valid UTF-8: {error}", path=source) from None
+    except OSError as error:
+        raise ExperimentError(f"cannot be read: {error.strerror or error}.", path=source) from None
 
 
 class _Reader:
     """Turns the data of one file into an `Experiment`, knowing where each key stands."""
 
     def __init__(self, data: Mapping[str, Any], path: str, text: str) -> None:
-        self.data, self.path, self.lines = data, path, text.splitlines()
+        self.data, self.path, self.places = data, path, Places.of(path, text)
 
     def experiment(self, plugins: Sequence[str]) -> Experiment:
         data = self.data
-        self._keys(data, KEYS, "key")
-        own = self._strings(data.get("plugins", []), "plugins")
+        self._keys(data, KEYS, "key", ())
+        own = self._strings(data.get("plugins", []), "plugins", ("plugins",))
         for plugin in plugins:
             registry.load_plugin(plugin)
         base = Path(self.path).parent if self.path.endswith(".toml") else Path()
-        for plugin in own:
-            self._checked(partial(registry.load_plugin, base / plugin), "plugins")
+        for n, plugin in enumerate(own):
+            with self.places.blaming(("plugins", n)):
+                registry.load_plugin(base / plugin)
         name = data.get("name", Path(self.path).stem)
         if not isinstance(data.get("description", ""), str):
-            self._fail("description must be text", "description")
+            self._fail("description must be text", ("description",))
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,100}", name):
-            self._fail(f"name must be 1–100 letters, digits, '.', '_' or '-', not {name!r}", "name")
-        seed = self._whole(data.get("seed", 0), "seed", least=0)
-        arms = self._arms(self._whole(data.get("samples", 16), "samples", least=1))
-        measure = self._checked(lambda: Measure(**self._table("measure", Measure.__dataclass_fields__)), "measure")
+            self._fail(f"name must be 1–100 letters, digits, '.', '_' or '-', not {name!r}", ("name",))
+        seed = self._whole(data.get("seed", 0), "seed", ("seed",), least=0, most=LARGEST_SEED)
+        arms = self._arms(self._whole(data.get("samples", 16), "samples", ("samples",), least=1))
+        with self.places.blaming(("measure",)):
+            measure = Measure(**self._table("measure", Measure.__dataclass_fields__))
         if measure.bare and measure.bare not in [arm.name for arm in arms]:
-            self._fail(str(UnknownName("arm", measure.bare, [arm.name for arm in arms])), "bare")
-        return Experiment(name, seed, self._environments(), arms, self._tools(arms), measure, own, dict(data))
+            self._fail(str(UnknownName("arm", measure.bare, [arm.name for arm in arms])), ("measure", "bare"))
+        environments, tools = self._environments(), self._tools(arms)
+        return Experiment(name, seed, environments, arms, tools, measure, own, dict(data), self.places)
 
     def _environments(self) -> tuple[EnvSpec, ...]:
         listed = self._list("env")
         if not listed:
-            self._fail("no tasks: give at least one [[env]] with an id", None)
+            self._fail("no tasks: give at least one [[env]] with an id")
         specs = []
         for n, table in enumerate(listed):
             options = dict(table)
             id_ = options.pop("id", None)
             if not isinstance(id_, str):
-                self._fail('[[env]] needs an id, such as id = "Multiplication-v0"', "[[env]]", nth=n)
-            cls = self._checked(partial(registry.env_class, id_), id_)
-            for key in options:
-                known = set(registry.option_names(cls)) - COMMON_OPTIONS
-                if key not in known:
-                    self._fail(str(UnknownName(f"option of {id_}", key, known)), key)
-            self._checked(partial(registry.make_env, id_, **options), *options, id_)  # wrong values show here
+                self._fail('[[env]] needs an id, such as id = "Multiplication-v0"', ("env", n, "id"))
+            with self.places.blaming(("env", n)):
+                known = set(registry.option_names(registry.env_class(id_))) - COMMON_OPTIONS
+                self._keys(options, known, f"option of {id_}", ("env", n))
+                registry.make_env(id_, **options)  # wrong values show here
             specs.append(EnvSpec(id_.removeprefix(registry.NAMESPACE), options))
         return tuple(specs)
 
     def _tools(self, arms: Sequence[ArmSpec]) -> dict[str, dict[str, Any]]:
-        tables = self._mapping(self.data.get("tool", {}), "tool")
+        tables = self._mapping(self.data.get("tool", {}), "tool", ("tool",))
         for name, options in tables.items():
-            self._mapping(options, f"tool.{name}")
-            cls = self._checked(partial(registry.tool_class, name), f"[tool.{name}]")
-            known = registry.option_names(cls)
-            for key in options:
-                if key not in known:
-                    self._fail(str(UnknownName(f"option of tool {name}", key, known)), key, after=f"[tool.{name}]")
+            self._mapping(options, f"tool.{name}", ("tool", name))
+            with self.places.blaming(("tool", name)):
+                known = registry.option_names(registry.tool_class(name))
+            self._keys(options, known, f"option of tool {name}", ("tool", name))
         offered = {tool for arm in arms for tool in arm.tools}
         for name in self.data.get("budget", {}).get("calls", {}):
             if name not in offered:
-                self._fail(str(UnknownName("tool in [budget] calls", name, offered)), name)
+                self._fail(str(UnknownName("tool in [budget] calls", name, offered)), ("budget", "calls", name))
         return {name: dict(options) for name, options in tables.items()}
 
     def _arms(self, samples: int) -> tuple[ArmSpec, ...]:
         listed = self._list("arm")
         if not listed:
-            self._fail('no arms: give at least one [[arm]], such as name = "bare"', None)
+            self._fail('no arms: give at least one [[arm]], such as name = "bare"')
         arms: list[ArmSpec] = []
         for n, table in enumerate(listed):
             arm = self._arm(table, n, samples)
             if arm.name in [other.name for other in arms]:
-                self._fail(f"two arms are named {arm.name!r}", arm.name)
+                self._fail(f"two arms are named {arm.name!r}", ("arm", n, "name"))
             arms.append(arm)
-        return tuple(self._yoked(arm, arms) for arm in arms)
+        return tuple(self._yoked(arm, n, arms) for n, arm in enumerate(arms))
 
     def _arm(self, table: Mapping[str, Any], n: int, samples: int) -> ArmSpec:
-        self._keys(table, ARM_KEYS, "key of an arm")
+        at: Key = ("arm", n)
+        self._keys(table, ARM_KEYS, "key of an arm", at)
         name = table.get("name")
         if not isinstance(name, str) or not name.strip():
-            self._fail("[[arm]] needs a name", "[[arm]]", nth=n)
-        tools = self._strings(table.get("tools", []), "tools")
-        control = table.get("control") or ("live" if tools else "absent")
-        if control not in list(Control):
-            self._fail(str(UnknownName("control", str(control), list(Control))), str(control))
-        if control == "absent" and tools:
-            self._fail(
-                f"arm {name!r} is bare (control = 'absent') but offers {', '.join(tools)}; drop one of them", name
-            )
-        if control != "absent" and not tools:
-            self._fail(f"arm {name!r}: control = {control!r} needs tools", name)
-        for tool in tools:
-            self._checked(partial(registry.tool_class, tool), tool)
-        model = {**self._model(self.data.get("model", {})), **self._model(table.get("model", {}))}
-        own = self._mapping(table.get("budget", {}), "budget")
-        budget_table = {**self._mapping(self.data.get("budget", {}), "budget"), **own}
-        budget = self._checked(lambda: Budget.from_mapping(budget_table), *budget_table)
+            self._fail("[[arm]] needs a name", (*at, "name"))
+        tools = self._strings(table.get("tools", []), "tools", (*at, "tools"))
+        control = self._control(table, name, tools, at)
+        for number, tool in enumerate(tools):
+            with self.places.blaming((*at, "tools", number)):
+                registry.tool_class(tool)
+            if tool in tools[:number]:
+                self._fail(f"arm {name!r} lists the tool {tool!r} twice", (*at, "tools", number))
+        model = {
+            **self._model(self.data.get("model", {}), ("model",)),
+            **self._model(table.get("model", {}), (*at, "model")),
+        }
+        own = self._mapping(table.get("budget", {}), "budget", (*at, "budget"))
+        with self.places.blaming((*at, "budget"), ("budget",)):
+            shared = self._mapping(self.data.get("budget", {}), "budget", ("budget",))
+            budget = Budget.from_mapping({**shared, **own})
         for tool in own.get("calls", {}):
             if tool not in tools:
-                self._fail(str(UnknownName(f"tool of arm {name!r} in its budget", tool, tools)), tool)
-        count = self._whole(table.get("samples", samples), f"samples of arm {name!r}", least=1)
+                wrong = UnknownName(f"tool of arm {name!r} in its budget", tool, tools)
+                self._fail(str(wrong), (*at, "budget", "calls", tool))
+        count = self._whole(table.get("samples", samples), f"samples of arm {name!r}", (*at, "samples"), least=1)
         id_ = model.pop("id", "reference")
-        sampling = self._checked(
-            lambda: Sampling(**{k: model.pop(k) for k in SAMPLING_KEYS if k in model}), *SAMPLING_KEYS
-        )
-        return ArmSpec(name, tools, Control(control), count, budget, id_, model, sampling, table.get("yoke", ""))
+        with self.places.blaming((*at, "model"), ("model",)):
+            sampling = Sampling(**{k: model.pop(k) for k in SAMPLING_KEYS if k in model})
+        yoke = table.get("yoke", "")
+        if not isinstance(yoke, str):
+            self._fail(f"yoke must be the name of an arm, not {yoke!r}", (*at, "yoke"))
+        return ArmSpec(name, tools, control, count, budget, id_, model, sampling, yoke)
 
-    def _yoked(self, arm: ArmSpec, arms: Sequence[ArmSpec]) -> ArmSpec:
+    def _control(self, table: Mapping[str, Any], name: str, tools: Sequence[str], at: Key) -> Control:
+        control = table.get("control", "live" if tools else "absent")
+        if control not in list(Control):
+            self._fail(str(UnknownName("control", str(control), list(Control))), (*at, "control"))
+        if control == "absent" and tools:
+            self._fail(
+                f"arm {name!r} is bare (control = 'absent') but offers {', '.join(tools)}; drop one of them",
+                (*at, "name"),
+            )
+        if control != "absent" and not tools:
+            self._fail(f"arm {name!r}: control = {control!r} needs tools", (*at, "name"))
+        return Control(control)
+
+    def _yoked(self, arm: ArmSpec, n: int, arms: Sequence[ArmSpec]) -> ArmSpec:
+        at = ("arm", n, "name")
         if arm.control is not Control.YOKED:
             if arm.yoke:
-                self._fail(f"arm {arm.name!r} has yoke = {arm.yoke!r} but is not yoked", "yoke")
+                self._fail(f"arm {arm.name!r} has yoke = {arm.yoke!r} but is not yoked", ("arm", n, "yoke"))
             return arm
         live = [a for a in arms if a.control is Control.LIVE]
         partner = arm.yoke or next((a.name for a in live if set(a.tools) == set(arm.tools)), "")
         found = [a for a in live if a.name == partner]
         if not found:
             wanted = str(UnknownName("live arm", partner, [a.name for a in live])) if partner else "none has its tools"
-            self._fail(f"arm {arm.name!r} is yoked and needs a live arm to replay: {wanted}", arm.name)
+            self._fail(f"arm {arm.name!r} is yoked and needs a live arm to replay: {wanted}", at)
         if arm.samples > found[0].samples:
             self._fail(
                 f"arm {arm.name!r}: {arm.samples} yoked attempts would replay the {found[0].samples} of its live arm "
                 f"{partner!r} more than once; give it at most as many samples",
-                arm.name,
+                at,
             )
         if found[0].samples < 2:
-            self._fail(f"arm {arm.name!r}: its live arm {partner!r} needs samples of at least 2", partner)
+            self._fail(f"arm {arm.name!r}: its live arm {partner!r} needs samples of at least 2", at)
         return replace(arm, yoke=partner)
 
-    def _model(self, value: Any) -> dict[str, Any]:
-        if isinstance(value, str):
-            return {"id": value}
-        table = dict(self._mapping(value, "model"))
-        if "id" in table:
-            kinds = {form.partition(":")[0] for form in MODEL_KINDS}
-            if str(table["id"]).partition(":")[0] not in kinds:
-                self._fail(str(UnknownName("model", str(table["id"]), MODEL_KINDS)), str(table["id"]))
+    def _model(self, value: Any, at: Key) -> dict[str, Any]:
+        table = {"id": value} if isinstance(value, str) else dict(self._mapping(value, "model", at))
+        kinds = {form.partition(":")[0] for form in MODEL_KINDS}
+        if "id" in table and (not isinstance(table["id"], str) or table["id"].partition(":")[0] not in kinds):
+            self._fail(str(UnknownName("model", str(table["id"]), MODEL_KINDS)), (*at, "id"))
         return table
 
     # -- helpers that know where things stand
     # -------------------------------------------------------------------------------
 
-    def _table(self, name: str, known: Any) -> dict[str, Any]:
-        table = self._mapping(self.data.get(name, {}), name)
-        self._keys(table, tuple(known), f"key of [{name}]")
+    def _table(self, name: str, known: Collection[str]) -> dict[str, Any]:
+        table = self._mapping(self.data.get(name, {}), name, (name,))
+        self._keys(table, known, f"key of [{name}]", (name,))
         return dict(table)
 
     def _list(self, name: str) -> Sequence[Mapping[str, Any]]:
         value = self.data.get(name, [])
         if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-            self._fail(f"write [[{name}]], with two brackets", name)
+            self._fail(f"write [[{name}]], with two brackets", (name,))
         return value
 
-    def _mapping(self, value: Any, name: str) -> Mapping[str, Any]:
+    def _mapping(self, value: Any, name: str, at: Key) -> Mapping[str, Any]:
         if not isinstance(value, dict):
-            self._fail(f"[{name}] must be a table", name)
+            self._fail(f"[{name}] must be a table", at)
         return value
 
-    def _strings(self, value: Any, name: str) -> tuple[str, ...]:
+    def _strings(self, value: Any, name: str, at: Key) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            self._fail(f"{name} must be a list of strings, not {value!r}", name)
+            self._fail(f"{name} must be a list of strings, not {value!r}", at)
         return tuple(value)
 
-    def _whole(self, value: Any, name: str, *, least: int) -> int:
+    def _whole(self, value: Any, name: str, at: Key, *, least: int, most: int | None = None) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            self._fail(f"{name} must be a whole number of at least {least}, not {value!r}", name.split(" ")[0])
+            self._fail(f"{name} must be a whole number of at least {least}, not {value!r}", at)
+        if most is not None and value > most:
+            self._fail(f"{name} must be at most {most}, not {value!r}", at)
         return int(value)
 
-    def _keys(self, table: Mapping[str, Any], known: Sequence[str], kind: str) -> None:
+    def _keys(self, table: Mapping[str, Any], known: Collection[str], kind: str, at: Key) -> None:
         for key in table:
             if key not in known:
-                self._fail(str(UnknownName(kind, key, known)), key)
+                self._fail(str(UnknownName(kind, key, known)), (*at, key))
 
-    def _checked(self, make: Callable[[], T], *hints: str) -> T:
-        """`make()`, with errors told where in the file they come from."""
-        try:
-            return make()
-        except ExperimentError:
-            raise
-        except UsageError as error:
-            self._fail(str(error).rstrip("."), next((h for h in hints if self._line(h)), None))
-
-    def _fail(self, message: str, hint: str | None, *, nth: int = 0, after: str = "") -> NoReturn:
-        if not message.endswith((".", "?")):
-            message += "."
-        line = self._line(hint, nth, after) if hint else None
-        raise ExperimentError(message, path=self.path or "experiment", line=line)
-
-    def _line(self, hint: str, nth: int = 0, after: str = "") -> int | None:
-        """Line on which a key, a header or a quoted value stands, or None."""
-        key, header = re.escape(hint), re.escape(hint.strip("[]"))
-        pattern = re.compile(
-            rf"""^\s*\[+{header}[\].]|(?:^|[{{,])\s*"?{key}"?\s*=|["']{key}["']"""  # [header], key =, or "value"
-        )
-        found = [n for n, line in enumerate(self.lines, 1) if pattern.search(line)]
-        if after:
-            start = next((n for n, line in enumerate(self.lines, 1) if line.strip() == after), 0)
-            found = [n for n in found if n > start]
-        return found[min(nth, len(found) - 1)] if found else None
+    def _fail(self, message: str, *at: Key) -> NoReturn:
+        raise self.places.error(message, *at)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from testbed import registry
-from testbed.errors import UnknownName
+from testbed.errors import DataError, UnknownName
 
 
 def print_list(what: str, store: str, plugins: Sequence[str]) -> None:
@@ -21,8 +22,8 @@ def print_list(what: str, store: str, plugins: Sequence[str]) -> None:
     for plugin in plugins:
         registry.load_plugin(plugin)
     lists: dict[str, Callable[[], Table]] = {
-        "envs": lambda: _table(("environment", "what it is"), _classes(registry.env_names(), registry.env_class)),
-        "tools": lambda: _table(("tool", "what it does"), _classes(registry.tool_names(), registry.tool_class)),
+        "envs": lambda: _table(("environment", "what it is"), _classes("envs")),
+        "tools": lambda: _table(("tool", "what it does"), _classes("tools")),
         "models": lambda: _table(("model", "what it is"), _models()),
         "experiments": lambda: _table(("experiment", "what it shows"), _experiments()),
         "runs": lambda: _runs(store),
@@ -41,9 +42,19 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return table
 
 
-def _classes(names: Iterable[str], find: Callable[[str], type]) -> Iterable[tuple[str, str]]:
-    for name in names:
-        yield name, registry.summary(find(name))
+def _classes(group: str) -> Iterable[tuple[str, str]]:
+    """What there is; one that cannot be loaded says why, and does not keep the others from being listed."""
+    names, find = {
+        "envs": (registry.env_names, registry.env_class),
+        "tools": (registry.tool_names, registry.tool_class),
+    }[group]
+    for name in names():
+        try:
+            yield name, registry.summary(find(name))
+        except DataError as error:
+            yield name, f"cannot be used: {error}"
+    for file, reason in registry.unread(group).items():
+        yield Path(file).name, f"cannot be used: {reason}"
 
 
 def _models() -> Iterable[tuple[str, str]]:

@@ -36,7 +36,7 @@ def execute(path: Path) -> ModuleType:
         exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
     except (Exception, SystemExit) as error:  # the file is the user's: whatever it raises, the message must name it
         del sys.modules[name]
-        raise DataError(f"plug-in {path}:{_line(error, path)}: {type(error).__name__}: {error}") from error
+        raise DataError(f"plug-in {path}:{line_of(error, path)}: {type(error).__name__}: {error}") from error
     return module
 
 
@@ -63,11 +63,13 @@ def names_in(file: Path, attribute: str) -> Iterable[tuple[str, str]]:
     """(value, class name) of each class that sets `attribute` to a string, read from the source.
 
     Raises:
-        DataError: the file is not Python; names the line.
+        DataError: the file cannot be read, or is not Python; names the line.
     """
     try:
         body = ast.parse(file.read_text(encoding="utf-8"), str(file)).body
-    except (SyntaxError, ValueError) as error:  # ValueError: not UTF-8, or a null byte
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}.") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # not UTF-8, a null byte, nested too deeply
         raise DataError(f"{file}:{getattr(error, 'lineno', None) or 1}: not a Python file ({error}).") from None
     for node in body:
         if not isinstance(node, ast.ClassDef):
@@ -150,8 +152,8 @@ def check_types(function: Callable[..., Any], options: Mapping[str, Any], kind: 
             raise UsageError(f"{kind}: {key} = {options[key]!r:.80} does not fit: {reason}.") from None
 
 
-def _line(error: BaseException, path: Path) -> int:
-    """The last line of the file that was running."""
+def line_of(error: BaseException, path: Path) -> int:
+    """The last line of a file that was running when an error was raised."""
     if isinstance(error, SyntaxError) and error.lineno and error.filename == str(path):
         return error.lineno
     frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]

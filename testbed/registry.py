@@ -7,9 +7,7 @@ file has to be announced anywhere: dropping ``envs/my_env.py`` in is enough. Thi
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
@@ -18,8 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from testbed.builtin import ENV_ID, Shelf, read_shelf
 from testbed.errors import DataError, UnknownName, UsageError, did_you_mean
-from testbed.plugins import check_types, construct, defined, execute, load_entry_point, names_in
+from testbed.plugins import check_types, construct, defined, execute, load_entry_point
 from testbed.types import Control, digest
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from testbed.env import Environment
 
 NAMESPACE = "testbed/"
-_ENV_ID = re.compile(r"[\w:.-]+-v\d+")
 _plugins: dict[str, dict[str, Any]] = {"envs": {}, "tools": {}}
 _owners: dict[tuple[str, str], str] = {}  # by group and name: the file that defines it
 _loaded: dict[str, tuple[str, list[str]]] = {}  # by file: hash of its content and the names it defines
@@ -43,6 +41,11 @@ def env_names() -> tuple[str, ...]:
 def tool_names() -> tuple[str, ...]:
     """Names of all tools, sorted."""
     return tuple(sorted(_table("tools")))
+
+
+def unread(group: str) -> Mapping[str, str]:
+    """Built-in files of a group ("envs" or "tools") that cannot be read, with the reason."""
+    return _builtin(group).unread
 
 
 def env_class(name: str) -> type[Environment]:
@@ -144,12 +147,16 @@ def make_corpus(source: Any) -> Corpus:
     table = dict(source) if isinstance(source, Mapping) else {"env": source}
     name = str(table.pop("env", ""))
     if name.removeprefix(NAMESPACE) in env_names():
-        return Corpus.of(make_env(name, **table).documents())
-    if isinstance(source, str) and Path(source).exists():
-        return Corpus.read(Path(source))
-    raise DataError(
-        f"corpus {source!r} is neither a file nor an environment with documents.{did_you_mean(name, env_names())}"
-    )
+        check_options(env_class(name), table, f"option of {name}")
+        corpus = Corpus.of(make_env(name, **table).documents())
+    elif isinstance(source, str) and Path(source).exists():
+        corpus = Corpus.read(Path(source))
+    else:
+        near = did_you_mean(name, env_names())
+        raise DataError(f"corpus {source!r} is neither a file nor an environment with documents.{near}")
+    if not len(corpus):
+        raise DataError(f"corpus {source!r} has no documents.")
+    return corpus
 
 
 def check_options(cls: Any, options: Mapping[str, Any], kind: str) -> None:
@@ -220,7 +227,7 @@ def register_module(module: ModuleType, source: str) -> list[str]:
     names = [name for _, name, _ in found]
     for group, name, _ in found:
         owner = _owners.get((group, name), source)
-        if owner != source or name in _builtin(group) or name in _installed(group) or names.count(name) > 1:
+        if owner != source or name in _builtin(group).names or name in _installed(group) or names.count(name) > 1:
             by = f" by {owner!r}" if owner != source else ""
             raise UsageError(f"plug-in {source!r}: the name {name!r} is taken{by}; choose another.")
     register_with_gymnasium([name for group, name, _ in found if group == "envs"])
@@ -243,7 +250,7 @@ def register_with_gymnasium(names: Iterable[str]) -> None:
     import gymnasium
 
     for name in names:
-        if not _ENV_ID.fullmatch(name):
+        if not ENV_ID.fullmatch(name):
             raise UsageError(
                 f"{name!r} cannot be an environment's id: write NAME-v0, of letters, digits, '.', '-', '_'."
             )
@@ -254,24 +261,19 @@ def register_with_gymnasium(names: Iterable[str]) -> None:
 def _table(group: str) -> dict[str, Callable[[], Any]]:
     """Every name of a group with what loads it; built-in names win over installed ones."""
     plugged = {name: partial(_itself, thing) for name, thing in _plugins[group].items()}
-    return {**plugged, **_installed(group), **_builtin(group)}
+    return {**plugged, **_installed(group), **_builtin(group).names}
 
 
 def _find(group: str, kind: str, name: str) -> Any:
     table = _table(group)
     if name not in table:
-        raise UnknownName(kind, name, table, hint=f"See `testbed list {group}`.")
+        raise UnknownName(kind, name, table, hint=" ".join([f"See `testbed list {group}`.", *unread(group).values()]))
     return table[name]()
 
 
 @cache
-def _builtin(group: str) -> dict[str, Callable[[], type]]:
-    package = importlib.import_module(f"testbed.{group}")
-    found: dict[str, Callable[[], type]] = {}
-    for file in sorted(Path(package.__path__[0]).glob("[!_]*.py")):
-        for name, cls in names_in(file, "id" if group == "envs" else "name"):
-            found[name] = partial(_import, f"testbed.{group}.{file.stem}", cls)
-    return found
+def _builtin(group: str) -> Shelf:
+    return read_shelf(group)
 
 
 @cache
@@ -279,14 +281,9 @@ def _installed(group: str) -> dict[str, Callable[[], Any]]:
     found: dict[str, Callable[[], Any]] = {
         point.name: partial(load_entry_point, group, point) for point in entry_points(group=f"testbed.{group}")
     }
-    for name in [name for name in found if group == "envs" and not _ENV_ID.fullmatch(name)]:
+    for name in [name for name in found if group == "envs" and not ENV_ID.fullmatch(name)]:
         warnings.warn(f"ignoring the installed environment {name!r}: its id must have the form NAME-v0", stacklevel=2)
         del found[name]
-    return found
-
-
-def _import(module: str, cls: str) -> type:
-    found: type = getattr(importlib.import_module(module), cls)
     return found
 
 

@@ -28,6 +28,7 @@ from testbed.types import Attempt, Control, Cost, Message, Status, Task, attempt
 from testbed.wrappers import under_control
 
 CONCURRENCY = 256
+MOST_CONCURRENT = 10_000  # each takes memory while it is under way
 RETRIES = 4
 BACK_OFF = 0.5  # seconds before the first retry; doubles, with jitter
 
@@ -57,7 +58,7 @@ class Runner:
     Args:
         experiment: what to run.
         store: where attempts go; a function that opens it is called once everything else is ready.
-        concurrency: attempts under way at once.
+        concurrency: attempts under way at once, 1 to 10,000.
         models: models by id that replace the experiment's, for programs that bring their own.
         retries: how often a fault of the infrastructure is tried again.
         back_off: seconds before the first retry; it doubles with each.
@@ -73,13 +74,14 @@ class Runner:
         retries: int = RETRIES,
         back_off: float = BACK_OFF,
     ) -> None:
-        if concurrency < 1:
-            raise UsageError(f"concurrency must be at least 1, not {concurrency}.")
+        if not 1 <= concurrency <= MOST_CONCURRENT:
+            raise UsageError(f"concurrency must be from 1 to {MOST_CONCURRENT:,} attempts, not {concurrency}.")
         self.experiment, self._store = experiment, store
         self.progress = Progress()
         self._concurrency, self._retries, self._back_off = concurrency, retries, back_off
         self._given = dict(models or {})
         self._models: dict[str, Model] = {}
+        self._tool_sets: list[ToolSet] = []
         self._stopping = False
         self.environments: list[Environment] = []
         self.tasks: list[Task] = []
@@ -130,17 +132,20 @@ class Runner:
     # --------------------------------------------------------------------------------------------------------
 
     async def _prepare(self) -> None:
-        for source in self.experiment.environments:
-            environment = make_env(source.id, **source.options)
-            self.environments.append(environment)
-            self.tasks += environment.tasks
-            self._grader_of += [environment] * len(environment.tasks)
-        self._refuse_duplicates()
+        for n, source in enumerate(self.experiment.environments):
+            with self.experiment.places.blaming(("env", n)):
+                environment = make_env(source.id, **source.options)
+                self.environments.append(environment)
+                self.tasks += environment.tasks
+                self._grader_of += [environment] * len(environment.tasks)
+                self._refuse_duplicates()
+        self.experiment.check_size(len(self.tasks))
         self._index = {task.hash: n for n, task in enumerate(self.tasks)}
         specs = self.experiment.arms
         for spec in sorted(specs, key=lambda s: s.control is Control.YOKED):  # a yoked arm's hash covers its live arm's
             self.arms.append(await self._arm(spec))
         self.arms.sort(key=lambda arm: specs.index(arm.spec))
+        self._refuse_equal_arms()
         self.store.add_run(self._record(), self.tasks)
 
     def _refuse_duplicates(self) -> None:
@@ -150,14 +155,31 @@ class Runner:
                 raise UsageError(f"two [[env]] tables list the task {task.prompt[:60]!r} ({task.environment}).")
             seen.add(task.hash)
 
+    def _refuse_equal_arms(self) -> None:
+        names: dict[str, str] = {}
+        for n, arm in enumerate(self.arms):
+            if (first := names.setdefault(arm.hash, arm.spec.name)) != arm.spec.name:
+                raise self.experiment.places.error(
+                    f"arms {first!r} and {arm.spec.name!r} differ in nothing but their names, so they would share all "
+                    "attempts; drop one of them",
+                    ("arm", n, "name"),
+                )
+
     async def _arm(self, spec: ArmSpec) -> Arm:
-        model = await self._model(spec)
-        tools = ToolSet(under_control(make_tools(spec.tools, self.experiment.tool_options), spec.control))
-        await tools.start()
+        at = ("arm", self.experiment.arms.index(spec))
+        with self.experiment.places.blaming((*at, "model"), ("model",)):
+            model = await self._model(spec)
+            of_model = dict(model.fingerprint())
+        with self.experiment.places.blaming(*[("tool", name) for name in spec.tools], (*at, "tools")):
+            made = make_tools(spec.tools, self.experiment.tool_options)
+            tools = ToolSet(under_control(made, spec.control))
+            self._tool_sets.append(tools)
+            await tools.start()
+            of_tools = tools.fingerprint()
         identity: dict[str, object] = {
-            "model": dict(model.fingerprint()),
+            "model": of_model,
             "sampling": spec.sampling.as_dict(),
-            "tools": tools.fingerprint(),
+            "tools": of_tools,
             "control": str(spec.control),
             "budget": spec.budget.as_dict(),
             "protocol": PROTOCOL_VERSION,
@@ -171,9 +193,8 @@ class Runner:
             return self._given[spec.model]
         key = digest([spec.model, spec.model_options])
         if key not in self._models:
-            model = make_model(spec.model, spec.model_options)
-            await model.start()
-            self._models[key] = model
+            self._models[key] = make_model(spec.model, spec.model_options)
+            await self._models[key].start()
         return self._models[key]
 
     def _record(self) -> Run:
@@ -188,8 +209,8 @@ class Runner:
         )
 
     async def _close(self) -> None:
-        for arm in self.arms:
-            await arm.tools.aclose()
+        for tools in self._tool_sets:
+            await tools.aclose()
         for model in self._models.values():
             await model.aclose()
 

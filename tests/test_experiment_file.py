@@ -90,7 +90,7 @@ def test_every_shipped_experiment_reads() -> None:
         ('name = "python"\ntools', 'name = "bare"\ntools', ["two arms are named 'bare'"]),
         ("samples = 6", "samples = 6\nbudget = { turns = 0 }", ["small.toml:17:", "turns", "positive", "0"]),
         ("samples = 6", "samples = 6\nbudget = { turn = 1 }", ["small.toml:17:", "Did you mean 'turns'?"]),
-        ('tools = ["python"]', 'tools = ["python"]\n[measure]\nrho = 2', ["small.toml:21:", "rho", "between 0 and 1"]),
+        ('tools = ["python"]', 'tools = ["python"]\n[measure]\nrho = 2', ["small.toml:22:", "rho", "between 0 and 1"]),
         ("seed = 3", "seed = = 3", ["small.toml:2:", "not valid TOML"]),
         ('name = "small"', 'name = "a/b"', ["small.toml:1:", "name must be"]),
     ],
@@ -134,6 +134,25 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_bytes(b"name = '\xff'")
     assert "not valid UTF-8" in refusal(path)
+
+
+def test_a_file_nested_too_deeply_is_refused(write) -> None:
+    assert "nested too deeply" in refusal(write("a = " + "[" * 100_000))
+
+
+def test_a_byte_order_mark_before_the_first_key_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "windows.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + SMALL.replace("\n", "\r\n").encode())
+    assert read_experiment(path).name == "small"
+
+
+def test_lines_of_equal_keys_in_several_tables_are_told_apart(write) -> None:
+    second = '\n[[env]]\nid = "Multiplication-v0"\ndigits = "x"\n'
+    assert "small.toml:24:" in refusal(write(SMALL + second))
+
+
+def test_replicates_that_would_fill_the_memory_are_refused(write) -> None:
+    assert "from 100 to 100,000" in refusal(write(SMALL + "[measure]\nreplicates = 10_000_000_000\n"))
 
 
 def test_an_experiment_without_arms_or_tasks_says_so(write) -> None:

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"types", "errors"},
     {"spaces", "protocol", "budget", "threads", "results"},
-    {"tool", "tool_base", "offer", "episode", "env", "sandbox", "models"},
-    {"wrappers", "registry", "plugins", "corpus"},
-    {"experiment", "experiment_file", "schedule", "store", "transfer", "engine"},
+    {"tool", "tool_base", "sandbox_tool", "offer", "episode", "env", "sandbox", "models"},
+    {"wrappers", "registry", "builtin", "plugins", "corpus", "gymnasium_hook"},
+    {"experiment", "experiment_file", "places", "schedule", "store", "transfer", "engine"},
     {"runner"},
     {"report", "board", "progress", "running", "listing", "doctor"},
     {"cli"},
@@ -84,7 +84,7 @@ def test_importing_the_testbed_loads_nothing_heavy() -> None:
 
 
 def test_help_loads_neither_models_nor_stores_nor_langchain() -> None:
-    heavy = ("torch", "transformers", "docker", "sqlalchemy", "langchain_core", "altair", "scipy")
+    heavy = ("torch", "transformers", "docker", "sqlalchemy", "langchain_core", "altair", "scipy", "numpy", "gymnasium")
     code = (
         "import sys, typer.testing, testbed.cli as c\n"
         "r = typer.testing.CliRunner().invoke(c.app, ['--help']); assert r.exit_code == 0, r.output\n"

@@ -131,6 +131,11 @@ def test_no_tasks_are_refused() -> None:
         ReasoningGym("chain_sum", tasks=0)
 
 
+def test_so_many_tasks_that_they_would_reach_into_the_next_seeds_are_refused() -> None:
+    with pytest.raises(UsageError, match="tasks must be at most 24,000"):
+        ReasoningGym("chain_sum", tasks=24_001)
+
+
 @pytest.mark.parametrize("seed", [-1, 40_001])
 def test_a_seed_out_of_range_is_refused(seed: int) -> None:
     with pytest.raises(UsageError, match="seed must be from 0 to 40,000"):

@@ -353,6 +353,11 @@ def test_one_task_has_no_interval_rather_than_one_of_width_zero() -> None:
     assert found.arm("bare").pass_1.low is None
 
 
+def test_settings_as_json_hold_the_six_that_the_figures_depend_on(analysis: Analysis) -> None:
+    assert list(analysis.as_dict()["settings"]) == ["operating", "elicitation", "rho", "alpha", "replicates", "seed"]
+    assert analysis.as_dict()["bare"] == "bare"
+
+
 def test_the_same_outcomes_give_the_same_analysis(analysis: Analysis) -> None:
     assert analyse(demo(), name="demo").as_dict() == analysis.as_dict()
 

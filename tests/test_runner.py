@@ -55,13 +55,14 @@ class Slow(Tool):
 @pytest.fixture(autouse=True, scope="module")
 def plugins() -> Iterator[None]:
     """Say-v0, echo and the tools above, gone again afterwards: other tests look at all that is registered."""
-    before = {group: dict(table) for group, table in registry._plugins.items()}
+    tables = [*registry._plugins.values(), registry._owners, registry._loaded]
+    before = [dict(table) for table in tables]
     registry.load_plugin(PLUGIN)
     registry.register_module(sys.modules[__name__], __file__)
     yield
-    for group, table in registry._plugins.items():
+    for table, content in zip(tables, before, strict=True):
         table.clear()
-        table.update(before[group])
+        table.update(content)
 
 
 def experiment(arms: list[dict[str, Any]], *, tasks: int = 5, **more: Any) -> Any:

@@ -47,16 +47,22 @@ def make_model(id: str, options: Mapping[str, Any] | None = None) -> Model:
         form = next(form for form in MODEL_KINDS if form.partition(":")[0] == kind)
         raise UsageError(f"model {id!r}: write it as {form}.")
     make = makers[kind](name)
-    known = _option_names(make)
-    for option in options or {}:
+    parameters = inspect.signature(make).parameters.values()
+    known = {p.name: str(p.annotation) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for option, value in (options or {}).items():
         if option not in known:
             raise UnknownName(f"option of model {id!r}:", option, known)
+        _check_plain(option, value, known[option])
     return make(**(options or {}))
 
 
-def _option_names(make: Callable[..., Model]) -> tuple[str, ...]:
-    parameters = inspect.signature(make).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+def _check_plain(option: str, value: Any, annotation: str) -> None:
+    """Refuses a value that is no text or no truth value where that is all an option takes; adapters check the rest."""
+    kinds = {"str": str, "bool": bool, "None": type(None)}
+    wanted = annotation.split(" | ")
+    if set(wanted) <= set(kinds) and not isinstance(value, tuple(kinds[kind] for kind in wanted)):
+        form = "true or false" if "bool" in wanted else "text"
+        raise UsageError(f"model: {option} must be {form}, not {value!r:.80}.")
 
 
 def _reference(name: str) -> Callable[..., Model]:

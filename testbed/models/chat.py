@@ -189,6 +189,8 @@ def _finish(message: AIMessage) -> str:
 
 
 def _checked_prices(prices: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(prices, Mapping):
+        raise UsageError(f"model: usd_per_million must be a table of input = … and output = …, not {prices!r:.80}.")
     for key, price in prices.items():
         number = isinstance(price, int | float) and not isinstance(price, bool) and price >= 0
         if key not in PRICES or not number:

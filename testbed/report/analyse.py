@@ -14,7 +14,7 @@ from testbed.report.arms import Arm, axes_of, curves, summarise
 from testbed.report.compare import compare
 from testbed.report.groups import by_group, group_of
 from testbed.report.ladder import ladder
-from testbed.report.record import Analysis, ArmComparison, ArmSummary, Settings
+from testbed.report.record import Analysis, ArmComparison, ArmSummary
 from testbed.stats import ArmOutcomes
 from testbed.types import COST_COMPONENTS, Control, Task
 
@@ -89,8 +89,7 @@ def analyse(
         UnknownName: no arm has the name `bare`.
         UsageError: no attempt was scored, or a setting is out of its range.
     """
-    checked = Measure(operating, elicitation, rho, alpha, replicates, seed)
-    settings = Settings(operating, elicitation, rho, checked.alpha, checked.replicates, seed)
+    settings = Measure(operating, elicitation, rho, alpha, replicates, seed, bare)
     arms = _arms(outcomes)
     if not arms:
         raise UsageError(f"run {name!r} has no scored attempt yet, so there is nothing to report.")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from testbed.report.record import ArmSummary, Curve, Reach, Settings
+from testbed.experiment import Measure
+from testbed.report.record import ArmSummary, Curve, Reach
 from testbed.stats import (
     ArmOutcomes,
     Estimate,
@@ -72,7 +73,7 @@ class Arm:
 
 
 def mean(
-    values: FloatArray, labels: Sequence[str], settings: Settings, *, least: float = 0.0, greatest: float = 1.0
+    values: FloatArray, labels: Sequence[str], settings: Measure, *, least: float = 0.0, greatest: float = 1.0
 ) -> Estimate:
     """Mean over tasks of `values`, shape (T,), each in [least, greatest], with its interval."""
     found = cluster_bootstrap(
@@ -86,13 +87,13 @@ def mean(
     return found.intervals(settings.alpha)[0]
 
 
-def reach(arm: ArmOutcomes, k: int, labels: Sequence[str], settings: Settings) -> Reach:
+def reach(arm: ArmOutcomes, k: int, labels: Sequence[str], settings: Measure) -> Reach:
     """Mean reach at `k` attempts, or at as many as every task has."""
     k = min(k, int(arm.n.min()))
     return Reach(k, mean(reach_at_k(arm.n, arm.c, k), labels, settings))
 
 
-def summarise(arm: Arm, settings: Settings, axes: Sequence[str]) -> ArmSummary:
+def summarise(arm: Arm, settings: Measure, axes: Sequence[str]) -> ArmSummary:
     """The figures of one arm; `axes` are the components of cost that any arm recorded."""
     scored, everything = arm.scored, arm.outcomes
     labels = arm.labels(scored.tasks)
@@ -128,7 +129,7 @@ def axes_of(arms: Sequence[Arm]) -> tuple[str, ...]:
     return tuple(c for c in COST_COMPONENTS if any(c in arm.outcomes.costs for arm in arms))
 
 
-def curves(arms: Sequence[Arm], axes: Sequence[str], settings: Settings) -> Iterator[Curve]:
+def curves(arms: Sequence[Arm], axes: Sequence[str], settings: Measure) -> Iterator[Curve]:
     """Reach curves of every arm against attempts and against the recorded `CURVE_AXES`."""
     for axis in ("attempts", *(a for a in CURVE_AXES if a in axes)):
         for arm in arms:
@@ -137,7 +138,7 @@ def curves(arms: Sequence[Arm], axes: Sequence[str], settings: Settings) -> Iter
                 yield _curve(arm, axis, grid, settings)
 
 
-def _curve(arm: Arm, axis: str, grid: FloatArray, settings: Settings) -> Curve:
+def _curve(arm: Arm, axis: str, grid: FloatArray, settings: Measure) -> Curve:
     found = reach_curve(arm.scored, grid, axis=axis, seed=settings.seed)
     band = cluster_bootstrap(
         found.lower,

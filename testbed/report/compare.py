@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from testbed.experiment import Measure
 from testbed.report.arms import Arm, mean
-from testbed.report.record import ArmComparison, Settings, Solved
+from testbed.report.record import ArmComparison, Solved
 from testbed.stats import ArmOutcomes, Estimate, Repeats, compare_arms, reach_at_k
 
 NO_INTERVAL = Estimate(None, None, None)
 
 
-def compare(bare: Arm, arm: Arm, settings: Settings) -> ArmComparison:
+def compare(bare: Arm, arm: Arm, settings: Measure) -> ArmComparison:
     """Compares an arm with the bare one on the tasks that both attempted.
 
     The gain needs one scored attempt per task and arm. Splitting it needs two: one to choose with, one to measure
@@ -60,7 +61,7 @@ def compare(bare: Arm, arm: Arm, settings: Settings) -> ArmComparison:
     )
 
 
-def _spends(bare: ArmOutcomes, arm: ArmOutcomes, settings: Settings, notes: list[str]) -> tuple[int, int]:
+def _spends(bare: ArmOutcomes, arm: ArmOutcomes, settings: Measure, notes: list[str]) -> tuple[int, int]:
     """The spends asked for, or the largest that leave each task one attempt to choose with."""
     fewest_bare, fewest = int(bare.n.min()), int(arm.n.min())
     elicitation = min(settings.elicitation, fewest_bare - 1)
@@ -82,7 +83,7 @@ def _copies(arm: Arm, repeats: Repeats) -> bool:
     return repeats.flagged and not arm.sampled
 
 
-def _gain(bare: Arm, left: ArmOutcomes, right: ArmOutcomes, k: int, settings: Settings) -> Estimate:
+def _gain(bare: Arm, left: ArmOutcomes, right: ArmOutcomes, k: int, settings: Measure) -> Estimate:
     difference = reach_at_k(right.n, right.c, k) - reach_at_k(left.n, left.c, k)
     return mean(difference, bare.labels(left.tasks), settings, least=-1, greatest=1)
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from testbed.experiment import Measure
 from testbed.report.arms import Arm, FloatArray, mean, reach
-from testbed.report.record import ArmComparison, Effect, Group, GroupArm, GroupEffect, Settings
+from testbed.report.record import ArmComparison, Effect, Group, GroupArm, GroupEffect
 from testbed.stats import Estimate, Figures, Verdict, cluster_bootstrap, e_bh, reach_at_k
 from testbed.types import Task
 
@@ -27,7 +28,7 @@ def by_group(
     comparisons: Iterable[ArmComparison],
     tasks: Sequence[Task],
     label: Callable[[Task], str],
-    settings: Settings,
+    settings: Measure,
 ) -> tuple[Group, ...]:
     """Every environment, each followed by its groups if it has several, in the order of the tasks.
 
@@ -64,7 +65,7 @@ def _members(tasks: Sequence[Task], label: Callable[[Task], str]) -> Iterator[tu
                 yield environment, name or "other", hashes
 
 
-def _arm(arm: Arm, tasks: Sequence[str], settings: Settings) -> GroupArm | None:
+def _arm(arm: Arm, tasks: Sequence[str], settings: Measure) -> GroupArm | None:
     present = set(arm.scored.tasks)
     own = [task for task in tasks if task in present]
     if not own:
@@ -80,7 +81,7 @@ def _arm(arm: Arm, tasks: Sequence[str], settings: Settings) -> GroupArm | None:
 
 
 def _effect(
-    bare: Arm, arm: Arm, comparison: ArmComparison, tasks: Sequence[str], settings: Settings
+    bare: Arm, arm: Arm, comparison: ArmComparison, tasks: Sequence[str], settings: Measure
 ) -> GroupEffect | None:
     if comparison.full is None:
         return _gain_only(bare, arm, tasks, settings)
@@ -113,7 +114,7 @@ def _effect(
     )
 
 
-def _means(columns: FloatArray, labels: Sequence[str], settings: Settings) -> list[Estimate]:
+def _means(columns: FloatArray, labels: Sequence[str], settings: Measure) -> list[Estimate]:
     # Elicitation may pass ±1 by Monte-Carlo noise; see `compare_arms`.
     least, greatest = np.minimum(-1, columns.min(axis=0)), np.maximum(1, columns.max(axis=0))
     found = cluster_bootstrap(
@@ -147,7 +148,7 @@ def _effects(
     return (Effect.NOTHING if small else Effect.UNDETERMINED,)
 
 
-def _gain_only(bare: Arm, arm: Arm, tasks: Sequence[str], settings: Settings) -> GroupEffect | None:
+def _gain_only(bare: Arm, arm: Arm, tasks: Sequence[str], settings: Measure) -> GroupEffect | None:
     """A gain that cannot be split: no claim is made on where it comes from."""
     present = set(bare.scored.tasks) & set(arm.scored.tasks)
     own = [task for task in tasks if task in present]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from testbed.experiment import Measure
 from testbed.report.arms import Arm, mean
-from testbed.report.record import Rung, Settings
+from testbed.report.record import Rung
 from testbed.stats import reach_at_k
 from testbed.types import Control
 
@@ -20,7 +21,7 @@ _MEANING = {
 }
 
 
-def ladder(arms: Sequence[Arm], bare: Arm | None, settings: Settings) -> tuple[Rung, ...]:
+def ladder(arms: Sequence[Arm], bare: Arm | None, settings: Measure) -> tuple[Rung, ...]:
     """The steps of every tool set that has a live arm and an inert or a yoked one."""
     if bare is None:
         return ()
@@ -39,7 +40,7 @@ def ladder(arms: Sequence[Arm], bare: Arm | None, settings: Settings) -> tuple[R
     return tuple(rungs)
 
 
-def _rung(lower: Arm, upper: Arm, meaning: str, settings: Settings) -> Rung | None:
+def _rung(lower: Arm, upper: Arm, meaning: str, settings: Measure) -> Rung | None:
     present = set(upper.scored.tasks)
     common = [task for task in lower.scored.tasks if task in present]
     if not common:

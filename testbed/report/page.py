@@ -101,7 +101,12 @@ def _fixed(chart: Chart) -> dict[str, object]:
 
 
 def _write(path: Path, data: bytes) -> None:
+    """Writes a file in one step; a device or a pipe is written into, and stays what it is."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(data)
+            return
+        path = path.resolve()  # a link is followed, not replaced
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with open(handle, "wb") as file:

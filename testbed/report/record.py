@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from testbed.experiment import Measure
 from testbed.report.plain import plain
 from testbed.stats import Comparison, Estimate, Range, Repeats, Verdict
 
@@ -19,32 +20,6 @@ class Effect(StrEnum):
     LOST = "lost"
     NOTHING = "nothing seen"
     UNDETERMINED = "undetermined"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the attempts are read.
-
-    Attributes:
-        operating: attempts b at which arms are compared.
-        elicitation: bare attempts B that resampling may spend; also the spend of the verdicts.
-        rho: reach from which a task counts as accessible.
-        alpha: intervals have level 1 − alpha, verdicts level alpha.
-        replicates: bootstrap replicates.
-        seed: seed of the bootstrap and of random splits.
-    """
-
-    operating: int = 1
-    elicitation: int = 16
-    rho: float = 0.5
-    alpha: float = 0.05
-    replicates: int = 2000
-    seed: int = 0
-
-    @property
-    def level(self) -> str:
-        """The intervals' level as a label, such as "95%"."""
-        return f"{100 * (1 - self.alpha):.6g}%"
 
 
 @dataclass(frozen=True)
@@ -275,7 +250,7 @@ class Analysis:
 
     Attributes:
         name: the run.
-        settings: how the attempts were read.
+        settings: how the attempts were read; `bare` below is the arm that its `bare` came to.
         tasks: tasks of the run.
         bare: the arm that others are compared with; None where there is none.
         arms: every arm with a scored attempt, in the experiment's order.
@@ -287,7 +262,7 @@ class Analysis:
     """
 
     name: str
-    settings: Settings
+    settings: Measure
     tasks: int
     bare: str | None
     arms: tuple[ArmSummary, ...]
@@ -303,4 +278,6 @@ class Analysis:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON values; what is not finite becomes None."""
-        return {name: plain(value) for name, value in vars(self).items()}
+        values = {name: plain(value) for name, value in vars(self).items()}
+        del values["settings"]["bare"]  # which arm it came to stands beside the settings
+        return values

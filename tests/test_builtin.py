@@ -1,0 +1,138 @@
+"""Files dropped into the folders of built-in environments and tools that cannot be read or run.
+
+Each test works on a copy of the package, in processes of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from testbed import registry
+
+ROOT = Path(__file__).parents[1]
+SYNTAX = 'class Mine:\n    id = "Mine-v0"\n    name: str = "mine"\n    def (:\n'
+RAISES = 'import sys\n\nprint(undefined)\n\nclass Mine:\n    id = "Mine-v0"\n    name: str = "mine"\n'
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the package, but for the reference model."""
+    folder = tmp_path_factory.mktemp("copy")
+    ignored = shutil.ignore_patterns("reference", "__pycache__")
+    shutil.copytree(ROOT / "testbed", folder / "testbed", ignore=ignored)
+    for group in ("envs", "tools"):
+        shutil.copytree(ROOT / group, folder / "testbed" / group, ignore=ignored)
+    return folder
+
+
+@pytest.fixture
+def drop(package: Path):
+    """Puts a file into one of the copy's folders, for one test."""
+    dropped: list[Path] = []
+
+    def drop(name: str, text: str | bytes) -> Path:
+        path = package / "testbed" / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        dropped.append(path)
+        return path
+
+    yield drop
+    for path in dropped:
+        path.unlink()
+
+
+def python(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python on the copy, which stands first on the path."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command,
+        cwd=package,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "300"},
+    )
+
+
+@pytest.mark.parametrize(("text", "line"), [(SYNTAX, 4), (RAISES, 3), (b'x = 1\n\xff\n"', 1), ("x = '\0'", 1)])
+@pytest.mark.parametrize("group", ["envs", "tools"])
+def test_a_broken_file_is_listed_with_its_line_beside_the_others(
+    package: Path, drop, group: str, text: str | bytes, line: int
+) -> None:
+    drop(f"{group}/mine.py", text)
+    done = python(package, "-m", "testbed", "list", group)
+    assert done.returncode == 0, done.stderr
+    assert {"envs": "Addition-v0", "tools": "search"}[group] in done.stdout
+    assert f"cannot be used: {package}/testbed/{group}/mine.py:{line}: " in done.stdout
+
+
+@pytest.mark.parametrize(("text", "line"), [(SYNTAX, 4), (RAISES, 3)])
+def test_making_a_broken_environment_through_gymnasium_names_file_and_line(
+    package: Path, drop, text: str, line: int
+) -> None:
+    drop("envs/mine.py", text)
+    done = python(package, "-c", "import gymnasium; gymnasium.make('testbed:testbed/Mine-v0')")
+    assert f"DataError: {package}/testbed/envs/mine.py:{line}: " in done.stderr
+
+
+def test_beside_a_broken_file_another_environment_works(package: Path, drop) -> None:
+    drop("envs/mine.py", SYNTAX)
+    drop("tools/mine.py", SYNTAX)
+    made = "print(gymnasium.make('testbed:testbed/Addition-v0', tools=['python']).reset(seed=0)[0]['text'])"
+    done = python(package, "-c", f"import gymnasium, testbed; {made}; print(testbed.__file__)")
+    assert done.stdout.startswith("What is "), done.stderr
+    assert f"{package}/testbed/__init__.py" in done.stdout
+
+
+def test_an_experiment_that_uses_a_broken_tool_is_refused_with_file_and_line(package: Path, drop) -> None:
+    drop("tools/mine.py", RAISES)
+    (package / "e.toml").write_text(
+        'model = "oracle"\n[[env]]\nid = "Addition-v0"\n[[arm]]\nname = "a"\ntools = ["mine"]'
+    )
+    done = python(package, "-m", "testbed", "run", "e.toml")
+    assert done.returncode == 2
+    assert "e.toml:6: " in done.stderr
+    assert f"{package}/testbed/tools/mine.py:3: NameError" in done.stderr
+
+
+def test_an_unknown_name_is_told_of_files_whose_names_could_not_be_read(package: Path, drop) -> None:
+    drop("envs/mine.py", "def (:\n")
+    done = python(package, "-c", "from testbed.registry import make_env; make_env('Mine-v0')")
+    assert "unknown environment 'Mine-v0'" in done.stderr
+    assert f"{package}/testbed/envs/mine.py:1: not a Python file" in done.stderr
+
+
+def test_an_environment_with_an_impossible_id_hurts_no_other(package: Path, drop) -> None:
+    drop("envs/mine.py", 'class Mine:\n    id = "how long?"\n')
+    done = python(package, "-m", "testbed", "list", "envs")
+    assert "'how long?' cannot be an environment's id" in done.stdout
+    assert "Facts-v0" in done.stdout
+
+
+def test_a_name_that_two_files_define_is_refused_and_names_both(package: Path, drop) -> None:
+    drop("envs/mine.py", (ROOT / "envs" / "facts.py").read_text())
+    done = python(package, "-c", "from testbed.registry import make_env as m; m('Addition-v0'); m('Facts-v0')")
+    assert "DataError: 'Facts-v0' is defined in " in done.stderr
+    assert "facts.py and in " in done.stderr
+
+
+def test_a_broken_copy_does_not_take_the_name_of_the_file_it_was_copied_from(package: Path, drop) -> None:
+    drop("envs/mine.py", (ROOT / "envs" / "facts.py").read_text() + "\ndef (:\n")
+    done = python(package, "-c", "from testbed.registry import make_env as m; print(len(m('Facts-v0', tasks=2).tasks))")
+    assert done.stdout.strip().isdigit(), done.stderr
+
+
+def test_a_class_that_only_looks_like_a_tool_is_none(package: Path, drop) -> None:
+    drop("tools/mine.py", 'class Mine:\n    name: str = "mine"\n')
+    done = python(package, "-c", "from testbed.registry import make_tool; make_tool('mine')")
+    assert "is no BaseTool" in done.stderr
+
+
+@pytest.mark.parametrize("group", ["envs", "tools"])
+def test_every_file_that_ships_can_be_read(group: str) -> None:
+    assert registry.unread(group) == {}
