@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 PACKAGES = ("torch", "transformers", "gymnasium", "langchain-core", "sqlalchemy", "tantivy", "altair", "reasoning-gym")
@@ -39,8 +39,8 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Looks at the machine. Starts a sandbox for a moment; changes nothing."""
-    return [_testbed(), _python(), *_packages(), _memory(), _cores(), _sandbox(), _docker(), _gpu(), _disk()]
+    """Looks at the machine. Starts sandboxes for a moment; a docker engine is given their image if it lacks it."""
+    return [_testbed(), _python(), *_packages(), _memory(), _cores(), *_sandboxes(), _gpu(), _disk()]
 
 
 def print_findings(findings: Sequence[Finding]) -> bool:
@@ -51,7 +51,7 @@ def print_findings(findings: Sequence[Finding]) -> bool:
     table.add_column(overflow="fold")
     style = {"ok": "green", "missing": "bold red", "absent": "yellow"}
     for finding in findings:
-        table.add_row(finding.what, f"[{style[finding.state]}]{finding.state}[/]", finding.detail)
+        table.add_row(finding.what, f"[{style[finding.state]}]{finding.state}[/]", escape(finding.detail))
     Console(highlight=False).print(table)
     return all(finding.state != "missing" for finding in findings)
 
@@ -95,29 +95,20 @@ def _cores() -> Finding:
     return Finding("cores", "ok", f"{usable} usable")
 
 
-def _sandbox() -> Finding:
-    from testbed.errors import SandboxUnavailable
-    from testbed.sandbox import pick
+def _sandboxes() -> Iterable[Finding]:
+    """One line per backend: what it enforces here, or why it does not work. One that works is enough."""
+    from testbed.sandbox import backends
 
-    try:
-        return Finding("sandbox", "ok", pick("auto").name)
-    except SandboxUnavailable as error:
-        return Finding("sandbox", "missing", str(error))
-
-
-def _docker() -> Finding:
-    if shutil.which("docker") is None:
-        return Finding("docker", "absent", "optional: no client is installed")
-    answer = subprocess.run(
-        ["docker", "version", "--format", "{{.Server.Version}}"],
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=False,
-    )
-    if answer.returncode != 0:
-        return Finding("docker", "absent", "optional: the client is there, but no engine answers")
-    return Finding("docker", "ok", f"engine {answer.stdout.strip()}")
+    found = [(backend, [probe for probe in backend.self_test() if not probe.passed]) for backend in backends().values()]
+    lacking = "missing" if all(failed for _, failed in found) else "absent"
+    for backend, failed in found:
+        causes = "\n".join(f"{probe.name}: {probe.detail}\nremedy: {probe.remedy}" for probe in failed)
+        enforced = "\n".join(f"{what}: {how}" for what, how in backend.capabilities().items())
+        yield Finding(
+            f"sandbox {backend.name}",
+            lacking if failed else "ok",
+            causes or f"withstands its self-test\n{enforced}",
+        )
 
 
 def _gpu() -> Finding:

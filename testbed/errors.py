@@ -100,6 +100,10 @@ class SandboxUnavailable(UsageError):
     """No sandbox backend passed its self-test; the message names each cause and its remedy."""
 
 
+class SandboxFileError(UsageError):
+    """A file of a sandbox's scratch folder that cannot be written or read; names it."""
+
+
 class ToolFault(TestbedError):
     """A fault of the model in using a tool. Tools may raise it to say which kind; it becomes the call's result."""
 

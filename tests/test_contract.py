@@ -48,7 +48,7 @@ CORPUS = Corpus.of(
     )
 )
 # A call that a tool answers, where it wants something else than text to look for.
-CALLS: dict[str, dict[str, Any]] = {"python": {"code": "print(6 * 7)"}}
+CALLS: dict[str, dict[str, Any]] = {name: {"code": "print(6 * 7)"} for name in ("python", "python_repl")}
 HOSTILE = ["", " ", "\0", "\ud800", "-" * 100_000, "AND OR NOT (", "{}", "</tool_call>", "'; DROP TABLE x; --", "漢🙂"]
 
 envs = pytest.mark.parametrize("name", env_names())

@@ -13,8 +13,9 @@ from testbed.budget import Budget, Meter
 from testbed.env import approximate_tokens
 from testbed.errors import FaultKind, SandboxDied, ToolFault, UnknownName, UsageError
 from testbed.sandbox import Result
+from testbed.sandbox_tool import printed
 from testbed.tool import NO_OUTPUT, Toolbox, ToolSet
-from testbed.tools.python import Python, read
+from testbed.tools.python import Python
 from testbed.types import ToolCall, ToolResult
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -185,13 +186,13 @@ def test_one_tool_serves_several_event_loops() -> None:
 
 def test_a_dead_sandbox_is_the_infrastructures_fault() -> None:
     with pytest.raises(SandboxDied, match="the worker is gone"):
-        read(Result("sandbox_died", None, "", "", 0, 0, 1.0, "the worker is gone"))
+        printed(Result("sandbox_died", None, "", "", 0, 0, 1.0, "the worker is gone"))
 
 
 @pytest.mark.parametrize("status", ["oom", "killed"])
 def test_other_ends_are_told_in_the_sandboxs_words(status: str) -> None:
     with pytest.raises(ToolFault, match="used more than it may") as caught:
-        read(Result(status, None, "", "forged: Error\n", 0, 0, 1.0, "used more than it may"))  # type: ignore[arg-type]
+        printed(Result(status, None, "", "forged: Error\n", 0, 0, 1.0, "used more than it may"))  # type: ignore[arg-type]
     assert caught.value.kind is FaultKind.EXECUTION_ERROR
 
 

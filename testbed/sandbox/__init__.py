@@ -8,27 +8,52 @@ from __future__ import annotations
 from testbed.errors import SandboxUnavailable, UnknownName
 from testbed.sandbox.base import Limits, Probe, Result, Sandbox, Session
 from testbed.sandbox.bwrap import Bwrap
+from testbed.sandbox.docker import Docker
+from testbed.sandbox.grade import GRADING_LIMITS, CodeGrade, Grader, Tests, grade_code
 from testbed.sandbox.pool import Pool
 
-__all__ = ["Bwrap", "Limits", "Pool", "Probe", "Result", "Sandbox", "Session", "backends", "pick"]
+__all__ = [
+    "GRADING_LIMITS",
+    "Bwrap",
+    "CodeGrade",
+    "Docker",
+    "Grader",
+    "Limits",
+    "Pool",
+    "Probe",
+    "Result",
+    "Sandbox",
+    "Session",
+    "Tests",
+    "backends",
+    "grade_code",
+    "pick",
+]
 
 
-def backends() -> dict[str, Sandbox]:
-    """Every backend by name, in the order in which `auto` tries them."""
-    return {"bwrap": Bwrap()}
+def backends(packages: tuple[str, ...] = ()) -> dict[str, Sandbox]:
+    """Every backend by name, in the order in which `auto` tries them.
+
+    Args:
+        packages: third-party packages that programs may import, such as "numpy".
+    """
+    return {"bwrap": Bwrap(packages=packages), "docker": Docker(packages=packages)}
 
 
-def pick(name: str = "auto") -> Sandbox:
+def pick(name: str = "auto", packages: tuple[str, ...] = ()) -> Sandbox:
     """The backend of that name, or the first that works; its self-test has passed.
 
     Args:
-        name: "auto" or a backend's name.
+        name: "auto", a backend's name, or "docker:RUNTIME" such as "docker:runsc".
+        packages: third-party packages that programs may import, such as "numpy"; they must be installed here.
 
     Raises:
-        UnknownName: there is no such backend.
+        UnknownName: there is no such backend, or no such package.
         SandboxUnavailable: none passed; the message gives each cause and its remedy.
     """
-    known = backends()
+    known = backends(packages)
+    if name.startswith("docker:"):
+        known[name] = Docker(name.removeprefix("docker:"), packages)
     if name != "auto" and name not in known:
         raise UnknownName("sandbox", name, ["auto", *known])
     causes = []

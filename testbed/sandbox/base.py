@@ -17,7 +17,7 @@ Status = Literal["ok", "error", "timeout", "oom", "killed", "sandbox_died"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one call may use. Everything is per call, because nothing of a call outlives it.
+    """What one call may use; a REPL's calls share what its processes hold and what lies in scratch.
 
     Attributes:
         wall_seconds: longest wall-clock time, > 0.
@@ -28,6 +28,8 @@ class Limits:
         output_kib: most bytes kept of each output stream, in KiB: the first half and the last half; what lies between
             is cut.
         file_mib: largest single file, in MiB.
+        cpus: cores' worth of CPU time, of all processes of the sandbox together; see `Sandbox.capabilities` on whether
+            it is enforced.
     """
 
     wall_seconds: float = 5.0
@@ -36,6 +38,7 @@ class Limits:
     scratch_mib: int = 64
     output_kib: int = 64
     file_mib: int = 32
+    cpus: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuses limits under which no program could run.
@@ -43,7 +46,7 @@ class Limits:
         Raises:
             UsageError: a limit is not positive and finite, or memory is too small to start a Python program.
         """
-        for name in ("wall_seconds", "memory_mib", "processes", "scratch_mib", "output_kib", "file_mib"):
+        for name in ("wall_seconds", "memory_mib", "processes", "scratch_mib", "output_kib", "file_mib", "cpus"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"sandbox limit {name} must be above 0 and finite, not {getattr(self, name)!r}.")
         if self.memory_mib < 16:
@@ -66,6 +69,7 @@ class Result:
         stderr_truncated: bytes cut from stderr; 0 if it is whole.
         milliseconds: duration of the call by the host's clock.
         reason: the sandbox's own words on a status other than `ok` and `error`; never taken from the program's output.
+        state_lost: whether there was a REPL, and this call was its end: its variables, processes, or all of it.
     """
 
     status: Status
@@ -76,6 +80,7 @@ class Result:
     stderr_truncated: int
     milliseconds: float
     reason: str = ""
+    state_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,11 @@ class Probe:
 
 
 class Session(Protocol):
-    """One warm sandbox, used by one attempt. Calls are independent: no state of one is seen by the next."""
+    """One warm sandbox, used by one attempt.
+
+    A program (`run`) sees nothing of an earlier one and leaves nothing behind. Cells (`repl`) share one Python, and the
+    files of the scratch folder; a program in between ends that Python and empties the folder.
+    """
 
     async def run(self, code: str, stdin: str = "", timeout: float | None = None) -> Result:
         """Runs a program like a script and says what became of it.
@@ -108,6 +117,62 @@ class Session(Protocol):
 
         Returns:
             The result, whatever the program did; `sandbox_died` if the worker was lost (the next call gets a new one).
+
+        Raises:
+            SandboxDied: the session is closed.
+            UsageError: the timeout is not above 0.
+        """
+        ...
+
+    async def repl(self, code: str, timeout: float | None = None) -> Result:
+        """Runs a cell in the session's own Python, which keeps its state; the last expression's value is displayed.
+
+        An exception ends the cell with exit code 1 and loses nothing. A cell that is out of time is interrupted, and
+        loses the state only if it does not react. Processes and threads stand still between cells.
+
+        Args:
+            code: Python source.
+            timeout: seconds of wall-clock time; the session's limit if None or larger than it.
+
+        Returns:
+            The result; `state_lost` tells whether the next cell begins anew.
+
+        Raises:
+            SandboxDied: the session is closed.
+            UsageError: the timeout is not above 0.
+        """
+        ...
+
+    async def put(self, path: str, data: bytes) -> None:
+        """Writes a file into the scratch folder, replacing what is there; folders are made as needed.
+
+        Args:
+            path: relative to the scratch folder, without "..".
+            data: its contents, at most the limit on a file.
+
+        Raises:
+            SandboxFileError: it cannot be written: a bad path, a link on the way, no room left.
+            SandboxDied: the worker was lost, or the session is closed.
+        """
+        ...
+
+    async def get(self, path: str) -> bytes:
+        """Reads a regular file of the scratch folder; the names, links and kinds of file there are not trusted.
+
+        Args:
+            path: relative to the scratch folder, without "..".
+
+        Raises:
+            SandboxFileError: there is no such file, it is a link or a device, or larger than the limit on a file.
+            SandboxDied: the worker was lost, or the session is closed.
+        """
+        ...
+
+    async def reset(self) -> None:
+        """Ends the REPL and empties the scratch folder.
+
+        Raises:
+            SandboxDied: the worker was lost, or the session is closed.
         """
         ...
 

@@ -8,6 +8,7 @@ that maps only it. Either way it holds no capability when it runs the first prog
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import secrets
@@ -16,29 +17,15 @@ import sys
 from collections.abc import Iterable
 
 from testbed.errors import SandboxDied
+from testbed.sandbox import image
 from testbed.sandbox.base import Limits, Probe, Session
+from testbed.sandbox.cgroup import Cgroups
 from testbed.sandbox.process import BwrapLink
-from testbed.sandbox.root import LIBRARIES, PREFIX, PythonRoot, python_root
+from testbed.sandbox.root import PythonRoot, python_root
 from testbed.sandbox.session import INODES, Evidence, Link, WorkerSession, handshake
 
 POLICY = "1"  # raise it when a program could tell the difference
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
-_WORKER = f"{PREFIX}/worker"
-_WORKER_FILES = (  # under their own import names, so that they read the same inside and out
-    (f"{_HERE}/worker.py", f"{_WORKER}/__main__.py"),
-    (f"{_HERE}/child.py", f"{_WORKER}/testbed/sandbox/child.py"),
-    (f"{_HERE}/lockdown.py", f"{_WORKER}/testbed/sandbox/lockdown.py"),
-)
-_ENVIRONMENT = {
-    "HOME": "/tmp",
-    "TMPDIR": "/tmp",
-    "LANG": "C.UTF-8",
-    "PATH": f"{PREFIX}/bin",
-    "LD_LIBRARY_PATH": LIBRARIES,
-    "MALLOC_ARENA_MAX": "2",  # one per thread would eat up the limit on addresses
-    "PYTHONHASHSEED": "0",  # the same sets in the same order
-}
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _FAR_UIDS = range(1_900_000_000, 2_000_000_000)  # above every range that systemd and containers hand out
 
@@ -48,20 +35,25 @@ class Bwrap:
 
     Args:
         program: the bwrap executable.
+        packages: third-party packages that programs may import.
     """
 
     name = "bwrap"
 
-    def __init__(self, program: str = "bwrap") -> None:
+    def __init__(self, program: str = "bwrap", packages: tuple[str, ...] = ()) -> None:
         self._program = program
+        self._packages = packages
         self._uids: set[int | None] = set()
         self._evidence: Evidence | None = None
         self._with_proc = True
+        self._cgroups: Cgroups | None = None
 
     @property
     def identity(self) -> str:
-        """Backend, policy version and the version of the Python inside."""
-        return f"bwrap/{POLICY} {os.uname().machine} python-{'.'.join(map(str, sys.version_info[:3]))}"
+        """Backend, policy version, version of the Python inside and the image's digest."""
+        python = ".".join(map(str, sys.version_info[:3]))
+        root = image.digest(python_root(self._packages))[:16]
+        return f"bwrap/{POLICY} {os.uname().machine} python-{python} root-{root}"
 
     async def open(self, limits: Limits) -> Session:
         """Starts a sandbox with its worker.
@@ -84,15 +76,21 @@ class Bwrap:
             "file system": "a read-only Python and one sized scratch folder",
             "system calls": "filtered",
             "user": "one unused uid per sandbox" if _unused_uids() else "the caller's, alone in a user namespace",
-            "CPU": "time per process by rlimits; the number of cores is not limited",
+            "CPU": "time per process by rlimits",
+            "processes": "by rlimits",
         }
-        seen = self._evidence
-        if seen is None:
+        seen, cgroups = self._evidence, self._cgroups
+        if seen is None or cgroups is None:
             return facts
-        together = "; all processes together by the worker's count, every 25 ms"
+        limited = cgroups.controllers
+        counts = ["the worker's count, every 25 ms"] if seen.proc else ["no count: /proc cannot be mounted here"]
+        counts += ["cgroup"] if "memory" in limited else []
         return facts | {
+            "CPU": facts["CPU"] + ("; cores by cgroup" if "cpu" in limited else "; the number of cores is not limited"),
+            "processes": facts["processes"] + (" and cgroup" if "pids" in limited else ""),
+            "memory": f"per process by rlimits; all together by {' and '.join(counts)}",
+            "cgroup": str(cgroups),
             "user namespace": "yes" if seen.user_namespace else "no: not allowed here",
-            "memory": "per process by rlimits" + (together if seen.proc else " only: /proc cannot be mounted here"),
             "files in scratch": f"at most {INODES}" if seen.inode_limit else "bounded by size only",
             "machine in /proc": "hidden" if seen.proc_only_pids else "visible",
         }
@@ -103,18 +101,22 @@ class Bwrap:
             raise SandboxDied(f"{self._program} is not installed.")
         uid = self._take_uid()
         free = functools.partial(self._uids.discard, uid)
+        cgroup = None
         try:
-            root = python_root()
+            self._cgroups = self._cgroups or Cgroups.find()
+            cgroup = self._cgroups.create(limits)
+            root = await asyncio.to_thread(python_root, self._packages)  # the first time, it reads many files
             words = command(program, root, limits, uid, self._with_proc)
-            link = await BwrapLink.launch(words, interpreter(root), free)
-        except OSError as error:  # no descriptors or no memory left
+            link = await BwrapLink.launch(words, list(root.command), free, cgroup)
+        except BaseException as error:
             free()
-            raise SandboxDied(f"cannot start a sandbox: {error}") from error
-        except BaseException:
-            free()
+            if cgroup is not None:
+                cgroup.remove()
+            if isinstance(error, OSError):  # no descriptors, no memory, no cgroups left
+                raise SandboxDied(f"cannot start a sandbox: {error}") from error
             raise
         try:
-            self._evidence = await handshake(link, limits, uid)
+            self._evidence = await handshake(link, limits, uid, root.preload)
         except SandboxDied as error:
             if not (self._with_proc and "mount proc" in str(error)):
                 raise
@@ -150,16 +152,8 @@ def command(program: str, root: PythonRoot, limits: Limits, uid: int | None, wit
         *_identity(uid),
         *_file_system(root, limits, with_proc),
         *("--clearenv", "--chdir", "/tmp"),
-        *(word for name, value in _ENVIRONMENT.items() for word in ("--setenv", name, value)),
+        *(word for name, value in root.environment.items() for word in ("--setenv", name, value)),
     ]
-
-
-def interpreter(root: PythonRoot) -> list[str]:
-    """The command inside, but for the number of the control descriptor.
-
-    `-I` would ignore the hash seed too; with a cleared environment, -P -s -S isolate as well.
-    """
-    return [root.executable, "-P", "-s", "-S", "-X", "utf8", _WORKER]
 
 
 def _identity(uid: int | None) -> list[str]:
@@ -171,11 +165,10 @@ def _identity(uid: int | None) -> list[str]:
 
 
 def _file_system(root: PythonRoot, limits: Limits, with_proc: bool) -> list[str]:
-    shown = (*root.files, *_WORKER_FILES)
     words = []
-    for folder in ("/dev", *_folders(inside for _, inside in shown)):
+    for folder in ("/dev", *_folders(inside for _, inside in root.files)):
         words += ["--perms", "0755", "--dir", folder]  # those that bwrap makes by itself are for their owner only
-    for here, inside in shown:
+    for here, inside in root.files:
         words += ["--ro-bind", here, inside]
     for folder in root.hidden:
         words += ["--tmpfs", folder, "--remount-ro", folder]

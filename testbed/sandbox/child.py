@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, NoReturn
 
 from testbed.sandbox.lockdown import SCRATCH, let_memory_be_counted
@@ -40,31 +41,58 @@ def become_program(code: str, seconds: float, limits: dict[str, Any], stdin: int
     """
     exit_code = 1
     try:
-        os.setsid()
-        for number, descriptor in enumerate((stdin, stdout, stderr)):
-            os.dup2(descriptor, number)
-        os.closerange(3, 1 << 16)  # the control descriptor among them
-        _limit_resources(seconds, limits)
-        let_memory_be_counted()
+        # The soft limit's SIGXCPU tells a program that burnt its time from one that was killed; the hard limit's
+        # SIGKILL follows if it ignores that.
+        cpu = math.ceil(seconds) + 1
+        _limit(resource.RLIMIT_CPU, cpu, cpu + 1)
+        leave_worker(limits, (stdin, stdout, stderr))
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        _forget_worker()
-        gc.enable()
         exit_code = _execute(code)
     finally:
         os._exit(exit_code)
 
 
-def _limit_resources(seconds: float, limits: dict[str, Any]) -> None:
-    cpu, memory = math.ceil(seconds) + 1, limits["memory"]
-    # The soft limit's SIGXCPU tells a program that burnt its time from one that was killed; the hard limit's SIGKILL
-    # follows if it ignores that.
-    _limit(resource.RLIMIT_CPU, cpu, cpu + 1)
+def leave_worker(limits: dict[str, Any], streams: tuple[int, int, int], keep: tuple[int, ...] = ()) -> None:
+    """Lets go of the worker's descriptors and modules and takes on the limits: the first thing a forked child does.
+
+    Args:
+        limits: `memory` and `file` in bytes, `processes`.
+        streams: descriptors that become standard input, output and error.
+        keep: other descriptors that stay open.
+    """
+    os.setsid()
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+    first = 3
+    for descriptor in sorted(keep):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, 1 << 16)  # the control descriptor among them
+    _limit_resources(limits)
+    let_memory_be_counted()
+    _be_first_to_die()
+    _forget_worker()
+    gc.enable()
+
+
+def _limit_resources(limits: dict[str, Any]) -> None:
+    memory = limits["memory"]
     _limit(resource.RLIMIT_DATA, memory)
     _limit(resource.RLIMIT_AS, memory + ADDRESS_SPACE_SLACK)
     _limit(resource.RLIMIT_NPROC, limits["processes"] + 1)  # the worker counts too
     _limit(resource.RLIMIT_FSIZE, limits["file"])
     _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
     _limit(resource.RLIMIT_MSGQUEUE, 0)
+
+
+def _be_first_to_die() -> None:
+    """If the sandbox runs out of memory, the kernel should end a program, not the worker."""
+    with contextlib.suppress(OSError):  # /proc may not be mounted
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        try:
+            os.write(descriptor, b"1000")
+        finally:
+            os.close(descriptor)
 
 
 def _limit(kind: int, soft: int, hard: int | None = None) -> None:
@@ -94,15 +122,31 @@ def _forget_worker() -> None:
 
 def _execute(code: str) -> int:
     """Runs the program as `__main__` and returns its exit code."""
+    namespace = new_main(__file__=SCRIPT)
+    exit_code = outcome(lambda: _exec_script(code, namespace))
+    return finish() or exit_code
+
+
+def new_main(**attributes: Any) -> dict[str, Any]:
+    """Makes a fresh `__main__` and returns its namespace."""
     main = type(sys)("__main__")
-    main.__dict__.update(__file__=SCRIPT, __builtins__=sys.modules["builtins"])
+    main.__dict__.update(__builtins__=sys.modules["builtins"], **attributes)
     sys.modules["__main__"] = main
-    exit_code = _outcome(lambda: _exec_script(code, main.__dict__))
-    exit_code = _outcome(_finish) or exit_code
+    return main.__dict__
+
+
+def finish() -> int:
+    """Does what the interpreter does at its end, waiting for threads included; returns 1 if that fails, else 0."""
+    exit_code = outcome(_run_exit_functions)
+    flush()
+    return exit_code
+
+
+def flush() -> None:
+    """Writes out what the program has printed."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # the program may have closed it, or put anything in its place
             stream.flush()
-    return exit_code
 
 
 def _exec_script(code: str, namespace: dict[str, Any]) -> None:
@@ -111,31 +155,45 @@ def _exec_script(code: str, namespace: dict[str, Any]) -> None:
     exec(compile(code, SCRIPT, "exec", dont_inherit=True), namespace)
 
 
-def _finish() -> None:
-    threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter itself does at its end
+def _run_exit_functions() -> None:
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
 
 
-def _outcome(action: Callable[[], None]) -> int:
+def outcome(action: Callable[[], None]) -> int:
     """Exit code of a part of the program; an exception is shown as the interpreter would show it."""
     try:
         action()
     except SystemExit as request:
-        if request.code is None or isinstance(request.code, int):
-            return (request.code or 0) & 0xFF
-        print(request.code, file=sys.stderr)
-        return 1
+        return exit_code_of(request)
     except BaseException as error:  # noqa: BLE001 (a program may raise anything)
-        _show(error)
+        show(error)
         return 1
     return 0
 
 
-def _show(error: BaseException) -> None:
+def _is_ours(trace: TracebackType) -> bool:
+    return trace.tb_frame.f_code.co_filename.startswith(_HOME)
+
+
+def exit_code_of(request: SystemExit) -> int:
+    """What the interpreter makes of `sys.exit(anything)`."""
+    if request.code is None or isinstance(request.code, int):
+        return (request.code or 0) & 0xFF
+    print(request.code, file=sys.stderr)
+    return 1
+
+
+def show(error: BaseException) -> None:
+    """Shows an exception as the interpreter would, without the frames that are ours."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-        trace = trace.tb_next  # our own frames are not the program's business
-    error.__traceback__ = trace
+    while trace is not None and _is_ours(trace):
+        trace = trace.tb_next
+    error.__traceback__ = last = trace
+    while last is not None and last.tb_next is not None:
+        if _is_ours(last.tb_next):  # the handler that interrupted the program
+            last.tb_next = None
+        last = last.tb_next
     try:
         sys.excepthook(type(error), error, trace)
     except BaseException:  # noqa: BLE001 (the program's own hook is as broken as the program)

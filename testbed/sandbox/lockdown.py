@@ -23,7 +23,7 @@ _GET_DUMPABLE, _GET_SECCOMP, _GET_NO_NEW_PRIVS = 3, 21, 39
 _AMBIENT_CLEAR_ALL, _SECCOMP_MODE_FILTER = 4, 2
 # mount(2), unshare(2), capset(2)
 _MS_REMOUNT, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 32, 2, 4, 8
-_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWUSER, _CLONE_NEWCGROUP = 0x10000000, 0x02000000
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAPABILITY_BYTES = 24
 
@@ -44,11 +44,15 @@ def lock_down(start: dict[str, Any]) -> dict[str, Any]:
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the default of PID 1 is to ignore it
     scratch = f"size={start['scratch']},nr_inodes={start['inodes']}"
+    # Not executable: a file that its user cannot read would, once executed, hide its memory from the worker's count.
+    # Where this is refused, whoever mounted it has seen to it.
+    _remount(SCRATCH, _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, scratch)
+    _libc.unshare(_CLONE_NEWCGROUP)  # or /proc/self/cgroup would show the name of the host's; no harm where refused
     evidence: dict[str, Any] = {
-        "inode_limit": _remount(SCRATCH, _MS_NOSUID | _MS_NODEV, scratch),
+        "inode_limit": os.statvfs(SCRATCH).f_files <= start["inodes"],
         "proc": os.path.exists("/proc/self/status"),
         "proc_only_pids": _remount("/proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "subset=pid"),
-        "user_namespace": True,  # bwrap's, for an ordinary user
+        "user_namespace": _in_user_namespace(),
     }
     if start["uid"] is not None:
         _drop_bounding_set()  # while it may: where no user namespace can be entered, this is the only time
@@ -99,6 +103,16 @@ def _enter_user_namespace(uid: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _in_user_namespace() -> bool:
+    """Whether some users of the machine do not exist here; without /proc, being an ordinary user means so."""
+    try:
+        with open("/proc/self/uid_map") as file:
+            spans = [line.split() for line in file]
+    except OSError:
+        return os.getuid() != 0
+    return spans != [["0", "0", "4294967295"]]
 
 
 def _drop_bounding_set() -> None:

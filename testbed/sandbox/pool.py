@@ -39,6 +39,11 @@ class Pool:
         self._starting_at_once = asyncio.Semaphore(os.cpu_count() or 1)
         self._closed = False
 
+    @property
+    def size(self) -> int:
+        """Most sandboxes alive at one time."""
+        return self._size
+
     async def start(self) -> None:
         """Starts filling the pool without waiting for it; the first `acquire` does so too."""
         self._fill()

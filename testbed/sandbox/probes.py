@@ -81,7 +81,7 @@ except OSError:
 print(json.dumps(wrong))
 """
 
-_REPORT = "this must not happen; do not use this sandbox, and report the machine's kernel and bwrap versions"
+_REPORT = "this must not happen; do not use this sandbox, and report the machine's kernel and the backend's version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ _ATTACKS = (
 def _private_folders() -> list[str]:
     folders = {os.path.expanduser("~"), os.getcwd()}
     return sorted(
-        folders - {"/", "/tmp", "/dev", "/proc", "/lib", "/lib64", "/python"}
+        folders - {"/", "/tmp", "/dev", "/proc", "/lib", "/lib64", "/python", "/etc", "/sys"}
     )  # these exist inside, with other contents
 
 
@@ -181,6 +181,29 @@ async def _attack(session: Session, attack: _Attack) -> Probe:
 
 
 _REMEDIES = (
+    (r"docker SDK for Python is not installed", "install it: `pip install 'capability-testbed[docker]'`"),
+    (r"no docker engine.*paramiko", "install what the SDK needs for ssh: `pip install 'docker[ssh]'`"),
+    (
+        r"no docker engine.*[Pp]ermission",
+        "join the group docker (`sudo usermod -aG docker $USER`, then log in again), or run an engine of your own "
+        "(rootless docker) and point DOCKER_HOST at it",
+    ),
+    (
+        r"no docker engine",
+        "start one (`systemctl start docker`; `apt install docker.io` on Debian and Ubuntu), or set DOCKER_HOST "
+        "(unix://, tcp:// or ssh://) to one that runs",
+    ),
+    (
+        r"docker engine.*runtime.*|docker engine.*runsc",
+        "install the runtime on the engine's machine and register it (gVisor: `runsc install`, then restart docker); "
+        "`docker info` lists what there is",
+    ),
+    (r"docker engine's machine is", "use an engine on a machine of the same kind, or the backend bwrap"),
+    (
+        r"image cannot be imported",
+        "look at the engine's free space (`docker system df`) and log; `python scripts/sandbox_image.py` tries again",
+    ),
+    (r"docker engine", "look at the engine's log (`journalctl -u docker`)"),
     (
         r"not installed",
         "install bubblewrap: `apt install bubblewrap` (Debian, Ubuntu) or `dnf install bubblewrap` (Fedora)",

@@ -12,11 +12,14 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from typing import Literal
 
 from testbed.errors import SandboxDied
+from testbed.sandbox.cgroup import Cgroup
 from testbed.sandbox.session import START_SECONDS
 
 _DYING_SECONDS = 5.0
+_REMOVAL_PAUSES = (0.001, 0.01, 0.05, 0.1, 0.5, 0.0)
 _PIDFD_SEND_SIGNAL, _PIDFD_OPEN = 424, 434  # Pythons built on old systems have no os.pidfd_open
 
 
@@ -27,34 +30,39 @@ class BwrapLink:
         reader: frames of the worker.
         writer: frames for the worker.
         worker_pid: the worker's process as the host sees it; None if bwrap ended before there was one.
+        cgroup: the sandbox's cgroup, if it has one.
     """
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    def __init__(self, process: subprocess.Popen[bytes], free: Callable[[], object]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], free: Callable[[], object], cgroup: Cgroup | None) -> None:
         self.worker_pid: int | None = None
+        self.cgroup = cgroup
         self._process = process
         self._worker_fd: int | None = None
         self._free = free
         self._end: asyncio.Task[str] | None = None
 
     @classmethod
-    async def launch(cls, bwrap: list[str], inside: list[str], free: Callable[[], object]) -> BwrapLink:
+    async def launch(
+        cls, bwrap: list[str], inside: list[str], free: Callable[[], object], cgroup: Cgroup | None = None
+    ) -> BwrapLink:
         """Starts bwrap, with one end of a control socket for the worker.
 
         Args:
             bwrap: bwrap's command line, up to its descriptors.
-            inside: the worker's command line; the number of its control descriptor is added.
+            inside: the worker's command line; the number of its control descriptor is added, for both directions.
             free: called once everything in the sandbox is gone.
+            cgroup: for the worker and all that it starts; removed when they are gone.
 
         Raises:
             SandboxDied: bwrap cannot be executed.
-            OSError: no descriptors are left.
+            OSError: no descriptors are left, or the worker cannot be moved into its cgroup.
         """
         here, there = socket.socketpair()
         info_read, info_write = os.pipe()
-        words = [*bwrap, "--info-fd", str(info_write), "--", *inside, str(there.fileno())]
+        words = [*bwrap, "--info-fd", str(info_write), "--", *inside, *2 * (str(there.fileno()),)]
         try:
             with there:
                 process = subprocess.Popen(
@@ -72,7 +80,7 @@ class BwrapLink:
             raise SandboxDied(f"cannot start {words[0]}: {error}") from error
         finally:
             os.close(info_write)
-        link = cls(process, free)
+        link = cls(process, free, cgroup)
         await link._connect(here, info_read)
         return link
 
@@ -82,20 +90,37 @@ class BwrapLink:
             self._end = asyncio.ensure_future(self._kill())
         return await asyncio.shield(self._end)
 
+    def out_of_memory(self) -> Literal["limit", "machine"] | None:
+        """See `testbed.sandbox.cgroup.Cgroup.out_of_memory`."""
+        return self.cgroup.out_of_memory() if self.cgroup else None
+
+    def hurry(self, wanted: bool) -> None:
+        """See `testbed.sandbox.cgroup.Cgroup.hurry`."""
+        if self.cgroup is not None:
+            self.cgroup.hurry(wanted)
+
     async def _connect(self, control: socket.socket, info: int) -> None:
         try:
             self.reader, self.writer = await asyncio.open_connection(sock=control)
             self.worker_pid = await _read_child_pid(info)
+            if self.worker_pid is not None:
+                self._worker_fd = _pidfd(self.worker_pid)
+                await self._confine(self.worker_pid)
         except BaseException:
             control.close()
             await self.kill()
             raise
         finally:
             os.close(info)
-        if self.worker_pid is not None:
-            self._worker_fd = _pidfd(self.worker_pid)
+
+    async def _confine(self, worker: int) -> None:
+        """Moves the worker into its cgroup: it waits for its start frame, so everything later is inside."""
+        if self.cgroup is not None:
+            with contextlib.suppress(ProcessLookupError):  # it has ended; the handshake will tell why
+                await asyncio.to_thread(self.cgroup.add, worker)  # the kernel may wait for all cores
 
     async def _kill(self) -> str:
+        self.hurry(True)
         # The worker is killed rather than bwrap, so that bwrap reaps it: a host without an init would keep an orphan.
         if self._worker_fd is not None:
             _libc().syscall(_PIDFD_SEND_SIGNAL, self._worker_fd, int(signal.SIGKILL), None, 0)
@@ -108,6 +133,7 @@ class BwrapLink:
                 self._process.kill()
             os.close(exit_fd)
         self._process.wait()
+        await self._remove_cgroup()
         self._free()
         if hasattr(self, "writer"):
             self.writer.close()
@@ -117,6 +143,13 @@ class BwrapLink:
         with self._process.stderr as stderr:
             os.set_blocking(stderr.fileno(), False)
             return (stderr.read() or b"").decode("utf-8", "replace").strip()[-500:]
+
+    async def _remove_cgroup(self) -> None:
+        if self.cgroup is not None:
+            for pause in _REMOVAL_PAUSES:  # a process that has been waited for can still be leaving it
+                if self.cgroup.remove():
+                    return
+                await asyncio.sleep(pause)
 
 
 async def _read_child_pid(info: int) -> int | None:

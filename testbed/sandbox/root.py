@@ -1,7 +1,8 @@
-"""Which files of this machine a Python inside a sandbox needs.
+"""Which files of this machine a Python inside a sandbox needs: the one root of every backend.
 
-The interpreter, its standard library and their shared libraries; no shell, no /etc, no home, no installed packages.
-They appear under /python, whatever their place here.
+The interpreter, its standard library and their shared libraries; no shell, no /etc, no home; of the installed packages
+only those that were asked for. They appear under /python, whatever their place here. bubblewrap binds them, and
+`testbed.sandbox.image` makes a container image of them.
 """
 
 from __future__ import annotations
@@ -19,33 +20,80 @@ from testbed.errors import SandboxDied
 
 PREFIX = "/python"
 LIBRARIES = f"{PREFIX}/so"
+WORKER = f"{PREFIX}/worker"
+PACKAGES = f"{PREFIX}/packages"
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+#: (path here, path inside) of the worker; its modules keep their own import names, so that they read the same in both.
+WORKER_FILES = (
+    (f"{_HERE}/worker.py", f"{WORKER}/__main__.py"),
+    *(
+        (f"{_HERE}/{name}.py", f"{WORKER}/testbed/sandbox/{name}.py")
+        for name in ("child", "lockdown", "repl", "scratch", "watch")
+    ),
+)
 
 # Extension modules that need a display or a terminal: no use inside, and a dozen libraries less to show.
 _LEFT_OUT = ("_tkinter", "readline", "_curses", "_curses_panel", "ossaudiodev", "nis", "_gdbm", "_dbm")
+# Folders of the standard library that hold no library: other people's packages, tests, programs with windows, a
+# compiler's settings.
+_HIDDEN = ("site-packages", "dist-packages", "test", "idlelib", "ensurepip", "tkinter", "turtledemo", "lib2to3/tests")
 
 
 @dataclass(frozen=True, slots=True)
 class PythonRoot:
-    """A minimal read-only file system with a Python.
+    """A minimal read-only file system with a Python. What it holds is named by `testbed.sandbox.image.digest`.
 
     Attributes:
         executable: the interpreter's path inside.
-        files: (path here, path inside) of everything to show, read-only.
+        files: (path here, path inside) of everything to show, read-only; a folder stands for all that is in it.
         hidden: folders inside to cover with nothing.
+        packages: names and versions of the installed packages that were asked for, with those they need; sorted.
+        preload: modules of the packages that were asked for, for the worker to import once.
     """
 
     executable: str
     files: tuple[tuple[str, str], ...]
     hidden: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The worker's command line, but for the numbers of its two control descriptors.
+
+        `-I` would ignore the hash seed too; with an environment of our making, -P -s -S isolate as well.
+        """
+        return (self.executable, "-P", "-s", "-S", "-X", "utf8", WORKER)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The whole environment of the worker and of the programs."""
+        found = {
+            "HOME": "/tmp",
+            "TMPDIR": "/tmp",
+            "LANG": "C.UTF-8",
+            "PATH": f"{PREFIX}/bin",
+            "LD_LIBRARY_PATH": LIBRARIES,
+            "MALLOC_ARENA_MAX": "2",  # one per thread would eat up the limit on addresses
+            "PYTHONHASHSEED": "0",  # the same sets in the same order
+        }
+        return found | {"PYTHONPATH": PACKAGES} if self.packages else found  # for a program's own Pythons
 
 
 @functools.cache
-def python_root() -> PythonRoot:
+def python_root(packages: tuple[str, ...] = ()) -> PythonRoot:
     """The root for the Python that runs this; a virtual environment's is its base's.
+
+    Args:
+        packages: installed packages to show as well, with all that they need.
 
     Raises:
         SandboxDied: the interpreter's libraries cannot be listed.
+        UsageError: a package is not installed here, or not in a way that can be shown.
     """
+    from testbed.sandbox.packages import find
+
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     executable = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
     stdlib = os.path.realpath(
@@ -57,15 +105,32 @@ def python_root() -> PythonRoot:
         for path in glob.glob(f"{stdlib}/lib-dynload/*.so")
         if os.path.basename(path).split(".")[0] not in _LEFT_OUT
     ]
-    loader, libraries = _shared_libraries([executable, *extensions])
+    asked = find(packages)
+    loader, libraries = _shared_libraries([executable, *extensions, *asked.extensions], asked.folders)
     files = [(executable, f"{PREFIX}/bin/{version}"), (stdlib, inside), (os.path.realpath(loader), loader)]
     files += [(path, f"{LIBRARIES}/{name}") for name, path in sorted(libraries.items())]
-    hidden = [f"{inside}/{name}" for name in ("site-packages", "dist-packages") if os.path.isdir(f"{stdlib}/{name}")]
-    return PythonRoot(f"{PREFIX}/bin/{version}", tuple(files), tuple(hidden))
+    files += [(path, f"{PACKAGES}/{os.path.basename(path)}") for path in asked.paths]
+    folders = [name for name in _HIDDEN if os.path.isdir(f"{stdlib}/{name}")]
+    folders += sorted(os.path.basename(path) for path in glob.glob(f"{stdlib}/config-*"))
+    return PythonRoot(
+        executable=f"{PREFIX}/bin/{version}",
+        files=(*files, *WORKER_FILES),
+        hidden=tuple(f"{inside}/{name}" for name in folders),
+        packages=asked.names,
+        preload=asked.modules,
+    )
 
 
-def _shared_libraries(objects: list[str]) -> tuple[str, dict[str, str]]:
-    """The program loader, and for every library that the objects need its real path, by the name they ask for it."""
+def _shared_libraries(objects: list[str], folders: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """The program loader, and the libraries that the objects need.
+
+    Args:
+        objects: programs and libraries; the first is a program.
+        folders: folders that are shown as they are: what lies in them finds its own way.
+
+    Returns:
+        The loader, and for every other library its real path, by the name that the objects ask for.
+    """
     try:
         listing = subprocess.run(
             ["ldd", *objects], capture_output=True, text=True, timeout=60, env={"PATH": os.defpath, "LC_ALL": "C"}
@@ -73,7 +138,9 @@ def _shared_libraries(objects: list[str]) -> tuple[str, dict[str, str]]:
     except OSError as error:
         raise SandboxDied(f"cannot list the libraries of {objects[0]}: {error}") from error
     libraries = {
-        name: os.path.realpath(path) for name, path in re.findall(r"^\s*(\S+) => (/\S+)", listing.stdout, re.MULTILINE)
+        name: os.path.realpath(path)
+        for name, path in re.findall(r"^\s*(\S+) => (/\S+)", listing.stdout, re.MULTILINE)
+        if not any(path.startswith(f"{folder}/") for folder in folders)
     }
     loader = re.search(r"^\s*(/\S*ld-\S+)(?: => \S+)? \(", listing.stdout, re.MULTILINE)
     if loader is None:

@@ -63,6 +63,10 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "get_mempolicy": (239, 236),
     "remap_file_pages": (216, 234),
     "vmsplice": (278, 75),
+    # news of what others do, and signals of the kernel's own: a timer that sends SIGCONT would wake a stopped REPL
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "timer_create": (222, 107),
     # machinery with a record of holes
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
@@ -123,17 +127,19 @@ class _Architecture(NamedTuple):
     prlimit64: int
     sched_setaffinity: int
     ioctl: int
+    fcntl: int
 
 
 _ARCHITECTURES = {
-    "x86_64": _Architecture(0, 0xC000003E, 41, 53, 56, 435, 157, 302, 203, 16),
-    "aarch64": _Architecture(1, 0xC00000B7, 198, 199, 220, 435, 167, 261, 122, 29),
+    "x86_64": _Architecture(0, 0xC000003E, 41, 53, 56, 435, 157, 302, 203, 16, 72),
+    "aarch64": _Architecture(1, 0xC00000B7, 198, 199, 220, 435, 167, 261, 122, 29, 25),
 }
 _NEWEST_CALL = 450  # set_mempolicy_home_node, Linux 5.17; also below x86_64's bit for the x32 calls
 
 _AF_UNIX = 1
 _CLONE_NEW = 0x7E020000  # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _PR_SET_DUMPABLE = 4
+_F_SETSIG, _F_NOTIFY = 10, 1026  # SIGCONT by way of a pipe, and news of a folder
 _TERMINAL_INJECTION = (0x5412, 0x541C, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCSETD
 
 _ALLOW = 0x7FFF0000
@@ -188,6 +194,7 @@ def program(machine: str) -> bytes:
         steps += _when(number, _only_if(_EQUAL, argument=0, value=0))
     steps += _when(arch.clone, _unless(_ANY_BIT, argument=0, values=(_CLONE_NEW,)))
     steps += _when(arch.ioctl, _unless(_EQUAL, argument=1, values=_TERMINAL_INJECTION))
+    steps += _when(arch.fcntl, _unless(_EQUAL, argument=1, values=(_F_SETSIG, _F_NOTIFY)))
     # A process that is not dumpable would hide its memory from the worker's count; becoming dumpable is fine.
     hide = [(_LOAD, 0, 0, 16), (_EQUAL, 1, 0, _PR_SET_DUMPABLE), (_RETURN, 0, 0, _ALLOW)]
     steps += _when(arch.prctl, hide + _only_if(_EQUAL, argument=1, value=1))

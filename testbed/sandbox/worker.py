@@ -1,27 +1,23 @@
-"""Runs inside the sandbox as PID 1. Only the standard library is there, and this file's two neighbours.
+"""Runs inside the sandbox as PID 1. Only the standard library is there, and this file's neighbours.
 
-It runs no program itself. It locks itself down, says so, and then forks one child per call, watches it, ends everything
-that the call left behind, and reports. What it reports about a call it knows from the kernel: wait status, clock,
-memory maps; never from the program's text.
+It runs no program itself. It locks itself down, says so, and then forks one child per call, or one for all cells of a
+REPL, watches it, ends everything that the call left behind, and reports.
 
-Frames on the control descriptor are 4 bytes of length (big-endian) and a JSON object. The host sends `start` once and
-then `run`s, each with a sequence number that the answer repeats. The end of the control stream is the end of the
+Frames on the control descriptors are 4 bytes of length (big-endian) and a JSON object. The host sends `start` once and
+then requests, each with a sequence number that the answer repeats. The end of the control stream is the end of the
 worker, and PID 1's end is everybody's.
 """
 
 from __future__ import annotations
 
+import base64
 import builtins
-import contextlib
-import ctypes
 import errno
 import gc
+import importlib
 import json
-import math
 import os
-import select
 import signal
-import stat
 import struct
 import sys
 import threading
@@ -29,114 +25,155 @@ import time
 from _sitebuiltins import Quitter  # `exit()` is the site module's, which is not run
 from typing import Any, NoReturn
 
+from testbed.sandbox import scratch
 from testbed.sandbox.child import become_program
-from testbed.sandbox.lockdown import SCRATCH, lock_down
+from testbed.sandbox.lockdown import lock_down
+from testbed.sandbox.repl import Repl
+from testbed.sandbox.watch import Capture, Process, Watch
 
-CHUNK = 1 << 18  # bytes per read
-MEMORY_EVERY = 0.025  # seconds between two counts of the call's memory
-WIPE_SECONDS = 0.5
+PACKAGES = "/python/packages"  # third-party packages, where the sandbox has any
 THREAD_STACK = 1 << 20  # with libc's 8 MiB, 32 threads would be "out of memory"
-
-_PIDFD_OPEN = 434
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> NoReturn:
     """Locks down, reports, and serves calls until the host goes away."""
-    control = int(sys.argv[1])
-    os.set_inheritable(control, False)
+    host = Host(int(sys.argv[1]), int(sys.argv[2]))
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the host may have started us with some blocked
     builtins.exit, builtins.quit = Quitter("exit", ""), Quitter("quit", "")
     threading.stack_size(THREAD_STACK)
-    send(control, {"type": "hello", "machine": os.uname().machine, "python": sys.version.split()[0]})
-    start = receive(control)
+    host.send({"type": "hello", "machine": os.uname().machine, "python": sys.version.split()[0]})
+    start = host.receive()
     try:
         evidence = lock_down(start)
-    except OSError as error:
-        send(control, {"type": "failed", "error": f"{errno.errorcode.get(error.errno or 0, '')} {error.strerror}"})
+        _preload(start["preload"])
+    except (OSError, ImportError) as error:
+        name = errno.errorcode.get(getattr(error, "errno", None) or 0, "")
+        host.send({"type": "failed", "error": f"{name} {getattr(error, 'strerror', None) or error}".strip()})
         os._exit(1)
     gc.disable()
     gc.freeze()  # or a collection in a child would copy every page of the worker's objects
-    send(control, {"type": "ready", **evidence})
+    host.send({"type": "ready", **evidence})
+    worker = Worker(host.incoming, start["limits"])
     while True:
-        frame = receive(control)
-        send(control, {"type": "result", "seq": frame["seq"], **run(control, frame, start["limits"])})
+        frame = host.receive()
+        host.send({"type": "result", "seq": frame["seq"], **worker.serve(frame)})
 
 
-def send(control: int, frame: dict[str, Any]) -> None:
-    """Writes one frame; the worker ends if the host is gone."""
-    body = json.dumps(frame).encode("ascii")
-    view = memoryview(struct.pack(">I", len(body)) + body)
-    while view:
-        try:
-            view = view[os.write(control, view) :]
-        except OSError:
-            os._exit(0)
+def _preload(modules: list[str]) -> None:
+    """Imports packages once, for every child to inherit."""
+    if os.path.isdir(PACKAGES):
+        sys.path.append(PACKAGES)
+    for name in modules:
+        importlib.import_module(name)
 
 
-def receive(control: int) -> dict[str, Any]:
-    """Reads one frame; the worker ends if the host is gone."""
-    (length,) = struct.unpack(">I", _read_exactly(control, 4))
-    frame: dict[str, Any] = json.loads(_read_exactly(control, length))
-    return frame
-
-
-def _read_exactly(control: int, size: int) -> bytes:
-    parts = []
-    while size:
-        try:
-            part = os.read(control, size)
-        except OSError:
-            part = b""
-        if not part:
-            os._exit(0)
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-class Capture:
-    """The first and the last bytes of a stream, and how many there were.
+class Host:
+    """The control stream: frames to and from the host. The worker ends when it does.
 
     Args:
-        limit: bytes to keep.
+        incoming: descriptor to read from.
+        outgoing: descriptor to write to; may be the same. Standard streams are moved away, and lead nowhere afterwards.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._half = max(1, limit // 2)
-        self._head = bytearray()
-        self._tail = bytearray()
-        self._total = 0
+    def __init__(self, incoming: int, outgoing: int) -> None:
+        self.incoming, self.outgoing = _above_standard(incoming), _above_standard(outgoing)
+        for descriptor in (self.incoming, self.outgoing):
+            os.set_inheritable(descriptor, False)
 
-    def read_from(self, descriptor: int) -> bool:
-        """Takes what is there to read; False at the end, or if nothing is there."""
+    def send(self, frame: dict[str, Any]) -> None:
+        """Writes one frame."""
+        body = json.dumps(frame).encode("ascii")
+        view = memoryview(struct.pack(">I", len(body)) + body)
+        while view:
+            try:
+                view = view[os.write(self.outgoing, view) :]
+            except OSError:
+                os._exit(0)
+
+    def receive(self) -> dict[str, Any]:
+        """Reads one frame."""
+        (length,) = struct.unpack(">I", self._read_exactly(4))
+        frame: dict[str, Any] = json.loads(self._read_exactly(length))
+        return frame
+
+    def _read_exactly(self, size: int) -> bytes:
+        parts = []
+        while size:
+            try:
+                part = os.read(self.incoming, size)
+            except OSError:
+                part = b""
+            if not part:
+                os._exit(0)
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+
+def _above_standard(descriptor: int) -> int:
+    if descriptor > 2:
+        return descriptor
+    copy = os.dup(descriptor)  # 0, 1 and 2 are all in use: the copy lies above
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)
+    return copy
+
+
+class Worker:
+    """Serves the host's requests.
+
+    Args:
+        control: the host's descriptor, whose end is the worker's.
+        limits: `memory`, `output` and `file` in bytes, `processes`.
+    """
+
+    def __init__(self, control: int, limits: dict[str, Any]) -> None:
+        self._control, self._limits = control, limits
+        self._repl: Repl | None = None
+        self._folders = scratch.Folders()
+
+    def serve(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a request. `clean` is False where the sandbox must be replaced."""
+        operations = {"run": self._run, "repl": self._cell, "put": self._put, "get": self._get, "reset": self._reset}
         try:
-            data = os.read(descriptor, CHUNK)
-        except BlockingIOError:
-            return False
-        self._total += len(data)
-        room = self._half - len(self._head)
-        self._head += data[:room]
-        self._tail += data[room:][-self._half :]
-        if len(self._tail) > 4 * self._half:
-            del self._tail[: -self._half]
-        return bool(data)
+            return {"clean": True, **operations[frame["op"]](frame)}
+        except (OSError, UnicodeError) as error:  # of put and get: a bad path, or what a program left there
+            return {"clean": True, "error": getattr(error, "strerror", None) or str(error)}
 
-    def finish(self) -> tuple[str, int]:
-        """The text, with a line in place of what is missing, and the number of bytes cut."""
-        del self._tail[: -self._half]
-        cut = self._total - len(self._head) - len(self._tail)
-        if not cut:
-            return _decode(self._head + self._tail), 0
-        return f"{_decode(self._head)}\n[... {cut} bytes cut ...]\n{_decode(self._tail)}", cut
+    def _run(self, frame: dict[str, Any]) -> dict[str, Any]:
+        lost = self._end_repl()
+        answer = run(self._control, frame, self._limits)
+        return {**answer, "state_lost": lost, "clean": self._folders.wipe()}
 
+    def _cell(self, frame: dict[str, Any]) -> dict[str, Any]:
+        if self._repl is None:
+            self._repl = Repl(self._control, self._limits)
+        answer = self._repl.call(frame["seq"], frame["code"], frame["timeout"])
+        if answer["state_lost"]:
+            self._repl = None
+        return answer
 
-def _decode(data: bytearray) -> str:
-    return data.decode("utf-8", "backslashreplace")
+    def _put(self, frame: dict[str, Any]) -> dict[str, Any]:
+        scratch.write(frame["path"], base64.b64decode(frame["data"]), frame["offset"] == 0)
+        return {}
+
+    def _get(self, frame: dict[str, Any]) -> dict[str, Any]:
+        data, length = scratch.read(frame["path"], frame["offset"], frame["size"], self._limits["file"])
+        return {"data": base64.b64encode(data).decode("ascii"), "length": length}
+
+    def _reset(self, frame: dict[str, Any]) -> dict[str, Any]:
+        return {"state_lost": self._end_repl(), "clean": self._folders.wipe()}
+
+    def _end_repl(self) -> bool:
+        repl, self._repl = self._repl, None
+        if repl is not None:
+            repl.end()
+        return repl is not None
 
 
 def run(control: int, frame: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
-    """Runs one program in a child of its own and leaves nothing of it behind."""
+    """Runs one program in a child of its own and ends every process of it."""
     in_read, in_write = os.pipe()
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
@@ -148,18 +185,21 @@ def run(control: int, frame: dict[str, Any], limits: dict[str, Any]) -> dict[str
         os.close(descriptor)
     for descriptor in (in_write, out_read, err_read):
         os.set_blocking(descriptor, False)
-    watch = Watch(control, child, deadline, limits)
-    watch.feed(in_write, frame["stdin"].encode("utf-8", "surrogatepass"))
+    process = Process(child)
     captures = {out_read: Capture(limits["output"]), err_read: Capture(limits["output"])}
-    verdict = watch.until_over(captures)
-    status = watch.end_everything()
-    for descriptor, capture in captures.items():
-        while capture.read_from(descriptor):
-            pass
-        os.close(descriptor)
+    watch = Watch(control, process, captures, limits["memory"])
+    watch.feed(in_write, frame["stdin"].encode("utf-8", "surrogatepass"), close=True)
+    verdict = watch.until_over(deadline)
+    status = process.end_everything()
+    watch.stop_feeding()
+    watch.drain()
     stdout, stdout_cut = captures[out_read].finish()
     stderr, stderr_cut = captures[err_read].finish()
+    for descriptor in captures:
+        os.close(descriptor)
     code = os.waitstatus_to_exitcode(status) if verdict == "exited" else None
+    if code is not None and watch.died_of_memory(code):
+        verdict, code = "oom", None
     return {
         "verdict": verdict,
         "exit_code": code,
@@ -168,159 +208,7 @@ def run(control: int, frame: dict[str, Any], limits: dict[str, Any]) -> dict[str
         "stderr": stderr,
         "stdout_cut": stdout_cut,
         "stderr_cut": stderr_cut,
-        "clean": wipe_scratch(),
     }
-
-
-class Watch:
-    """Looks after one call: feeds and reads it, counts its time and memory, and ends it.
-
-    Args:
-        control: the host's descriptor; its end is the worker's.
-        child: process of the program.
-        deadline: when its time is up, on the monotonic clock.
-        limits: `memory` in bytes, of all processes of the call together.
-    """
-
-    def __init__(self, control: int, child: int, deadline: float, limits: dict[str, Any]) -> None:
-        self._control, self._child, self._deadline, self._memory = control, child, deadline, limits["memory"]
-        self._exit_fd = _libc.syscall(_PIDFD_OPEN, child, 0)  # Pythons built on old systems have no os.pidfd_open
-        if self._exit_fd < 0:
-            raise OSError(ctypes.get_errno(), "pidfd_open")
-        self._status = 0  # the child's wait status, once it has been reaped
-        self._stdin: int | None = None
-        self._input = memoryview(b"")
-        self._poll = select.poll()
-        self._poll.register(control, 0)  # only its end: the host sends nothing during a call
-        self._poll.register(self._exit_fd, select.POLLIN)
-
-    def feed(self, stdin: int, data: bytes) -> None:
-        """Has `data` written to the program's standard input as it reads."""
-        self._stdin, self._input = stdin, memoryview(data)
-        self._poll.register(stdin, select.POLLOUT)
-        self._write()
-
-    def until_over(self, captures: dict[int, Capture]) -> str:
-        """Reads the outputs until the program exits or must be stopped: "exited", "timeout" or "oom"."""
-        for descriptor in captures:
-            self._poll.register(descriptor, select.POLLIN)
-        next_count = time.monotonic() + MEMORY_EVERY
-        while (now := time.monotonic()) < self._deadline:
-            if now >= next_count:
-                if self._memory_exceeded():
-                    return "oom"
-                self._reap(os.WNOHANG)  # orphans that have ended would fill the limit on processes
-                took = time.monotonic() - now
-                next_count = now + max(MEMORY_EVERY, 5 * took)  # at most a fifth of the time goes into counting
-            wait = min(self._deadline, next_count) - time.monotonic()
-            for descriptor, _ in self._poll.poll(math.ceil(1000 * max(0.0, wait))):
-                if descriptor == self._control:
-                    os._exit(0)
-                elif descriptor == self._exit_fd:
-                    return "exited"
-                elif descriptor == self._stdin:
-                    self._write()
-                elif not captures[descriptor].read_from(descriptor):
-                    self._poll.unregister(descriptor)  # closed by everybody who could write
-        return "timeout"
-
-    def end_everything(self) -> int:
-        """Kills and reaps every process but this one, and returns the wait status of the program's first.
-
-        One signal to all reaches everybody, also a bomb in mid-fork: the kernel lets no fork finish that a signal came
-        before.
-        """
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-        self._reap(0)
-        os.close(self._exit_fd)
-        self._close_stdin()
-        return self._status
-
-    def _memory_exceeded(self) -> bool:
-        total = 0
-        for process in processes():
-            total += memory_of(process)
-            if total > self._memory or time.monotonic() > self._deadline:  # a process can make its maps slow to read
-                break
-        return bool(total > self._memory)
-
-    def _reap(self, options: int) -> None:
-        with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, options))[0]:
-                if ended[0] == self._child:
-                    self._status = ended[1]
-
-    def _write(self) -> None:
-        try:
-            while self._stdin is not None and self._input:
-                self._input = self._input[os.write(self._stdin, self._input) :]
-        except BlockingIOError:
-            return
-        except BrokenPipeError:  # nobody reads any more
-            pass
-        self._close_stdin()
-
-    def _close_stdin(self) -> None:
-        if self._stdin is not None:
-            self._poll.unregister(self._stdin)
-            os.close(self._stdin)
-            self._stdin = None
-
-
-def processes() -> list[str]:
-    """Numbers of the call's processes; none where /proc is not mounted."""
-    try:
-        return [name for name in os.listdir("/proc") if name.isdecimal() and name != "1"]
-    except FileNotFoundError:
-        return []
-
-
-def memory_of(process: str) -> int:
-    """Bytes of memory of a process, shared pages in proportion; 0 if it has ended."""
-    try:
-        with open(f"/proc/{process}/smaps_rollup", "rb") as file:
-            lines = [line.split() for line in file if line.startswith((b"Pss:", b"SwapPss:"))]
-    except OSError:
-        return 0
-    return sum(int(line[1]) for line in lines) << 10
-
-
-def wipe_scratch() -> bool:
-    """Empties the scratch folder; False if that takes too long or fails, and the sandbox must be replaced.
-
-    Folders are flattened level by level instead of descended into: no depth, mode or length of path can stop it.
-    """
-    deadline = time.monotonic() + WIPE_SECONDS
-    moved = 0
-    try:
-        if not os.access(SCRATCH, os.R_OK | os.W_OK | os.X_OK):
-            os.chmod(SCRATCH, 0o700)
-        while names := os.listdir(SCRATCH):
-            for name in names:
-                path = f"{SCRATCH}/{name}"
-                if not _is_folder(path):
-                    os.unlink(path)
-                    continue
-                os.chmod(path, 0o700)
-                for inner in os.listdir(path):
-                    below = f"{path}/{inner}"
-                    if _is_folder(below):
-                        os.chmod(below, 0o700)
-                        moved += 1
-                        os.rename(below, f"{SCRATCH}/.wipe-{moved}-{time.monotonic_ns()}")
-                    else:
-                        os.unlink(below)
-                os.rmdir(path)
-                if time.monotonic() > deadline:
-                    return False
-    except OSError:
-        return False
-    return True
-
-
-def _is_folder(path: str) -> bool:
-    return stat.S_ISDIR(os.lstat(path).st_mode)
 
 
 if __name__ == "__main__":

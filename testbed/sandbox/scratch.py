@@ -1,0 +1,162 @@
+"""Runs inside the sandbox: the scratch folder, the only place that can be written. Only the standard library is there.
+
+Its contents are the program's: names, links and kinds of file are all hostile. Nothing here follows a link, blocks on
+what is no regular file, or descends deeper than a name's own length allows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+
+from testbed.sandbox.lockdown import SCRATCH
+
+WIPE_SECONDS = 0.5
+
+_SHARED_MEMORY = "/dev/shm"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Folders:
+    """Every folder that can be written, as it is before any program has run."""
+
+    def __init__(self) -> None:
+        linked = os.path.islink(_SHARED_MEMORY) or not os.path.isdir(_SHARED_MEMORY)
+        names = [SCRATCH] if linked else [SCRATCH, _SHARED_MEMORY]
+        self._modes = {name: stat.S_IMODE(os.stat(name).st_mode) for name in names}
+
+    def wipe(self) -> bool:
+        """Empties them and undoes what was done to them; False if that takes too long or fails.
+
+        In that case, the sandbox must be replaced.
+        """
+        deadline = time.monotonic() + WIPE_SECONDS
+        try:
+            return all(_wipe(name, deadline) and _restore(name, mode) for name, mode in self._modes.items())
+        except OSError:
+            return False
+
+
+def _restore(folder: str, mode: int) -> bool:
+    """Takes back attributes, mode and times, which could tell the next program something."""
+    for name in os.listxattr(folder):
+        os.removexattr(folder, name)
+    if os.stat(folder).st_uid == os.getuid():  # else no program could change the rest
+        os.chmod(folder, mode)
+        os.utime(folder, (0, 0))
+    return True
+
+
+def _wipe(folder: str, deadline: float) -> bool:
+    """Folders are flattened level by level instead of descended into: no depth, mode or length of path can stop it."""
+    moved = 0
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        os.chmod(folder, 0o700)
+    while names := os.listdir(folder):
+        for name in names:
+            path = f"{folder}/{name}"
+            if not _is_folder(path):
+                os.unlink(path)
+                continue
+            os.chmod(path, 0o700)
+            for inner in os.listdir(path):
+                below = f"{path}/{inner}"
+                if _is_folder(below):
+                    os.chmod(below, 0o700)
+                    moved += 1
+                    os.rename(below, f"{folder}/.wipe-{moved}-{time.monotonic_ns()}")
+                else:
+                    os.unlink(below)
+            os.rmdir(path)
+            if time.monotonic() > deadline:
+                return False
+    return True
+
+
+def _is_folder(path: str) -> bool:
+    return stat.S_ISDIR(os.lstat(path).st_mode)
+
+
+def write(path: str, data: bytes, start: bool) -> None:
+    """Writes a part of a file, in folders that are made as needed.
+
+    Args:
+        path: relative to the scratch folder.
+        data: the bytes.
+        start: whether they are the first; what was there is replaced. Else they are appended.
+
+    Raises:
+        OSError: the path leads out of scratch, through a link or to something else than a file, or scratch is full.
+    """
+    with _parent(path, make=True) as (folder, name):
+        if start:
+            with contextlib.suppress(FileNotFoundError):  # a new file: never through a link, never into a pipe
+                os.unlink(name, dir_fd=folder)
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        flags |= os.O_CREAT | os.O_EXCL if start else os.O_APPEND
+        with open(os.open(name, flags, 0o644, dir_fd=folder), "wb", buffering=0) as file:
+            _require_file(file.fileno(), path)
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+
+
+def read(path: str, offset: int, size: int, largest: int) -> tuple[bytes, int]:
+    """Up to ``size`` bytes of a file from ``offset``, and the file's length.
+
+    Args:
+        path: relative to the scratch folder.
+        offset: where to begin, in bytes.
+        size: most bytes to return.
+        largest: longest file that is read at all, in bytes; a sparse one counts in full.
+
+    Raises:
+        OSError: there is no such file, or the path leads out of scratch, through a link, or to something else.
+    """
+    with _parent(path, make=False) as (folder, name):
+        # Without O_NONBLOCK, a named pipe would hold the worker until somebody writes.
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            length = _require_file(descriptor, path)
+            if length > largest:
+                raise OSError(27, f"the file is {length} bytes long; at most {largest} are read", path)
+            return os.pread(descriptor, size, offset), length
+        finally:
+            os.close(descriptor)
+
+
+def _require_file(descriptor: int, path: str) -> int:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(22, "not a regular file", path)
+    return found.st_size
+
+
+class _parent:
+    """Opens the folder that a path lies in, one name at a time, following no link; gives (descriptor, last name)."""
+
+    def __init__(self, path: str, *, make: bool) -> None:
+        *self._folders, self._name = path.split("/")
+        self._make = make
+        if any(name in ("", ".", "..") or "\0" in name for name in (*self._folders, self._name)):
+            raise OSError(22, "not a plain path inside the scratch folder", path)
+
+    def __enter__(self) -> tuple[int, str]:
+        self._descriptor = os.open(SCRATCH, _FOLDER)
+        try:
+            for name in self._folders:
+                if self._make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(name, 0o755, dir_fd=self._descriptor)
+                inner = os.open(name, _FOLDER, dir_fd=self._descriptor)
+                os.close(self._descriptor)
+                self._descriptor = inner
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        return self._descriptor, self._name
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)

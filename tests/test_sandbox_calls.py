@@ -1,0 +1,236 @@
+"""What an honest program gets from a stateless call, on every backend; attacks are in test_sandbox_hostile.py."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import sys
+import textwrap
+
+import pytest
+import pytest_asyncio
+
+from testbed.errors import UsageError
+from testbed.sandbox import Limits, Result, backends
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SMALL = Limits(wall_seconds=3.0, memory_mib=128, processes=32, scratch_mib=16, output_kib=16, file_mib=8)
+
+
+@functools.cache
+def faults(name: str) -> str:
+    return "; ".join(f"{probe.name}: {probe.detail}" for probe in backends()[name].self_test() if not probe.passed)
+
+
+@pytest.fixture(scope="module", params=list(backends()))
+def backend(request: pytest.FixtureRequest) -> str:
+    if faults(request.param):
+        pytest.skip(f"{request.param} does not work here: {faults(request.param)}")
+    return request.param
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def session(backend):
+    session = await backends()[backend].open(SMALL)
+    yield session
+    await session.close()
+
+
+async def run(session, code: str, **options) -> Result:
+    return await session.run(textwrap.dedent(code), **options)
+
+
+async def test_output_of_an_honest_program(session):
+    result = await run(session, "import sys; print(6 * 7); print('note', file=sys.stderr)")
+    assert (result.status, result.exit_code, result.stdout, result.stderr) == ("ok", 0, "42\n", "note\n")
+    assert result.stdout_truncated == result.stderr_truncated == 0
+    assert 0 < result.milliseconds < 3000
+
+
+async def test_last_expression_is_not_echoed(session):
+    assert (await session.run("6 * 7")).stdout == ""
+
+
+async def test_exception_exits_1_and_shows_the_programs_own_lines_only(session):
+    result = await run(session, "def half(n):\n    return 1 / n  # here\nhalf(0)")
+    assert (result.status, result.exit_code) == ("error", 1)
+    assert "ZeroDivisionError" in result.stderr
+    assert "# here" in result.stderr
+    assert "worker" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        ("import sys; sys.exit(3)", 3),
+        ("raise SystemExit", 0),
+        ("exit(4)", 4),
+        ("import sys; sys.exit('bye')", 1),
+        ("import os; os._exit(7)", 7),
+    ],
+)
+async def test_exit_codes_are_the_programs(session, code, exit_code):
+    result = await session.run(code)
+    assert result.exit_code == exit_code
+    assert result.status == ("ok" if exit_code == 0 else "error")
+
+
+async def test_stdin_reaches_the_program(session):
+    text = "zwölf\n" * 100_000
+    result = await session.run("import sys; data = sys.stdin.read(); print(len(data), data[:5])", stdin=text)
+    assert result.stdout == f"{len(text)} zwölf\n"
+
+
+async def test_stdin_that_nobody_reads_does_not_block(session):
+    result = await session.run("print('done')", stdin="x" * 3_000_000)
+    assert (result.status, result.stdout) == ("ok", "done\n")
+
+
+async def test_empty_stdin_ends_at_once(session):
+    assert (await session.run("import sys; print(repr(sys.stdin.read()))")).stdout == "''\n"
+
+
+async def test_program_is_main_and_can_use_scratch_modules_threads_and_processes(session):
+    result = await run(
+        session,
+        """
+        import multiprocessing, pathlib, subprocess, sys, threading
+        pathlib.Path("helper.py").write_text("value = 5")
+        import helper
+        thread = threading.Thread(target=print, args=("thread",)); thread.start(); thread.join()
+        with multiprocessing.Pool(2) as pool:
+            print(pool.map(abs, [-1, -2]))
+        print(subprocess.run([sys.executable, "-c", "print(3)"], capture_output=True, text=True).stdout.strip())
+        print(__name__, helper.value, sys.version_info[:2])
+        """,
+    )
+    assert result.stdout == f"thread\n[1, 2]\n3\n__main__ 5 {sys.version_info[:2]}\n", result.stderr
+
+
+async def test_atexit_functions_run_and_threads_are_waited_for(session):
+    result = await run(
+        session,
+        """
+        import atexit, threading, time
+        atexit.register(print, "bye")
+        threading.Thread(target=lambda: (time.sleep(.1), print("late"))).start()
+        """,
+    )
+    assert result.stdout == "late\nbye\n"
+
+
+async def test_set_order_is_the_same_in_every_sandbox(backend):
+    seen = set()
+    for _ in range(2):
+        session = await backends()[backend].open(SMALL)
+        seen.add((await session.run("print(set('abcdefgh'), hash('x'))")).stdout)
+        await session.close()
+    assert len(seen) == 1
+
+
+# --- text and output
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "error"),
+    [
+        ("print('日本 é 🂡')", "日本 é 🂡\n", ""),
+        ("print('a\\0b')", "a\0b\n", ""),
+        ("import os; os.write(1, b'\\xff\\xfeok')", "\\xff\\xfeok", ""),
+        ("print('\\ud800')", "", "UnicodeEncodeError"),
+        ("x = '\ud800'", "", "UnicodeEncodeError"),
+        ("x = 'a\0'", "", "null bytes"),
+        ("def", "", "SyntaxError"),
+    ],
+)
+async def test_strange_characters_in_code_and_output(session, code, stdout, error):
+    result = await session.run(code)
+    assert result.stdout == stdout
+    assert error in result.stderr
+    assert bool(error) == (result.status == "error")
+    result.stdout.encode()  # no lone surrogate may come out
+    result.stderr.encode()
+
+
+async def test_huge_output_keeps_head_and_tail_and_counts_the_cut(session):
+    size = 50_000_000
+    result = await run(
+        session,
+        f"""
+        import os
+        os.write(1, b"<HEAD>")
+        for _ in range({size} // 50_000): os.write(1, b"x" * 50_000)
+        os.write(1, b"<TAIL>")
+        """,
+    )
+    kept = SMALL.output_kib << 10
+    assert result.status == "ok"
+    assert result.stdout.startswith("<HEAD>xxx")
+    assert result.stdout.endswith("xxx<TAIL>")
+    assert result.stdout_truncated == size + 12 - kept
+    assert f"[... {result.stdout_truncated} bytes cut ...]" in result.stdout
+    assert len(result.stdout) < kept + 100
+
+
+async def test_output_of_exactly_the_limit_is_whole(session):
+    result = await session.run(f"import sys; sys.stdout.write('y' * {SMALL.output_kib << 10})")
+    assert (len(result.stdout), result.stdout_truncated) == (SMALL.output_kib << 10, 0)
+
+
+@pytest.mark.parametrize(
+    "code", ["import os; os.close(1); os.close(2)", "import sys; sys.stdout.close()", "import sys; sys.stdout = None"]
+)
+async def test_closing_the_streams_is_harmless(session, code):
+    result = await session.run(code + "\nx = 1")
+    assert (result.status, result.stdout) == ("ok", "")
+
+
+# --- limits and order
+
+
+async def test_the_sessions_limit_caps_a_longer_timeout(session):
+    result = await session.run("while True: pass", timeout=60)
+    assert result.status == "timeout"
+    assert result.milliseconds < 1000 * SMALL.wall_seconds + 1500
+
+
+async def test_no_state_leaks_into_the_next_call(session):
+    first = await run(
+        session,
+        """
+        import builtins, json, os, sys, random
+        builtins.print = None; json.dumps = None; sys.path.append("/tmp/x"); os.environ["LEFT"] = "1"
+        sys.modules["planted"] = sys
+        for name in ("a.py", "os.py", "/dev/shm/b"): open(name, "w").write("planted")
+        os.mkdir("sub"); os.symlink("/python", "sub/link"); os.mkfifo("fifo"); os.chmod("sub", 0)
+        os.umask(0o777); os.chdir("/")
+        """,
+    )
+    assert first.status == "ok", first.stderr
+    second = await run(
+        session,
+        """
+        import json, os, sys
+        print(json.dumps([sorted(os.listdir("/tmp")), os.getcwd(), "LEFT" in os.environ, "/tmp/x" in sys.path, "planted"
+        in sys.modules]))
+        """,
+    )
+    assert json.loads(second.stdout) == [["main.py"], "/tmp", False, False, False]
+
+
+async def test_calls_of_one_session_do_not_mix(session):
+    results = await asyncio.gather(*(session.run(f"print({n})") for n in range(8)))
+    assert [result.stdout for result in results] == [f"{n}\n" for n in range(8)]
+
+
+async def test_senseless_timeout_is_refused(session):
+    with pytest.raises(UsageError, match="timeout"):
+        await session.run("print(1)", timeout=0)
+
+
+async def test_oversized_program_is_not_run(session):
+    result = await session.run("x = 1\n" * 2_000_000)
+    assert result.status == "error"
+    assert "longer than" in result.stderr
