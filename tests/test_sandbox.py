@@ -10,8 +10,10 @@ from testbed.sandbox import Limits, pick
 
 def test_without_a_working_backend_there_is_an_error_and_no_fallback(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(SandboxUnavailable, match="apt install bubblewrap"):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
+    with pytest.raises(SandboxUnavailable, match="apt install bubblewrap") as error:
         pick("auto")
+    assert "docker: " in str(error.value)
 
 
 def test_unknown_backend_is_named_with_the_nearest():

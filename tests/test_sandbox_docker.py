@@ -27,9 +27,9 @@ from testbed.sandbox.docker import Docker, container
 from testbed.sandbox.docker_engine import OWNER, Engine, Owner, connection
 from testbed.sandbox.docker_link import Frames
 from testbed.sandbox.image import tag
+from testbed.sandbox.link import INODES
 from testbed.sandbox.probes import remedy
 from testbed.sandbox.root import python_root
-from testbed.sandbox.session import INODES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -13,7 +13,8 @@ import pytest
 
 from testbed.errors import SandboxDied, SandboxFileError
 from testbed.sandbox import Limits
-from testbed.sandbox.session import PIECE, WorkerSession, handshake
+from testbed.sandbox.link import PIECE, handshake
+from testbed.sandbox.session import WorkerSession
 
 SMALL = Limits(wall_seconds=3.0, memory_mib=128, processes=32, scratch_mib=16, output_kib=16, file_mib=8)
 

@@ -20,9 +20,10 @@ from testbed.errors import SandboxDied
 from testbed.sandbox import image
 from testbed.sandbox.base import Limits, Probe, Session
 from testbed.sandbox.cgroup import Cgroups
+from testbed.sandbox.link import INODES, Evidence, Link, handshake
 from testbed.sandbox.process import BwrapLink
 from testbed.sandbox.root import PythonRoot, python_root
-from testbed.sandbox.session import INODES, Evidence, Link, WorkerSession, handshake
+from testbed.sandbox.session import WorkerSession
 
 POLICY = "1"  # raise it when a program could tell the difference
 

@@ -18,8 +18,9 @@ from testbed.sandbox.base import Limits, Probe, Session
 from testbed.sandbox.cgroup import PERIOD, ROOM_MIB, ROOM_PROCESSES, SHORTEST_QUOTA
 from testbed.sandbox.docker_engine import Engine
 from testbed.sandbox.docker_link import DockerLink
+from testbed.sandbox.link import INODES, Evidence, Link, handshake
 from testbed.sandbox.root import PythonRoot, python_root
-from testbed.sandbox.session import INODES, Evidence, Link, WorkerSession, handshake
+from testbed.sandbox.session import WorkerSession
 
 POLICY = "1"  # raise it when a program could tell the difference
 

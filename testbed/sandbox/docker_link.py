@@ -78,7 +78,7 @@ class Frames:
 
 
 class DockerLink:
-    """A worker in a container, see `testbed.sandbox.session.Link`; made by `launch`.
+    """A worker in a container, see `testbed.sandbox.link.Link`; made by `launch`.
 
     Attributes:
         reader: frames of the worker.

@@ -16,7 +16,7 @@ from typing import Literal
 
 from testbed.errors import SandboxDied
 from testbed.sandbox.cgroup import Cgroup
-from testbed.sandbox.session import START_SECONDS
+from testbed.sandbox.link import START_SECONDS
 
 _DYING_SECONDS = 5.0
 _REMOVAL_PAUSES = (0.001, 0.01, 0.05, 0.1, 0.5, 0.0)
@@ -24,7 +24,7 @@ _PIDFD_SEND_SIGNAL, _PIDFD_OPEN = 424, 434  # Pythons built on old systems have 
 
 
 class BwrapLink:
-    """A worker in bwrap, see `testbed.sandbox.session.Link`; made by `launch`.
+    """A worker in bwrap, see `testbed.sandbox.link.Link`; made by `launch`.
 
     Attributes:
         reader: frames of the worker.

@@ -1,92 +1,25 @@
-"""The host's side of a worker: frames, checks, and a session that outlives the loss of its worker.
+"""A session on a worker: calls and files, one at a time, and a new worker when one is lost.
 
-A backend only has to start a worker and hand over a `Link`: the control socket and a way to kill. Everything here is
-the same for all of them.
+A backend only has to start a worker and hand over a `Link`. Everything here is the same for all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import json
-import struct
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Literal
 
 from testbed.errors import SandboxDied, SandboxFileError, UsageError
 from testbed.sandbox.base import Limits, Result, Status
-from testbed.sandbox.seccomp import architectures, program
+from testbed.sandbox.link import PIECE, BrokenProtocol, Link, receive, send
 
-START_SECONDS = 20.0
 LATE_SECONDS = 0.02  # beyond a call's timeout, before the worker is helped to end it
 GRACE_SECONDS = 3.0  # beyond a call's timeout, for killing, reaping and wiping, before the worker counts as lost
 FILE_SECONDS = 10.0  # for one piece of a file to be written or read
-PIECE = 1 << 18  # bytes of a file in one frame
 PROGRAM_BYTES = 8 << 20  # most of code and stdin together
-INODES = 16_384  # files and folders in scratch; an inode costs kernel memory that its size limit does not count
-
-
-class Reader(Protocol):
-    """Where frames come from."""
-
-    async def readexactly(self, size: int, /) -> bytes:
-        """Reads that many bytes; raises EOFError or OSError if they do not come."""
-        ...
-
-
-class Link(Protocol):
-    """A started worker."""
-
-    @property
-    def reader(self) -> Reader:
-        """Frames of the worker."""
-        ...
-
-    @property
-    def writer(self) -> asyncio.StreamWriter:
-        """Frames for the worker."""
-        ...
-
-    async def kill(self) -> str:
-        """Ends the worker and everything in its sandbox, waits until it is gone, and returns its last error output."""
-        ...
-
-    def out_of_memory(self) -> Literal["limit", "machine"] | None:
-        """Whether the kernel has killed a process of the sandbox for lack of memory since this was last asked.
-
-        Returns:
-            "limit" if it was the sandbox's own limit; "machine" if the machine had none left; None if nothing is known.
-        """
-        ...
-
-    def hurry(self, wanted: bool) -> None:
-        """Lifts the limit on the sandbox's CPU time, so that a call that must be over ends soon, or sets it again."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What a worker reported of its confinement, after it gave up its privileges and before it ran anything.
-
-    Attributes:
-        user_namespace: it is in a user namespace of its own.
-        proc: /proc is mounted, so that the memory of a call can be counted.
-        proc_only_pids: /proc shows processes only, not the machine.
-        inode_limit: the number of files in scratch is limited.
-        python: version of the Python inside.
-    """
-
-    user_namespace: bool
-    proc: bool
-    proc_only_pids: bool
-    inode_limit: bool
-    python: str
-
-
-class _BrokenProtocol(Exception):
-    """The worker sent something that it never sends."""
 
 
 class _Lost(SandboxDied):
@@ -100,80 +33,6 @@ class _Lost(SandboxDied):
     def __init__(self, reason: str, *, out_of_memory: bool = False) -> None:
         super().__init__(reason)
         self.out_of_memory = out_of_memory
-
-
-async def handshake(link: Link, limits: Limits, uid: int | None, preload: Sequence[str] = ()) -> Evidence:
-    """Sends the policy in and accepts the worker only if it proves that it applied it.
-
-    Args:
-        link: a worker that has just been started.
-        limits: the session's limits.
-        uid: user to become; None if the worker is not root.
-        preload: modules that the worker imports once for all calls.
-
-    Raises:
-        SandboxDied: the worker did not start, or is not confined; it has been killed.
-    """
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            hello = await _receive(link.reader, limits)
-            machine = hello.get("machine")
-            if hello.get("type") != "hello" or machine not in architectures():
-                raise _BrokenProtocol(
-                    f"no system-call filter for a worker on {machine!r}; there is one for {', '.join(architectures())}"
-                )
-            await _send(link.writer, _start_frame(str(machine), limits, uid, preload))
-            ready = await _receive(link.reader, limits)
-    except TimeoutError:
-        raise SandboxDied(
-            f"the sandbox did not start within {START_SECONDS:g} s. {await link.kill()}".strip()
-        ) from None
-    except (_BrokenProtocol, OSError, EOFError) as error:
-        words = await link.kill()
-        raise SandboxDied(f"the sandbox did not start: {words or error}") from error
-    except asyncio.CancelledError:
-        await link.kill()
-        raise
-    missing = _unproven(ready)
-    if missing:
-        await link.kill()
-        raise SandboxDied(f"the sandbox worker is not confined: {missing}")
-    return Evidence(
-        user_namespace=ready.get("user_namespace") is True,
-        proc=ready.get("proc") is True,
-        proc_only_pids=ready.get("proc_only_pids") is True,
-        inode_limit=ready.get("inode_limit") is True,
-        python=str(hello.get("python")),
-    )
-
-
-def _start_frame(machine: str, limits: Limits, uid: int | None, preload: Sequence[str]) -> dict[str, Any]:
-    return {
-        "op": "start",
-        "uid": uid,
-        "filter": program(machine).hex(),
-        "preload": list(preload),
-        "scratch": limits.scratch_mib << 20,
-        "inodes": INODES,
-        "limits": {
-            "memory": limits.memory_mib << 20,
-            "processes": limits.processes,
-            "output": limits.output_kib << 10,
-            "file": limits.file_mib << 20,
-        },
-    }
-
-
-def _unproven(ready: dict[str, Any]) -> str:
-    if ready.get("type") != "ready":
-        return str(ready.get("error") or "it did not say so")
-    wanted = {"pid": 1, "seccomp": 2, "no_new_privs": 1, "dumpable": 0, "capabilities": False}
-    wrong = [
-        f"{name} is {ready.get(name)!r}, not {value!r}" for name, value in wanted.items() if ready.get(name) != value
-    ]
-    if not ready.get("uid"):
-        wrong.append("it is still root")
-    return "; ".join(wrong)
 
 
 class WorkerSession:
@@ -231,7 +90,7 @@ class WorkerSession:
                 answer = await self._ask_about_file({"op": "get", "path": path, "offset": size, "size": PIECE})
                 try:
                     part, length = _read_piece(answer)
-                except _BrokenProtocol as error:
+                except BrokenProtocol as error:
                     raise await self._lose(error) from error
                 parts.append(part)
                 size += len(part)
@@ -276,7 +135,7 @@ class WorkerSession:
         """The result in an answer; the kernel's word on memory stands above the worker's."""
         try:
             result = _read_answer(answer, seconds, self._limits, began)
-        except _BrokenProtocol as error:
+        except BrokenProtocol as error:
             raise await self._lose(error) from error
         if self._memory == "machine":
             await self._drop()
@@ -308,15 +167,15 @@ class WorkerSession:
                 raise SandboxDied("the sandbox session is closed.")
             self._sequence += 1
             async with asyncio.timeout(seconds + GRACE_SECONDS):
-                await _send(self._link.writer, {**request, "seq": self._sequence})
+                await send(self._link.writer, {**request, "seq": self._sequence})
                 answer = await self._answer(self._link, seconds)
             self._memory = self._link.out_of_memory()
             if answer.get("type") != "result" or answer.get("seq") != self._sequence:
-                raise _BrokenProtocol(f"an unexpected frame (number {answer.get('seq')!r}, not {self._sequence})")
+                raise BrokenProtocol(f"an unexpected frame (number {answer.get('seq')!r}, not {self._sequence})")
             if answer.get("clean") is not True:
                 await self._drop()  # what the call left in scratch is not worth cleaning up
             return answer
-        except (_BrokenProtocol, TimeoutError, OSError, EOFError) as error:
+        except (BrokenProtocol, TimeoutError, OSError, EOFError) as error:
             raise await self._lose(error) from error
         except SandboxDied:
             raise
@@ -328,7 +187,7 @@ class WorkerSession:
         """Waits for the worker's answer; to end a bomb takes more than a sandbox's share of a busy machine."""
         helper = asyncio.get_running_loop().call_later(seconds + LATE_SECONDS, link.hurry, True)
         try:
-            return await _receive(link.reader, self._limits)
+            return await receive(link.reader, self._limits)
         finally:
             helper.cancel()
             link.hurry(False)
@@ -354,21 +213,23 @@ class WorkerSession:
 def _read_piece(answer: dict[str, Any]) -> tuple[bytes, int]:
     data, length = answer.get("data"), answer.get("length")
     if not isinstance(data, str) or not isinstance(length, int) or len(data) > 2 * PIECE:
-        raise _BrokenProtocol("a malformed piece of a file")
+        raise BrokenProtocol("a malformed piece of a file")
     try:
         return base64.b64decode(data, validate=True), length
     except ValueError as error:
-        raise _BrokenProtocol("a malformed piece of a file") from error
+        raise BrokenProtocol("a malformed piece of a file") from error
 
 
 def _read_answer(answer: dict[str, Any], seconds: float, limits: Limits, began: float) -> Result:
     """Checks a result frame as strictly as a stranger's."""
     verdict, code = answer.get("verdict"), answer.get("exit_code")
     texts, cuts = (answer.get("stdout"), answer.get("stderr")), (answer.get("stdout_cut"), answer.get("stderr_cut"))
-    if not all(isinstance(text, str) for text in texts) or not all(isinstance(cut, int) and cut >= 0 for cut in cuts):
-        raise _BrokenProtocol("a malformed result")
+    if not all(isinstance(text, str) and _is_text(text) for text in texts) or not all(
+        isinstance(cut, int) and cut >= 0 for cut in cuts
+    ):
+        raise BrokenProtocol("a malformed result")
     if (verdict == "exited") != isinstance(code, int):
-        raise _BrokenProtocol("a result without an exit code")
+        raise BrokenProtocol("a result without an exit code")
     status, reason = _status(verdict, code, answer.get("cpu_limit") is True, seconds, limits)
     return Result(
         status=status,
@@ -383,13 +244,22 @@ def _read_answer(answer: dict[str, Any], seconds: float, limits: Limits, began: 
     )
 
 
+def _is_text(value: Any) -> bool:
+    """Whether it is text that can be stored and shown: half a surrogate pair cannot, and the worker sends none."""
+    try:
+        value.encode()
+    except (AttributeError, UnicodeEncodeError):
+        return False
+    return isinstance(value, str)
+
+
 def _status(verdict: Any, code: Any, cpu_limit: bool, seconds: float, limits: Limits) -> tuple[Status, str]:
     if verdict == "timeout":
         return "timeout", f"stopped after {seconds:g} s"
     if verdict == "oom":
         return "oom", _too_much_memory(limits)
     if verdict != "exited":
-        raise _BrokenProtocol(f"an unknown verdict {verdict!r}")
+        raise BrokenProtocol(f"an unknown verdict {verdict!r}")
     if cpu_limit:
         return "timeout", f"stopped after more than {seconds:g} s of CPU time in one process"
     if code < 0:
@@ -408,26 +278,6 @@ def _result(status: Status, began: float, stderr: str = "", reason: str = "", st
 def _explain(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "the worker did not answer in time."
-    if isinstance(error, _BrokenProtocol):
+    if isinstance(error, BrokenProtocol):
         return f"the worker sent {error}."
     return "the worker is gone."
-
-
-async def _send(writer: asyncio.StreamWriter, frame: dict[str, Any]) -> None:
-    body = json.dumps(frame).encode("ascii")
-    writer.write(struct.pack(">I", len(body)) + body)
-    await writer.drain()
-
-
-async def _receive(reader: Reader, limits: Limits) -> dict[str, Any]:
-    (length,) = struct.unpack(">I", await reader.readexactly(4))
-    # JSON writes a byte as up to 6 characters, an undecodable one (4 characters with its backslash doubled) as 5.
-    if length > max(12 * (limits.output_kib << 10), 2 * PIECE) + (64 << 10):
-        raise _BrokenProtocol(f"a frame of {length} bytes")
-    try:
-        frame = json.loads(await reader.readexactly(length))
-    except ValueError as error:
-        raise _BrokenProtocol(f"a frame that is not JSON: {error}") from error
-    if not isinstance(frame, dict):
-        raise _BrokenProtocol("a frame that is not an object")
-    return frame

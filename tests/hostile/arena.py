@@ -15,8 +15,8 @@ from typing import Any
 
 from testbed.sandbox import Limits, Result, backends
 from testbed.sandbox.base import Session
+from testbed.sandbox.link import INODES
 from testbed.sandbox.seccomp import denied_calls
-from testbed.sandbox.session import INODES
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]

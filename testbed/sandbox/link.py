@@ -1,0 +1,180 @@
+"""A started worker as the host sees it: frames to and from it, and the policy that it must prove to have applied."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from testbed.errors import SandboxDied
+from testbed.sandbox.base import Limits
+from testbed.sandbox.seccomp import architectures, program
+
+START_SECONDS = 20.0
+PIECE = 1 << 18  # bytes of a file in one frame
+INODES = 16_384  # files and folders in scratch; an inode costs kernel memory that its size limit does not count
+
+
+class Reader(Protocol):
+    """Where frames come from."""
+
+    async def readexactly(self, size: int, /) -> bytes:
+        """Reads that many bytes; raises EOFError or OSError if they do not come."""
+        ...
+
+
+class Link(Protocol):
+    """A started worker."""
+
+    @property
+    def reader(self) -> Reader:
+        """Frames of the worker."""
+        ...
+
+    @property
+    def writer(self) -> asyncio.StreamWriter:
+        """Frames for the worker."""
+        ...
+
+    async def kill(self) -> str:
+        """Ends the worker and everything in its sandbox, waits until it is gone, and returns its last error output."""
+        ...
+
+    def out_of_memory(self) -> Literal["limit", "machine"] | None:
+        """Whether the kernel has killed a process of the sandbox for lack of memory since this was last asked.
+
+        Returns:
+            "limit" if it was the sandbox's own limit; "machine" if the machine had none left; None if nothing is known.
+        """
+        ...
+
+    def hurry(self, wanted: bool) -> None:
+        """Lifts the limit on the sandbox's CPU time, so that a call that must be over ends soon, or sets it again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a worker reported of its confinement, after it gave up its privileges and before it ran anything.
+
+    Attributes:
+        user_namespace: it is in a user namespace of its own.
+        proc: /proc is mounted, so that the memory of a call can be counted.
+        proc_only_pids: /proc shows processes only, not the machine.
+        inode_limit: the number of files in scratch is limited.
+        python: version of the Python inside.
+    """
+
+    user_namespace: bool
+    proc: bool
+    proc_only_pids: bool
+    inode_limit: bool
+    python: str
+
+
+class BrokenProtocol(Exception):
+    """The worker sent something that it never sends."""
+
+
+async def handshake(link: Link, limits: Limits, uid: int | None, preload: Sequence[str] = ()) -> Evidence:
+    """Sends the policy in and accepts the worker only if it proves that it applied it.
+
+    Args:
+        link: a worker that has just been started.
+        limits: the session's limits.
+        uid: user to become; None if the worker is not root.
+        preload: modules that the worker imports once for all calls.
+
+    Raises:
+        SandboxDied: the worker did not start, or is not confined; it has been killed.
+    """
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            hello = await receive(link.reader, limits)
+            machine = hello.get("machine")
+            if hello.get("type") != "hello" or machine not in architectures():
+                raise BrokenProtocol(
+                    f"no system-call filter for a worker on {machine!r}; there is one for {', '.join(architectures())}"
+                )
+            await send(link.writer, _start_frame(str(machine), limits, uid, preload))
+            ready = await receive(link.reader, limits)
+    except TimeoutError:
+        raise SandboxDied(
+            f"the sandbox did not start within {START_SECONDS:g} s. {await link.kill()}".strip()
+        ) from None
+    except (BrokenProtocol, OSError, EOFError) as error:
+        words = await link.kill()
+        raise SandboxDied(f"the sandbox did not start: {words or error}") from error
+    except asyncio.CancelledError:
+        await link.kill()
+        raise
+    missing = _unproven(ready)
+    if missing:
+        await link.kill()
+        raise SandboxDied(f"the sandbox worker is not confined: {missing}")
+    return Evidence(
+        user_namespace=ready.get("user_namespace") is True,
+        proc=ready.get("proc") is True,
+        proc_only_pids=ready.get("proc_only_pids") is True,
+        inode_limit=ready.get("inode_limit") is True,
+        python=str(hello.get("python")),
+    )
+
+
+def _start_frame(machine: str, limits: Limits, uid: int | None, preload: Sequence[str]) -> dict[str, Any]:
+    return {
+        "op": "start",
+        "uid": uid,
+        "filter": program(machine).hex(),
+        "preload": list(preload),
+        "scratch": limits.scratch_mib << 20,
+        "inodes": INODES,
+        "limits": {
+            "memory": limits.memory_mib << 20,
+            "processes": limits.processes,
+            "output": limits.output_kib << 10,
+            "file": limits.file_mib << 20,
+        },
+    }
+
+
+def _unproven(ready: dict[str, Any]) -> str:
+    if ready.get("type") != "ready":
+        return str(ready.get("error") or "it did not say so")
+    wanted = {"pid": 1, "seccomp": 2, "no_new_privs": 1, "dumpable": 0, "capabilities": False}
+    wrong = [
+        f"{name} is {ready.get(name)!r}, not {value!r}" for name, value in wanted.items() if ready.get(name) != value
+    ]
+    if not ready.get("uid"):
+        wrong.append("it is still root")
+    return "; ".join(wrong)
+
+
+async def send(writer: asyncio.StreamWriter, frame: dict[str, Any]) -> None:
+    """Writes one frame."""
+    body = json.dumps(frame).encode("ascii")
+    writer.write(struct.pack(">I", len(body)) + body)
+    await writer.drain()
+
+
+async def receive(reader: Reader, limits: Limits) -> dict[str, Any]:
+    """Reads one frame.
+
+    Raises:
+        BrokenProtocol: it is too long for these limits, or no JSON object.
+        EOFError: the worker is gone; also as OSError.
+    """
+    (length,) = struct.unpack(">I", await reader.readexactly(4))
+    # JSON writes a byte as up to 6 characters, an undecodable one (4 characters with its backslash doubled) as 5.
+    if length > max(12 * (limits.output_kib << 10), 2 * PIECE) + (64 << 10):
+        raise BrokenProtocol(f"a frame of {length} bytes")
+    try:
+        frame = json.loads(await reader.readexactly(length))
+    except (ValueError, RecursionError) as error:
+        raise BrokenProtocol(f"a frame that is not JSON: {error}") from None
+    if not isinstance(frame, dict):
+        raise BrokenProtocol("a frame that is not an object")
+    return frame
