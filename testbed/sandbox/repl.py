@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import _ast
 import contextlib
+import linecache
 import os
 import signal
 import struct
 import sys
 import time
+import traceback  # before it is needed: an interrupt leaves little time to show what it interrupted
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
@@ -61,7 +63,8 @@ class Repl:
         ended = watch.until_over(deadline, self._done)
         verdict = ended
         if ended == "timeout":
-            os.kill(self._process.pid, signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                os.kill(self._process.pid, signal.SIGINT)
             ended = watch.until_over(time.monotonic() + INTERRUPT_SECONDS, self._done)
         raised = self._outcome(number) if ended == "done" else None
         if raised is not None and not stop_everybody():
@@ -132,8 +135,6 @@ def _become_repl(limits: dict[str, Any], cells: int, done: int, stdout: int, std
 
 
 def _serve(cells: int, done: int) -> int:
-    import linecache
-
     namespace = child.new_main()
     interrupt, me = _Interrupt(), os.getpid()
     while True:
@@ -176,8 +177,6 @@ def _outcome(action: Callable[[], None]) -> bool:
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001 (a program may raise anything)
-        import traceback
-
         if sys.excepthook is sys.__excepthook__:  # which reads files only
             sys.excepthook = traceback.print_exception
         child.show(error)

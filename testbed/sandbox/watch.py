@@ -16,6 +16,7 @@ import time
 CHUNK = 1 << 18  # bytes per read
 MEMORY_EVERY = 0.025  # seconds between two counts of the call's memory
 STOP_SECONDS = 0.5  # for every process to stand still; a busy machine takes its time to stop even honest ones
+STILL = (b"T", b"t", b"Z", b"X", b"D")  # states of /proc/PID/stat in which a process computes nothing
 STOP_EVERY = 0.0002  # seconds between two looks
 
 _PIDFD_OPEN = 434
@@ -118,11 +119,29 @@ def stop_everybody() -> bool:
 
 def _stands_still(process: str) -> bool:
     """Stopped, ended, or held by the kernel, which lets it go no further than to being stopped."""
+    state, threads = _state(f"/proc/{process}/stat")
+    if state == b"Z" and threads > 1:  # only its first thread has ended
+        return all(
+            _state(f"/proc/{process}/task/{name}/stat")[0] in b"TtZXD" for name in _names(f"/proc/{process}/task")
+        )
+    return state in b"TtZXD"
+
+
+def _state(path: str) -> tuple[bytes, int]:
+    """State of a process or thread, and how many threads its process has; X (dead) if it is gone."""
     try:
-        with open(f"/proc/{process}/stat", "rb") as file:
-            return file.read().rpartition(b") ")[2][:1] in b"TtZXD"
+        with open(path, "rb") as file:
+            fields = file.read().rpartition(b") ")[2].split()
     except OSError:
-        return True
+        return b"X", 0
+    return fields[0], int(fields[17])
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def signal_everybody(number: int) -> None:
