@@ -21,7 +21,7 @@ UNKNOWN = "unknown"
 KINDS = ("known", "document", "two_hop", "sum", "unanswerable")
 BANDS = ("head", "middle", "tail")
 #: Exponent of the Zipf curve of training exposures over the known facts, most exposed first.
-EXPOSURE_EXPONENT = 1.2
+EXPOSURE_EXPONENT = 1.6
 
 
 def make_name(rng: random.Random, low: int = 2, high: int = 3) -> str:

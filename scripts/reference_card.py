@@ -89,7 +89,7 @@ def seeds(runs: dict[str, tuple[Row, list[Row]]]) -> str:
     keys = [
         ("document-only", "search"), ("document-only", "retrieve"), ("two hops", "search"), ("two hops", "retrieve"),
         ("sum", "python search"), ("multiplication 4 digits", "python"), ("multiplication 2 digits", "none"),
-        ("addition 2 digits", "none"), ("known head", "none"), ("known tail", "none"), ("unanswerable", "search"),
+        ("addition 2 digits", "none"), ("known head", "none"), ("known middle", "none"), ("known tail", "none"), ("unanswerable", "search"),
         ("unanswerable", "retrieve"),
         ("document-only numbers", "search"), ("unseen long_name", "search"), ("unseen letters", "search"),
     ]  # fmt: skip
@@ -122,6 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     strays = sum(row["not_offered"] * row["tasks"] * row["samples"] for row in rows)
     text = options.text.read_text().format(
         recipe=json.dumps(training["recipe"]),
+        seed=training["recipe"]["seed"],
         parameters=f"{training['parameters']:,}",
         steps=f"{training['steps_taken']:,}",
         tokens=f"{training['tokens'] / 1e6:.1f}",

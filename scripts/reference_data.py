@@ -283,11 +283,11 @@ MIX: dict[Callable[[Author], Transcript], float] = {
     Author.python_arithmetic: 0.07,
     Author.bare_known: 0.10,
     Author.bare_unknown: 0.06,
-    Author.one_hop: 0.26,
+    Author.one_hop: 0.22,
     Author.two_hop: 0.08,
     Author.population_sum: 0.05,
-    Author.unanswerable: 0.08,
-    Author.fallback: 0.08,
+    Author.unanswerable: 0.10,
+    Author.fallback: 0.10,
     Author.reminded: 0.01,
 }
 
