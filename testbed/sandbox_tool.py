@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, Field, PrivateAttr, model_validator
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 ERROR_CHARS = 500  # of what an exception says
 BEFORE_CHARS = 2_000  # of what the program printed before it failed, from the end
 STATE_LOST = "Python was started anew: everything that earlier calls had defined is gone."
+
+
+Whole = Annotated[int, Field(strict=True)]  # `slots = true` is a slip, not one
+Real = Annotated[float, Field(strict=True)]
 
 
 class Code(BaseModel):
@@ -47,16 +51,16 @@ class SandboxTool(Tool):
     """
 
     args_schema: Any = Code
-    timeout: float = 5.0
-    memory_mib: int = 256
-    processes: int = 64
-    scratch_mib: int = 64
-    output_kib: int = 64
-    file_mib: int = 32
-    cpus: float = 1.0
+    timeout: Real = 5.0
+    memory_mib: Whole = 256
+    processes: Whole = 64
+    scratch_mib: Whole = 64
+    output_kib: Whole = 64
+    file_mib: Whole = 32
+    cpus: Real = 1.0
     packages: tuple[str, ...] = ()
     sandbox: str = "auto"
-    slots: int = 8
+    slots: Whole = 8
 
     #: Whether an idle attempt's sandbox may be taken away for an attempt that has none; only if calls leave no trace.
     lends: ClassVar[bool]

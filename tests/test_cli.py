@@ -248,8 +248,10 @@ control = "inert"
     ("old", "new", "line", "says"),
     [
         ("slots = 2", 'timeout = "x"', 15, "timeout: Input should be a valid number"),
-        ("slots = 2", "timeout = -1", 15, "must be above 0 and finite, not -1.0"),
-        ("slots = 2", "timeout = nan", 15, "must be above 0 and finite, not nan"),
+        ("slots = 2", "timeout = -1", 15, "must be above 0 and at most 86,400, not -1.0"),
+        ("slots = 2", "timeout = nan", 15, "must be above 0 and at most 86,400, not nan"),
+        ("slots = 2", "slots = true", 15, "slots: Input should be a valid integer"),
+        ("slots = 2", "memory_mib = 1000000000000", 15, "at most 4,194,304"),
         ("slots = 2", "slots = 0", 15, "slots must be at least 1"),
         ("slots = 2", "memory_mib = 1", 15, "too small for Python"),
         ("slots = 2", 'sandbox = "bwarp"', 15, "Did you mean 'bwrap'?"),

@@ -23,7 +23,17 @@ def test_unknown_backend_is_named_with_the_nearest():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"wall_seconds": 0}, {"wall_seconds": float("inf")}, {"memory_mib": 8}, {"processes": -1}, {"output_kib": 0}],
+    [
+        {"wall_seconds": 0},
+        {"wall_seconds": float("inf")},
+        {"memory_mib": 8},
+        {"processes": -1},
+        {"output_kib": 0},
+        {"memory_mib": 10**23},
+        {"wall_seconds": 1e9},
+        {"wall_seconds": float("nan")},
+        {"processes": 1 << 20},
+    ],
 )
 def test_senseless_limits_are_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import SandboxDied
-from testbed.sandbox import Bwrap, Limits, Result, pick
+from testbed.sandbox import Bwrap, Limits, Result, lockdown, pick
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None, reason="bubblewrap is not installed (apt install bubblewrap)"
@@ -103,6 +103,28 @@ async def test_fork_bomb_is_bounded_and_the_sandbox_survives(session):
     assert result.milliseconds < 3000
     assert 2 <= peak <= SMALL.processes + 2
     assert (await session.run("print(1)")).stdout == "1\n"
+
+
+def turn_ns(pid: int) -> int:
+    """How long the kernel lets a process compute at a time; read where the kernel shows it."""
+    try:
+        lines = Path(f"/proc/{pid}/sched").read_text().splitlines()
+    except FileNotFoundError:
+        pytest.skip("this kernel does not show its scheduler (CONFIG_SCHED_DEBUG)")
+    found = [int(line.split(":")[1]) for line in lines if line.startswith("se.slice")]
+    if not found:
+        pytest.skip("this kernel has no turns of a process's own (before Linux 6.12)")
+    return found[0]
+
+
+async def test_the_worker_has_short_turns_on_the_cpu_and_its_programs_have_not(session):
+    worker = session._link.worker_pid
+    call = asyncio.create_task(session.run("import time; time.sleep(1)"))
+    await asyncio.sleep(0.3)
+    (program,) = processes_in_namespace_of(worker) - {worker}
+    assert turn_ns(worker) == lockdown.SHORT_TURN
+    assert turn_ns(program) == turn_ns(os.getpid())
+    await call
 
 
 async def test_worker_killed_from_outside_costs_one_call_only(session):

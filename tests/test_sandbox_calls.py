@@ -49,6 +49,35 @@ async def test_output_of_an_honest_program(session):
     assert 0 < result.milliseconds < 3000
 
 
+async def test_standard_streams_are_those_of_a_program_in_a_pipe(session):
+    code = """
+        import sys
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            print(stream.fileno(), stream.isatty(), stream.seekable(), stream.encoding, stream.errors)
+        print(sys.stdin.readline() + sys.stdin.read(), end="")
+        """
+    result = await run(session, code, stdin="first\nsecond\n")
+    assert result.stdout.splitlines() == [
+        "0 False False utf-8 surrogateescape",
+        "1 False False utf-8 surrogateescape",
+        "2 False False utf-8 backslashreplace",
+        "first",
+        "second",
+    ], result.stderr
+
+
+async def test_the_workers_modules_are_not_those_of_the_program(session):
+    code = """
+        import sys
+        assert not [name for name in sys.modules if name.partition(".")[0] == "testbed"]
+        try:
+            import testbed
+        except ModuleNotFoundError:
+            print("gone")
+        """
+    assert (await run(session, code)).stdout == "gone\n"
+
+
 async def test_last_expression_is_not_echoed(session):
     assert (await session.run("6 * 7")).stdout == ""
 

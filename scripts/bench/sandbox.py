@@ -206,8 +206,11 @@ def memory_mib(sandbox: Sandbox, session: Session) -> str:
 
     Shared pages are counted in proportion.
     """
-    worker = getattr(getattr(session, "_link", None), "worker_pid", None)
-    if worker is None:
+    link: Any = getattr(session, "_link", None)
+    worker = getattr(link, "worker_pid", None)
+    if sandbox.name == "docker":
+        worker = link._engine.api.inspect_container(link.name)["State"]["Pid"]
+    if worker is None or not Path(f"/proc/{worker}").exists():  # an engine on another machine
         return f"{'not known':>9}{'':10}"
     parent = int(Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
     total, both = proportional(worker), proportional(worker) + proportional(parent)

@@ -6,13 +6,23 @@ the worker (our code, inside) applies it, and the child (the program) is believe
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from testbed.errors import UsageError
 
 Status = Literal["ok", "error", "timeout", "oom", "killed", "sandbox_died"]
+
+#: Largest value of each limit: beyond lies a slip of the pen, or what some kernel's or engine's field cannot hold.
+LARGEST = {
+    "wall_seconds": 86_400.0,
+    "memory_mib": 1 << 22,
+    "processes": 1 << 15,
+    "scratch_mib": 1 << 22,
+    "output_kib": 1 << 16,
+    "file_mib": 1 << 22,
+    "cpus": 1024.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +51,14 @@ class Limits:
     cpus: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses limits under which no program could run.
+        """Refuses limits under which no program could run, and ones that nothing could enforce.
 
         Raises:
-            UsageError: a limit is not positive and finite, or memory is too small to start a Python program.
+            UsageError: a limit is not above 0, is larger than `LARGEST`, or memory is too small to start Python.
         """
-        for name in ("wall_seconds", "memory_mib", "processes", "scratch_mib", "output_kib", "file_mib", "cpus"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"sandbox limit {name} must be above 0 and finite, not {getattr(self, name)!r}.")
+        for name, largest in LARGEST.items():
+            if not 0 < (value := getattr(self, name)) <= largest:
+                raise UsageError(f"sandbox limit {name} must be above 0 and at most {largest:,.0f}, not {value!r}.")
         if self.memory_mib < 16:
             raise UsageError(f"sandbox limit memory_mib={self.memory_mib} is too small for Python; use 16 or more.")
 

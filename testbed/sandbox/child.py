@@ -28,13 +28,41 @@ ADDRESS_SPACE_SLACK = 768 << 20  # libc reserves 64 MiB of addresses per thread 
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # where the worker's code lies
 
 
-def become_program(code: str, seconds: float, limits: dict[str, Any], stdin: int, stdout: int, stderr: int) -> NoReturn:
+class Legacy:
+    """What the worker makes once for all its children: every page that a child writes to is copied for it first.
+
+    The streams are not the worker's own, which were made for /dev/null and remember that one can seek in it. Descriptors
+    0, 1 and 2 must be open.
+    """
+
+    def __init__(self) -> None:
+        kept = [os.dup(descriptor) for descriptor in range(3)]
+        read, write = os.pipe()  # what a program's streams are
+        for descriptor, end in enumerate((read, write, write)):
+            os.dup2(end, descriptor)
+        self.streams = {
+            "stdin": open(0, encoding="utf-8", errors="surrogateescape", closefd=False),  # noqa: SIM115
+            "stdout": open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False),  # noqa: SIM115
+            "stderr": open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False),  # noqa: SIM115
+        }
+        for descriptor, own in enumerate(kept):
+            os.dup2(own, descriptor)
+        for descriptor in (*kept, read, write):
+            os.close(descriptor)
+        # Held here, the worker's modules are only forgotten in a child, and not taken apart one by one.
+        self.modules = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "testbed"}
+
+
+def become_program(
+    code: str, seconds: float, limits: dict[str, Any], legacy: Legacy, stdin: int, stdout: int, stderr: int
+) -> NoReturn:
     """Never returns: runs the program and exits with its code.
 
     Args:
         code: Python source.
         seconds: wall-clock time of the call, for the limit on CPU time.
         limits: `memory` and `file` in bytes, `processes`.
+        legacy: what the worker has ready for its children.
         stdin: descriptor to read from.
         stdout: descriptor to print to.
         stderr: descriptor for errors.
@@ -45,18 +73,21 @@ def become_program(code: str, seconds: float, limits: dict[str, Any], stdin: int
         # SIGKILL follows if it ignores that.
         cpu = math.ceil(seconds) + 1
         _limit(resource.RLIMIT_CPU, cpu, cpu + 1)
-        leave_worker(limits, (stdin, stdout, stderr))
+        leave_worker(limits, legacy, (stdin, stdout, stderr))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         exit_code = _execute(code)
     finally:
         os._exit(exit_code)
 
 
-def leave_worker(limits: dict[str, Any], streams: tuple[int, int, int], keep: tuple[int, ...] = ()) -> None:
+def leave_worker(
+    limits: dict[str, Any], legacy: Legacy, streams: tuple[int, int, int], keep: tuple[int, ...] = ()
+) -> None:
     """Lets go of the worker's descriptors and modules and takes on the limits: the first thing a forked child does.
 
     Args:
         limits: `memory` and `file` in bytes, `processes`.
+        legacy: what the worker has ready for its children.
         streams: descriptors that become standard input, output and error.
         keep: other descriptors that stay open.
     """
@@ -71,7 +102,7 @@ def leave_worker(limits: dict[str, Any], streams: tuple[int, int, int], keep: tu
     _limit_resources(limits)
     let_memory_be_counted()
     _be_first_to_die()
-    _forget_worker()
+    _forget_worker(legacy)
     gc.enable()
 
 
@@ -102,20 +133,14 @@ def _limit(kind: int, soft: int, hard: int | None = None) -> None:
     resource.setrlimit(kind, (min(soft, ceiling), min(soft if hard is None else hard, ceiling)))
 
 
-def _forget_worker() -> None:
+def _forget_worker(legacy: Legacy) -> None:
     """Makes the process look like a fresh interpreter with scratch as its folder."""
     os.chdir(SCRATCH)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "testbed"]:
+    for name in legacy.modules:
         del sys.modules[name]
     sys.path[:] = [SCRATCH, *(entry for entry in sys.path if entry != _HOME)]
     sys.argv = [SCRIPT]
-    # New objects: the worker's were made for /dev/null, and remember that one can seek in it.
-    streams = {
-        "stdin": open(0, encoding="utf-8", errors="surrogateescape", closefd=False),  # noqa: SIM115
-        "stdout": open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False),  # noqa: SIM115
-        "stderr": open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False),  # noqa: SIM115
-    }
-    for name, stream in streams.items():
+    for name, stream in legacy.streams.items():
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 

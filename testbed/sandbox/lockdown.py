@@ -26,6 +26,10 @@ _MS_REMOUNT, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 32, 2, 4, 8
 _CLONE_NEWUSER, _CLONE_NEWCGROUP = 0x10000000, 0x02000000
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAPABILITY_BYTES = 24
+# sched_setattr(2)
+_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+_SCHED_OTHER, _RESET_ON_FORK = 0, 1
+SHORT_TURN = 100_000  # ns, the least that the kernel takes
 
 
 class _FilterProgram(ctypes.Structure):
@@ -63,6 +67,7 @@ def lock_down(start: dict[str, Any]) -> dict[str, Any]:
     _check(_libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     _check(_libc.prctl(_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _come_first()
     steps = bytes.fromhex(start["filter"])
     program = _FilterProgram(len(steps) // 8, steps)
     _check(_libc.prctl(_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0), "seccomp")
@@ -79,6 +84,15 @@ def lock_down(start: dict[str, Any]) -> dict[str, Any]:
 def let_memory_be_counted() -> None:
     """Makes a child of the worker dumpable again, without which the worker could not read how much memory it has."""
     _libc.prctl(_SET_DUMPABLE, 1, 0, 0, 0)
+
+
+def _come_first() -> None:
+    """Asks for short turns on the CPU, which come soon: among 60 busy processes, a worker with long ones is late.
+
+    The program's processes do not inherit it. Kernels before 6.12 have no turns of one's own; there it does nothing.
+    """
+    attributes = struct.pack("=IIQiIQQQ", 48, _SCHED_OTHER, _RESET_ON_FORK, 0, 0, SHORT_TURN, 0, 0)
+    _libc.syscall(_SCHED_SETATTR[os.uname().machine], 0, attributes, 0)
 
 
 def _remount(target: str, flags: int, options: str) -> bool:

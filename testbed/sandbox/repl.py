@@ -35,9 +35,10 @@ class Repl:
     Args:
         control: the host's descriptor; its end is the worker's.
         limits: `memory`, `output` and `file` in bytes, `processes`.
+        legacy: what the worker has ready for its children.
     """
 
-    def __init__(self, control: int, limits: dict[str, Any]) -> None:
+    def __init__(self, control: int, limits: dict[str, Any], legacy: child.Legacy) -> None:
         self._control, self._limits = control, limits
         cells, self._cells = os.pipe()
         self._done, done = os.pipe()
@@ -45,7 +46,7 @@ class Repl:
         self._err, err = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _become_repl(limits, cells, done, out, err)
+            _become_repl(limits, legacy, cells, done, out, err)
         for descriptor in (cells, done, out, err):
             os.close(descriptor)
         for descriptor in (self._cells, self._done, self._out, self._err):
@@ -57,8 +58,8 @@ class Repl:
         captures = {self._out: Capture(self._limits["output"]), self._err: Capture(self._limits["output"])}
         watch = Watch(self._control, self._process, captures, self._limits["memory"])
         source = code.encode("utf-8", "surrogatepass")
-        signal_everybody(signal.SIGCONT)
         deadline = time.monotonic() + seconds
+        signal_everybody(signal.SIGCONT)
         watch.feed(self._cells, _CELL.pack(number, len(source)) + source, close=False)
         ended = watch.until_over(deadline, self._done)
         verdict = ended
@@ -122,12 +123,14 @@ class _Interrupt:
             raise KeyboardInterrupt
 
 
-def _become_repl(limits: dict[str, Any], cells: int, done: int, stdout: int, stderr: int) -> NoReturn:
+def _become_repl(
+    limits: dict[str, Any], legacy: child.Legacy, cells: int, done: int, stdout: int, stderr: int
+) -> NoReturn:
     """Never returns: runs cells until it is ended or a cell ends it."""
     exit_code = 1
     try:
         nothing = os.open(os.devnull, os.O_RDONLY)
-        child.leave_worker(limits, (nothing, stdout, stderr), keep=(cells, done))
+        child.leave_worker(limits, legacy, (nothing, stdout, stderr), keep=(cells, done))
         sys.argv = [""]
         exit_code = _serve(cells, done)
     finally:

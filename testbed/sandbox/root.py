@@ -135,7 +135,7 @@ def _shared_libraries(objects: list[str], folders: tuple[str, ...]) -> tuple[str
         listing = subprocess.run(
             ["ldd", *objects], capture_output=True, text=True, timeout=60, env={"PATH": os.defpath, "LC_ALL": "C"}
         )
-    except OSError as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
         raise SandboxDied(f"cannot list the libraries of {objects[0]}: {error}") from error
     libraries = {
         name: os.path.realpath(path)

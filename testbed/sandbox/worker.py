@@ -26,7 +26,7 @@ from _sitebuiltins import Quitter  # `exit()` is the site module's, which is not
 from typing import Any, NoReturn
 
 from testbed.sandbox import scratch
-from testbed.sandbox.child import become_program
+from testbed.sandbox.child import Legacy, become_program
 from testbed.sandbox.lockdown import lock_down
 from testbed.sandbox.repl import Repl
 from testbed.sandbox.watch import Capture, Process, Watch
@@ -50,10 +50,10 @@ def main() -> NoReturn:
         name = errno.errorcode.get(getattr(error, "errno", None) or 0, "")
         host.send({"type": "failed", "error": f"{name} {getattr(error, 'strerror', None) or error}".strip()})
         os._exit(1)
+    worker = Worker(host.incoming, start["limits"])
     gc.disable()
     gc.freeze()  # or a collection in a child would copy every page of the worker's objects
     host.send({"type": "ready", **evidence})
-    worker = Worker(host.incoming, start["limits"])
     while True:
         frame = host.receive()
         host.send({"type": "result", "seq": frame["seq"], **worker.serve(frame)})
@@ -132,6 +132,7 @@ class Worker:
         self._control, self._limits = control, limits
         self._repl: Repl | None = None
         self._folders = scratch.Folders()
+        self._legacy = Legacy()
 
     def serve(self, frame: dict[str, Any]) -> dict[str, Any]:
         """The answer to a request. `clean` is False where the sandbox must be replaced."""
@@ -143,12 +144,12 @@ class Worker:
 
     def _run(self, frame: dict[str, Any]) -> dict[str, Any]:
         lost = self._end_repl()
-        answer = run(self._control, frame, self._limits)
+        answer = run(self._control, frame, self._limits, self._legacy)
         return {**answer, "state_lost": lost, "clean": self._folders.wipe()}
 
     def _cell(self, frame: dict[str, Any]) -> dict[str, Any]:
         if self._repl is None:
-            self._repl = Repl(self._control, self._limits)
+            self._repl = Repl(self._control, self._limits, self._legacy)
         answer = self._repl.call(frame["seq"], frame["code"], frame["timeout"])
         if answer["state_lost"]:
             self._repl = None
@@ -172,7 +173,7 @@ class Worker:
         return repl is not None
 
 
-def run(control: int, frame: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
+def run(control: int, frame: dict[str, Any], limits: dict[str, Any], legacy: Legacy) -> dict[str, Any]:
     """Runs one program in a child of its own and ends every process of it."""
     in_read, in_write = os.pipe()
     out_read, out_write = os.pipe()
@@ -180,7 +181,7 @@ def run(control: int, frame: dict[str, Any], limits: dict[str, Any]) -> dict[str
     deadline = time.monotonic() + frame["timeout"]
     child = os.fork()
     if child == 0:
-        become_program(frame["code"], frame["timeout"], limits, in_read, out_write, err_write)
+        become_program(frame["code"], frame["timeout"], limits, legacy, in_read, out_write, err_write)
     for descriptor in (in_read, out_write, err_write):
         os.close(descriptor)
     for descriptor in (in_write, out_read, err_read):
