@@ -34,6 +34,8 @@ class Budget:
         seconds: most wall seconds.
         usd: most money.
         calls: most calls of one tool, by its name.
+        answers: most answers that are graded; after a wrong one before the last, the model is told the environment's
+            feedback and goes on. No component of cost: what it spends is tokens and turns.
 
     Raises:
         UsageError: a limit is not a positive number, or `calls` is not a table.
@@ -48,6 +50,7 @@ class Budget:
     seconds: float | None = None
     usd: float | None = None
     calls: Mapping[str, int] = field(default_factory=dict)
+    answers: int = 1
 
     def __post_init__(self) -> None:
         # Kept as plain int and float, so that 3 and 3.0 are one budget and have one hash.
@@ -61,6 +64,7 @@ class Budget:
             )
         calls = {str(tool): int(_limit(f"calls.{tool}", limit, whole=True)) for tool, limit in self.calls.items()}
         object.__setattr__(self, "calls", calls)
+        object.__setattr__(self, "answers", _limit("answers", self.answers, whole=True))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Budget:
@@ -70,7 +74,7 @@ class Budget:
             UnknownName: a key is no component of cost.
             UsageError: a limit is not a positive number.
         """
-        known = (*COST_COMPONENTS, "calls")
+        known = (*COST_COMPONENTS, "calls", "answers")
         for key in values:
             if key not in known:
                 raise UnknownName("budget component", key, known)
@@ -78,7 +82,7 @@ class Budget:
 
     def as_dict(self) -> dict[str, Any]:
         """The limits that are set, for hashing and display."""
-        return {k: v for k, v in asdict(self).items() if v not in (None, {})}
+        return {k: v for k, v in asdict(self).items() if v not in (None, {}) and (k, v) != ("answers", 1)}
 
 
 def _limit(name: str, limit: Any, *, whole: bool) -> int | float:

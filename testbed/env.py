@@ -41,7 +41,7 @@ import numpy as np
 from langchain_core.tools import BaseTool
 
 from testbed.budget import LARGEST, UNLIMITED, VISIBLE, Budget
-from testbed.episode import Episode, Observation, Step
+from testbed.episode import WRONG, Episode, Observation, Step
 from testbed.errors import UnknownName, UsageError
 from testbed.spaces import Utf8
 from testbed.threads import LoopThread
@@ -89,11 +89,14 @@ class Environment(gym.Env[Observation, str], ABC):
     Attributes:
         id: name and version, such as "Multiplication-v0"; raise the version when tasks or grading change.
         card: source, licence, what each mechanism should change and why, contamination risk.
+        grades_slowly: whether `grade` takes longer than a few milliseconds, such as in a sandbox; it is then called in
+            threads, several at once.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
     id: ClassVar[str]
     card: ClassVar[str] = ""
+    grades_slowly: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -132,6 +135,13 @@ class Environment(gym.Env[Observation, str], ABC):
     @abstractmethod
     def grade(self, task: Task, answer: str) -> Grade:
         """Judges an answer, strictly. Sees neither tool output nor the model's prose."""
+
+    def feedback(self, task: Task, answer: str, grade: Grade) -> str:
+        """What the model is told of a wrong answer where its budget allows more than one; sentences, one line.
+
+        What it says is the interaction that the task offers: how near the answer is, which part of it is right.
+        """
+        return WRONG
 
     def near_misses(self, task: Task) -> Iterable[str]:
         """Wrong answers that look right; `validate` checks that the grader refuses them."""
@@ -216,7 +226,7 @@ class Environment(gym.Env[Observation, str], ABC):
         task = self._choose(options.get("task"))
         context = options.get("context") or AttemptContext(key=int(self.np_random.integers(0, 2**63)))
         self._close_episode()
-        self._episode = Episode(task, self.grade, self.tools, self.budget, self._count, context)
+        self._episode = Episode(task, self.grade, self.tools, self.budget, self._count, context, self.feedback)
         return self._episode.observe(task.prompt), {"task": task.hash, "tools": self.tools.schemas}
 
     def step(self, action: str) -> Step:

@@ -29,8 +29,14 @@ class Observation(TypedDict):
 
 
 TOOLS_SPENT = "The tool budget is spent: answer now."
+WRONG = "That is wrong."
 
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
+
+
+def say_wrong(task: Task, answer: str, grade: Grade) -> str:
+    """The least that can be said of a wrong answer."""
+    return WRONG
 
 
 class Episode:
@@ -43,6 +49,7 @@ class Episode:
         budget: the attempt's limits.
         count: tokens of a text.
         context: what the tools may know of the attempt.
+        feedback: what the model is told of a wrong answer, where the budget allows another.
 
     Attributes:
         task: the task.
@@ -52,7 +59,8 @@ class Episode:
         transcript: every message so far.
         action: what the last message of the model does.
         ended: "" while it runs, then "answered" or "limit:<component>".
-        answer: the graded answer, if any.
+        answers: how many answers were graded.
+        answer: the last graded answer, if any.
         grade: its grade, if any.
     """
 
@@ -64,13 +72,16 @@ class Episode:
         budget: Budget,
         count: Callable[[str], int],
         context: AttemptContext,
+        feedback: Callable[[Task, str, Grade], str] = say_wrong,
     ) -> None:
-        self.task, self.context, self._grader, self._tools = task, context, grade, tools
+        self.task, self.context, self._grader, self._feedback = task, context, grade, feedback
+        self._tools, self._count = tools, count
         self.meter = Meter(budget)
         self.toolbox: Toolbox = tools.open(self.meter, count, context)
         self.transcript: list[Message] = [{"role": "user", "content": task.prompt}]
         self.action = Action()
         self.ended = ""
+        self.answers = 0
         self.answer: str | None = None
         self.grade: Grade | None = None
         self._faults: dict[str, int] = {}
@@ -139,10 +150,27 @@ class Episode:
         return {"text": text, "remaining": self.meter.remaining()}
 
     def _graded(self, answer: str) -> Step:
-        self.answer, self.ended = answer, "answered"
+        began = time.monotonic()
         self.grade = self._grader(self.task, answer)
+        self._started += time.monotonic() - began  # the grader's time is not the attempt's
+        self.answer = answer
+        self.answers += 1
         info = self._info({"grade": self.grade.detail, "score": self.grade.score})
-        return self.observe(""), float(self.grade.success), True, False, info
+        left = self.meter.budget.answers - self.answers
+        if self.grade.success or not left:
+            self.ended = "answered"
+            return self.observe(""), float(self.grade.success), True, False, info
+        return self._told_wrong(answer, self.grade, left, info)
+
+    def _told_wrong(self, answer: str, grade: Grade, left: int, info: dict[str, Any]) -> Step:
+        """Goes on after a wrong answer; what the environment says of it is an observation like a tool's result."""
+        note = f"{self._feedback(self.task, answer, grade)} Answers left: {left}."
+        self.meter.charge_observed(self._count(note))
+        observation = self.observe(self._note(note))
+        limit = self.meter.exhausted()
+        if limit is not None:
+            self.ended, info = f"limit:{limit}", info | {"limit": limit}
+        return observation, 0.0, False, limit is not None, info
 
     def _show(self, result: ToolResult) -> str:
         message: Message = {"role": "tool", "name": result.name, "content": result.text}

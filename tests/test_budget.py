@@ -159,3 +159,15 @@ def test_every_component_of_the_cost_is_booked_where_it_belongs() -> None:
         "seconds": 0.5,
         "usd": 0.25,
     }
+
+
+@pytest.mark.parametrize("bad", [0, -2, True, 1.5, "x", None, math.nan])
+def test_answers_must_be_a_number_of_them(bad: Any) -> None:
+    with pytest.raises(UsageError, match="answers must be a positive whole number"):
+        Budget(answers=bad)
+
+
+def test_one_answer_is_the_budget_that_says_nothing_of_answers() -> None:
+    assert digest(Budget(answers=1).as_dict()) == digest(Budget().as_dict())
+    assert digest(Budget(answers=2).as_dict()) != digest(Budget().as_dict())
+    assert Budget.from_mapping({"answers": 2.0}) == Budget(answers=2)

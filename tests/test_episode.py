@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.budget import Budget
-from testbed.episode import TOOLS_SPENT, Episode, Step
+from testbed.episode import TOOLS_SPENT, WRONG, Episode, Step
 from testbed.errors import TransportError, UsageError
 from testbed.protocol import NO_ACTION, write_answer, write_call
 from testbed.tool import AttemptContext, Tool, ToolSet
@@ -250,3 +250,52 @@ def test_whatever_a_model_writes_the_transcript_can_be_stored(texts: list[str]) 
         if not under_way.over:
             say(under_way, text)
     canonical(under_way.transcript).encode()
+
+
+# -- several answers
+
+
+def test_a_wrong_answer_before_the_last_is_told_and_the_attempt_goes_on() -> None:
+    under_way = episode(Budget(answers=3))
+    observation, reward, terminated, truncated, info = say(under_way, write_answer("ho"))
+    assert observation["text"] == f"{WRONG} Answers left: 2."
+    assert (reward, terminated, truncated, info["grade"]) == (0.0, False, False, "looked")
+    assert (under_way.answer, under_way.answers, under_way.over) == ("ho", 1, False)
+    assert say(under_way, write_answer("hi"))[1:4] == (1.0, True, False)
+    assert (under_way.ended, under_way.answer, under_way.answers) == ("answered", "hi", 2)
+    assert roles(under_way) == ["user", "assistant", "user", "assistant"]
+
+
+def test_the_last_answer_ends_the_attempt_right_or_wrong() -> None:
+    under_way = episode(Budget(answers=2))
+    say(under_way, write_answer("ho"))
+    observation, reward, terminated, _, _ = say(under_way, write_answer("ha"))
+    assert (observation["text"], reward, terminated, under_way.ended) == ("", 0.0, True, "answered")
+
+
+def test_feedback_is_the_environments_and_is_metered_like_a_tools_output() -> None:
+    def near(task: Task, answer: str, grade: Grade) -> str:
+        return f"{answer} is near {len(task.reference)}."
+
+    under_way = Episode(TASK, grade, ToolSet([]), Budget(answers=2), len, AttemptContext(7), near)
+    observation = say(under_way, write_answer("ho"))[0]
+    assert observation["text"] == "ho is near 2. Answers left: 1."
+    assert under_way.cost().observed_tokens == len(observation["text"])
+
+
+def test_a_limit_that_a_wrong_answer_reaches_ends_the_attempt() -> None:
+    under_way = episode(Budget(answers=3, turns=1))
+    _, reward, terminated, truncated, info = say(under_way, write_answer("ho"))
+    assert (reward, terminated, truncated, info["limit"], under_way.ended) == (0.0, False, True, "turns", "limit:turns")
+    assert under_way.grade is not None
+
+
+def test_the_time_of_a_slow_grader_is_not_the_attempts() -> None:
+    def slow(task: Task, answer: str) -> Grade:
+        time.sleep(0.3)
+        return Grade(answer == task.reference)
+
+    under_way = Episode(TASK, slow, ToolSet([]), Budget(answers=2, seconds=0.25), len, AttemptContext(7))
+    assert not say(under_way, write_answer("ho"))[3]
+    assert say(under_way, write_answer("hi"))[1] == 1.0
+    assert under_way.cost().seconds < 0.25
