@@ -23,12 +23,14 @@ from testbed.protocol import VERSION as PROTOCOL_VERSION
 from testbed.registry import make_env, make_tools
 from testbed.schedule import Progress, RetryQueue
 from testbed.store import ArmRecord, AttemptWriter, Run, Store
+from testbed.threads import DaemonThreads
 from testbed.tool import AttemptContext, ToolSet
 from testbed.types import Attempt, Control, Cost, Message, Status, Task, attempt_id, digest, stream_key
 from testbed.wrappers import under_control
 
 CONCURRENCY = 256
 MOST_CONCURRENT = 10_000  # each takes memory while it is under way
+SLOW_GRADES = 32  # graders that work in threads at one time; how many sandboxes they have is their own matter
 RETRIES = 4
 BACK_OFF = 0.5  # seconds before the first retry; doubles, with jitter
 
@@ -82,6 +84,7 @@ class Runner:
         self._given = dict(models or {})
         self._models: dict[str, Model] = {}
         self._tool_sets: list[ToolSet] = []
+        self._graders = DaemonThreads(SLOW_GRADES)
         self._stopping = False
         self.environments: list[Environment] = []
         self.tasks: list[Task] = []
@@ -213,6 +216,9 @@ class Runner:
             await tools.aclose()
         for model in self._models.values():
             await model.aclose()
+        for environment in self.environments:
+            await asyncio.to_thread(environment.close)  # a grader may hold a sandbox
+        self._graders.close()
 
     # -- scheduling
     # ---------------------------------------------------------------------------------------------------------
@@ -266,15 +272,16 @@ class Runner:
     def _episode(self, arm: Arm, cell: Cell) -> Episode:
         task = self.tasks[cell.task]
         context = AttemptContext(stream_key(self.experiment.seed, task.hash, cell.sample), self._replay(arm, cell))
-        return Episode(task, self._grader_of[cell.task].grade, arm.tools, arm.spec.budget, arm.model.count, context)
+        env = self._grader_of[cell.task]
+        return Episode(task, env.grade, arm.tools, arm.spec.budget, arm.model.count, context, env.feedback)
 
     async def _attempt(self, arm: Arm, cell: Cell, episode: Episode) -> Attempt:
         try:
-            async with asyncio.timeout(arm.spec.budget.seconds):
+            async with asyncio.timeout(arm.spec.budget.seconds) as clock:
                 while not episode.over:
                     reply = await arm.model.generate(self._request(arm, episode))
                     episode.read(reply.text, reply.usage)
-                    episode.finish(await episode.run_tools())
+                    await self._finish_turn(cell, episode, clock)
         except TimeoutError:
             episode.end("limit:seconds")
         except ContextFull as error:
@@ -282,6 +289,18 @@ class Runner:
         finally:
             await episode.toolbox.aclose()
         return self._finished(arm, episode.task, cell, episode, episode.ended)
+
+    async def _finish_turn(self, cell: Cell, episode: Episode, clock: asyncio.Timeout) -> None:
+        """Runs the tools and finishes the turn; a slow grader works in a thread while the attempt's clock stands."""
+        results = await episode.run_tools()
+        if episode.action.answer is None or not self._grader_of[cell.task].grades_slowly:
+            episode.finish(results)
+            return
+        ends, began = clock.when(), asyncio.get_running_loop().time()
+        clock.reschedule(None)
+        await self._graders.run(lambda: episode.finish(results))
+        if ends is not None:
+            clock.reschedule(ends + asyncio.get_running_loop().time() - began)
 
     @staticmethod
     def _request(arm: Arm, episode: Episode) -> Request:
