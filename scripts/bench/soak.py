@@ -25,7 +25,14 @@ from pathlib import Path
 
 from testbed.sandbox import Limits, Pool, Result, Sandbox, Session, pick
 
-LIMITS = Limits(wall_seconds=1.0, memory_mib=96, processes=24, scratch_mib=16, output_kib=16, file_mib=8)
+LIMITS = Limits(
+    wall_seconds=10.0,  # an honest call on a busy machine; attacks have timeouts of their own
+    memory_mib=96,
+    processes=24,
+    scratch_mib=16,
+    output_kib=16,
+    file_mib=8,
+)
 CALLS_PER_ATTEMPT = 10
 HOSTILE_SHARE = 0.2
 SETTLE_SECONDS = 2.0
@@ -56,7 +63,7 @@ ATTACKS = {
     "ignored interrupt": attack(
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", "timeout", 0.1
     ),
-    "memory": attack("blocks = []\nwhile True: blocks.append(bytearray(1 << 20))", "error oom"),
+    "memory": attack("blocks = []\nwhile True: blocks.append(bytearray(1 << 20))", "error oom", 10.0),
     "memory of many": attack(
         "import os, time\nfor _ in range(6):\n    if os.fork() == 0: block = b'x' * (40 << 20); time.sleep(9)\n"
         "time.sleep(9)",

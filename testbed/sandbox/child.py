@@ -31,8 +31,8 @@ _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 class Legacy:
     """What the worker makes once for all its children: every page that a child writes to is copied for it first.
 
-    The streams are not the worker's own, which were made for /dev/null and remember that one can seek in it. Descriptors
-    0, 1 and 2 must be open.
+    The streams are not the worker's own, which were made for /dev/null and remember that one can seek in it.
+    Descriptors 0, 1 and 2 must be open.
     """
 
     def __init__(self) -> None:
