@@ -51,8 +51,8 @@ class Questions(Environment):
 
     id: ClassVar[str] = "Questions-v0"
     card: ClassVar[str] = (
-        "Source: a file of the user's. Expected: whatever the file asks for. Contamination: as the file's; new questions "
-        "that were never published have none."
+        "Source: a file of the user's. Expected: whatever the file asks for. Contamination: as the file's; new "
+        "questions that were never published have none."
     )
 
     def __init__(

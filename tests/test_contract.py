@@ -42,6 +42,7 @@ ENV_OPTIONS: dict[str, dict[str, Any]] = {
     # Graded in sandboxes, which takes its time: all tasks have their turn in test_program_env.py.
     "HumanEval-v0": {"path": "{data}/humaneval/HumanEval.jsonl.gz", "limit": 4},
     "MBPP-v0": {"path": "{data}/mbpp/mbpp.jsonl", "limit": 4},
+    "Game24-v0": {"tasks": 300},
     "NQOpen-v0": {"path": "{data}/nq_open/NQ-open.dev.jsonl", "limit": 300},
     "HotpotQA-v0": {"path": "{data}/hotpot100/questions.jsonl"},
     "Questions-v0": {"path": "{tests}/fixtures/questions.jsonl"},

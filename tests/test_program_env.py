@@ -1,4 +1,4 @@
-"""Environments whose answers are programs, with real sandboxes; the graders' own attacks are in test_sandbox_grade.py."""
+"""Environments whose answers are programs, with real sandboxes; attacks on grading are in test_sandbox_grade.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from testbed.env import Environment
-from testbed.errors import DataError, UnknownName, UsageError
+from testbed.errors import DataError, SandboxUnavailable, UnknownName, UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.models.scripted import Scripted
 from testbed.program_env import program_in
@@ -18,7 +18,7 @@ from testbed.protocol import write_answer
 from testbed.registry import make_env
 from testbed.report.analyse import analyse_run
 from testbed.runner import Runner
-from testbed.sandbox import Bwrap, SandboxUnavailable, pick
+from testbed.sandbox import pick
 from testbed.store import Store
 
 try:
