@@ -30,7 +30,12 @@ from testbed.types import Control, ToolCall
 from testbed.wrappers import under_control
 
 AT_LEAST = 200  # tasks that validate() looks at
-FEWER = {"HumanEval-v0": 4, "MBPP-v0": 4, "HotpotQA-v0": 100}  # all that these list with the options given here
+FEWER = {
+    "HumanEval-v0": 4,
+    "MBPP-v0": 4,
+    "HotpotQA-v0": 100,
+    "Maths-v0": 3,
+}  # all that these list with the options given here
 
 # Options of environments that need some, or that list few tasks without. "{data}" is the folder of public data files,
 # "{tests}" this one.
@@ -43,6 +48,7 @@ ENV_OPTIONS: dict[str, dict[str, Any]] = {
     "HumanEval-v0": {"path": "{data}/humaneval/HumanEval.jsonl.gz", "limit": 4},
     "MBPP-v0": {"path": "{data}/mbpp/mbpp.jsonl", "limit": 4},
     "Game24-v0": {"tasks": 300},
+    "Maths-v0": {"path": "{tests}/fixtures/maths.jsonl"},
     "NQOpen-v0": {"path": "{data}/nq_open/NQ-open.dev.jsonl", "limit": 300},
     "HotpotQA-v0": {"path": "{data}/hotpot100/questions.jsonl"},
     "Questions-v0": {"path": "{tests}/fixtures/questions.jsonl"},
@@ -69,6 +75,8 @@ def env_options(name: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     options = ENV_OPTIONS.get(name, {})
     if env_class(name).grades_slowly and no_sandbox():
         pytest.skip(no_sandbox())
+    if name == "Maths-v0":
+        pytest.importorskip("math_verify", reason="math-verify is not installed (pip install capability-testbed[math])")
     needs_data = any("{data}" in str(value) for value in options.values())
     data: Path = request.getfixturevalue("data_dir") if needs_data else Path()
     return {
