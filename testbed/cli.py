@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from testbed import corpus_command
+
 if TYPE_CHECKING:
     from testbed.report.analyse import Analysis
 
@@ -27,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(corpus_command.app, name="corpus")
 
 StoreOption = Annotated[
     str, typer.Option("--store", envvar="TESTBED_STORE", help="SQLite file or SQLAlchemy URL that holds the attempts.")

@@ -6,19 +6,21 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from testbed.errors import DataError, UsageError, did_you_mean
-from testbed.types import canonical
+from testbed.types import canonical, well_formed
 
 # The names that collections on the web use for the same thing, first match wins.
 _ID_FIELDS = ("id", "_id")
 _TEXT_FIELDS = ("text", "contents")
 
 NO_RESULTS = "No results."
+SNIPPET = 256  # tokens of a document that a result shows; short documents are shown whole
+TOKEN_CHARS = 4  # characters counted as a token, since a tool does not know its model's tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,17 @@ class Document:
     @property
     def line(self) -> str:
         """How tools show it: ``[id] text``, or ``[id] title: text``, in one line."""
+        return self.shown(self.text)
+
+    def shown(self, text: str) -> str:
+        """The line with another text, such as a part of its own."""
         heading = f"{self.title}: " if self.title else ""
-        return f"[{self.id}] {' '.join((heading + self.text).split())}"
+        return f"[{self.id}] {' '.join((heading + text).split())}"
+
+    @property
+    def row(self) -> bytes:
+        """The line that a stored corpus holds, and that a corpus' hash is made of."""
+        return canonical([self.id, self.title, self.text]).encode() + b"\n"
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class Corpus:
         hash: 32 hexadecimal characters over every id, title and text.
     """
 
-    documents: tuple[Document, ...]
+    documents: Sequence[Document]
     hash: str
 
     @classmethod
@@ -73,19 +84,74 @@ class Corpus:
     def read(cls, path: str | Path) -> Corpus:
         """A corpus from a JSONL file: one object a line with "id" (or "_id"), "text" (or "contents"), perhaps "title".
 
+        Of a folder that `testbed corpus build` made, the corpus that is stored there.
+
         Raises:
             DataError: the file is missing, or a line is not such an object; names the line.
         """
-        where = f"{path}:"
-        return _collect((f"{where}{line}", _document(f"{where}{line}", row)) for line, row in read_jsonl(path))
+        if Path(path).is_dir():
+            from testbed.corpus_store import open_corpus
+
+            return open_corpus(path)
+        return _collect(jsonl_documents(path))
 
     def __len__(self) -> int:
         return len(self.documents)
 
 
-def passages(documents: Iterable[Document]) -> str:
-    """Documents as a tool's result: one a line, best first; `NO_RESULTS` if there is none."""
-    return "\n".join(document.line for document in documents) or NO_RESULTS
+@dataclass(frozen=True)
+class StoredCorpus(Corpus):
+    """A corpus in a folder, with its lexical index; documents are read when they are asked for.
+
+    Attributes:
+        folder: where it is.
+        lexical: folder of the index.
+        ranks: a document's place in order of id by its number in the index; None where these are the same.
+    """
+
+    folder: Path = Path()
+    lexical: Path = Path()
+    ranks: Sequence[int] | None = field(default=None, compare=False)
+
+
+def passages(
+    documents: Iterable[Document], tokens: int = SNIPPET, part: Callable[[str, int], str] | None = None
+) -> str:
+    """Documents as a tool's result: one a line, best first; `NO_RESULTS` if there is none.
+
+    Args:
+        documents: best first.
+        tokens: of a longer text only a part is shown, at most so many tokens of `TOKEN_CHARS` characters.
+        part: chooses the part of a text, given the most characters it may have; by default the start.
+    """
+    return "\n".join(_snippet(document, tokens * TOKEN_CHARS, part or _start) for document in documents) or NO_RESULTS
+
+
+def _snippet(document: Document, characters: int, part: Callable[[str, int], str]) -> str:
+    if len(document.title) > characters:
+        document = replace(document, title=f"{well_formed(document.title[:characters])} …")
+    text = " ".join(document.text.split())
+    if len(text) <= characters:
+        return document.line
+    chosen = well_formed(part(text, characters)[:characters])
+    before = "" if text.startswith(chosen) else "… "
+    after = "" if text.endswith(chosen) else " …"
+    return document.shown(f"{before}{chosen.strip()}{after}")
+
+
+def _start(text: str, characters: int) -> str:
+    cut = text[:characters]
+    return cut.rpartition(" ")[0] or cut
+
+
+def check_snippet(tokens: int, tool: str) -> None:
+    """Refuses a tool's option tokens below 1.
+
+    Raises:
+        UsageError: it is.
+    """
+    if tokens < 1:
+        raise UsageError(f"tool {tool}: tokens must be at least 1, not {tokens}.")
 
 
 def check_passage_count(k: int, tool: str) -> None:
@@ -126,6 +192,16 @@ def _parse_line(where: str, raw: bytes) -> dict[str, Any]:
     return value
 
 
+def jsonl_documents(path: str | Path) -> Iterator[tuple[str, Document]]:
+    """The documents of a JSONL file with their places, not yet checked.
+
+    Raises:
+        DataError: a line is no document; names the line.
+    """
+    for line, row in read_jsonl(path):
+        yield f"{path}:{line}", _document(f"{path}:{line}", row)
+
+
 def _document(where: str, row: Mapping[str, Any]) -> Document:
     title = row.get("title") or ""
     return Document(str(_field(where, row, _ID_FIELDS)), str(_field(where, row, _TEXT_FIELDS)), str(title))
@@ -146,7 +222,7 @@ def _collect(entries: Iterable[tuple[str, Document]]) -> Corpus:
     seen: dict[str, str] = {}
     documents = []
     for where, document in entries:
-        _check(where, document)
+        check_document(where, document)
         if document.id in seen:
             raise DataError(f"{where}: id {document.id!r} is taken by {seen[document.id]}; ids must be unique.")
         seen[document.id] = where
@@ -154,11 +230,16 @@ def _collect(entries: Iterable[tuple[str, Document]]) -> Corpus:
     documents.sort(key=lambda d: d.id)
     content = hashlib.blake2b(digest_size=16)
     for document in documents:
-        content.update(canonical([document.id, document.title, document.text]).encode() + b"\n")
+        content.update(document.row)
     return Corpus(tuple(documents), content.hexdigest())
 
 
-def _check(where: str, document: Document) -> None:
+def check_document(where: str, document: Document) -> None:
+    """Refuses a document without text, with an id that is not one line, or with broken characters.
+
+    Raises:
+        DataError: it is such; names the place.
+    """
     if not document.id.strip() or len(document.id.splitlines()) != 1:
         raise DataError(f"{where}: the id {document.id!r} must be one line and not blank.")
     if not document.text.strip():

@@ -32,7 +32,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from typing import Any, ClassVar, TypedDict, TypeVar, cast
@@ -44,6 +44,7 @@ from langchain_core.tools import BaseTool
 from testbed.budget import LARGEST, UNLIMITED, VISIBLE, Budget
 from testbed.episode import WRONG, Episode, Observation, Step
 from testbed.errors import UnknownName, UsageError
+from testbed.game import ClonableGame, Game
 from testbed.spaces import Utf8
 from testbed.threads import LoopThread
 from testbed.tool import AttemptContext, ToolSet
@@ -145,6 +146,13 @@ class Environment(gym.Env[Observation, str], ABC):
         """
         return WRONG
 
+    def make_game(self, task: Task) -> Game | None:
+        """A new game of the task for one attempt's tools to act on; None where there is nothing to act on.
+
+        It depends on the task alone: what can be learnt from it is the same in every arm and attempt.
+        """
+        return None
+
     def near_misses(self, task: Task) -> Iterable[str]:
         """Wrong answers that look right; `validate` checks that the grader refuses them."""
         return ()
@@ -168,6 +176,24 @@ class Environment(gym.Env[Observation, str], ABC):
     ) -> Task:
         """A task of this environment."""
         return Task(self.id, prompt, reference, grader, cluster, meta or {})
+
+    def enter(self, task: Task, tools: ToolSet, context: AttemptContext) -> AttemptContext:
+        """The context with a game of the attempt's own, where one of its tools acts on one.
+
+        Raises:
+            UsageError: this environment makes no such game of the task; names it and the tool.
+        """
+        needs = tools.acts_on()
+        if not needs:
+            return context
+        game = self.make_game(task)
+        for name, kind in needs.items():
+            if game is None:
+                raise UsageError(f"tool {name!r} acts on a game, and {self.id} makes none; leave the tool out.")
+            if not isinstance(game, kind):
+                cannot = "cannot be cloned" if kind is ClonableGame else f"is no {kind.__name__}"
+                raise UsageError(f"tool {name!r} cannot act on the game of {self.id}: it {cannot}; leave the tool out.")
+        return replace(context, game=game)
 
     # -- tasks
     # --------------------------------------------------------------------------------------------------------------
@@ -235,6 +261,7 @@ class Environment(gym.Env[Observation, str], ABC):
                 raise UnknownName("reset option", key, RESET_OPTIONS)
         task = self._choose(options.get("task"))
         context = options.get("context") or AttemptContext(key=int(self.np_random.integers(0, 2**63)))
+        context = self.enter(task, self.tools, context)
         self._close_episode()
         self._episode = Episode(task, self.grade, self.tools, self.budget, self._count, context, self.feedback)
         return self._episode.observe(task.prompt), {"task": task.hash, "tools": self.tools.schemas}

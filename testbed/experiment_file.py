@@ -148,10 +148,20 @@ class _Reader:
                 known = registry.option_names(registry.tool_class(name))
             self._keys(options, known, f"option of tool {name}", ("tool", name))
         offered = {tool for arm in arms for tool in arm.tools}
+        self._described(arms, tables)
         for name in self.data.get("budget", {}).get("calls", {}):
-            if name not in offered:
+            if not _may_be(name, offered):
                 self._fail(str(UnknownName("tool in [budget] calls", name, offered)), ("budget", "calls", name))
         return {name: dict(options) for name, options in tables.items()}
+
+    def _described(self, arms: Sequence[ArmSpec], tables: Mapping[str, Any]) -> None:
+        """Every MCP server that an arm names has its table."""
+        servers = [name for name in tables if name.startswith("mcp:")]
+        for n, arm in enumerate(arms):
+            for number, name in enumerate(arm.tools):
+                if name.startswith("mcp:") and name not in servers:
+                    hint = f'Describe it in [tool."{name}"]: command = ["python", "server.py"], or url = "http://…".'
+                    self._fail(str(UnknownName("MCP server", name, servers, hint)), ("arm", n, "tools", number))
 
     def _arms(self, samples: int) -> tuple[ArmSpec, ...]:
         listed = self._list("arm")
@@ -187,7 +197,7 @@ class _Reader:
             shared = self._mapping(self.data.get("budget", {}), "budget", ("budget",))
             budget = Budget.from_mapping({**shared, **own})
         for tool in own.get("calls", {}):
-            if tool not in tools:
+            if not _may_be(tool, tools):
                 wrong = UnknownName(f"tool of arm {name!r} in its budget", tool, tools)
                 self._fail(str(wrong), (*at, "budget", "calls", tool))
         count = self._whole(table.get("samples", samples), f"samples of arm {name!r}", (*at, "samples"), least=1)
@@ -279,3 +289,9 @@ class _Reader:
 
     def _fail(self, message: str, *at: Key) -> NoReturn:
         raise self.places.error(message, *at)
+
+
+def _may_be(name: str, offered: Collection[str]) -> bool:
+    """Whether tools have or may have that name: which ones a foreign name stands for is known when they are made."""
+    foreign = any(tool.startswith(registry.FOREIGN) for tool in offered)
+    return not name.startswith(registry.FOREIGN) and (name in offered or foreign)

@@ -23,7 +23,7 @@ def print_list(what: str, store: str, plugins: Sequence[str]) -> None:
         registry.load_plugin(plugin)
     lists: dict[str, Callable[[], Table]] = {
         "envs": lambda: _table(("environment", "what it is"), _classes("envs")),
-        "tools": lambda: _table(("tool", "what it does"), _classes("tools")),
+        "tools": lambda: _table(("tool", "what it does"), [*_classes("tools"), *_foreign()]),
         "models": lambda: _table(("model", "what it is"), _models()),
         "experiments": lambda: _table(("experiment", "what it shows"), _experiments()),
         "runs": lambda: _runs(store),
@@ -55,6 +55,12 @@ def _classes(group: str) -> Iterable[tuple[str, str]]:
             yield name, f"cannot be used: {error}"
     for file, reason in registry.unread(group).items():
         yield Path(file).name, f"cannot be used: {reason}"
+
+
+def _foreign() -> Iterable[tuple[str, str]]:
+    from testbed.foreign_tools import FORMS
+
+    return FORMS.items()
 
 
 def _models() -> Iterable[tuple[str, str]]:

@@ -106,7 +106,9 @@ class Offer:
         known = (
             {"version": self.tool.version, "content": self.tool.fingerprint()} if isinstance(self.tool, Tool) else {}
         )
-        return {"schema": self.schema, "timeout": self.timeout, **(known or {"source": _source(self.tool)})}
+        made_with = (self.tool.metadata or {}).get("made_with")  # options of a foreign tool that was made by name
+        source = {"source": _source(self.tool), **({"made_with": made_with} if made_with else {})}
+        return {"schema": self.schema, "timeout": self.timeout, **(known or source)}
 
 
 def _validator(name: str, schema: dict[str, Any]) -> Draft202012Validator:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from testbed.env import Environment
 
 NAMESPACE = "testbed/"
+FOREIGN = ("mcp:", "langchain:")  # beginnings of names that `testbed.foreign_tools` knows what to do with
 _plugins: dict[str, dict[str, Any]] = {"envs": {}, "tools": {}}
 _owners: dict[tuple[str, str], str] = {}  # by group and name: the file that defines it
 _loaded: dict[str, tuple[str, list[str]]] = {}  # by file: hash of its content and the names it defines
@@ -61,9 +62,15 @@ def env_class(name: str) -> type[Environment]:
 def tool_class(name: str) -> Any:
     """The class of a tool; the tool itself where a plug-in defines a finished one, as langchain's ``@tool`` does.
 
+    Of a foreign name, whatever makes its tools.
+
     Raises:
         UnknownName: there is none; the message offers the nearest.
     """
+    if name.startswith(FOREIGN):
+        from testbed import foreign_tools
+
+        return foreign_tools.find(name)
     return _find("tools", "tool", name)
 
 
@@ -112,8 +119,11 @@ def make_env(
 
 
 def make_tools(tools: Iterable[str | BaseTool], options: Mapping[str, Mapping[str, Any]]) -> list[BaseTool]:
-    """Tools from names; objects are passed through."""
-    return [make_tool(tool, **options.get(tool, {})) if isinstance(tool, str) else tool for tool in tools]
+    """Tools from names, of which a foreign one may stand for several; objects are passed through."""
+    made: list[BaseTool] = []
+    for tool in tools:
+        made += _made(tool, options.get(tool, {})) if isinstance(tool, str) else [tool]
+    return made
 
 
 def make_tool(name: str, **options: Any) -> BaseTool:
@@ -122,9 +132,25 @@ def make_tool(name: str, **options: Any) -> BaseTool:
     Raises:
         UnknownName: unknown tool or option.
         DataError: the corpus cannot be read.
+        UsageError: the name stands for several tools.
     """
+    made = _made(name, options)
+    if len(made) != 1:
+        raise UsageError(f"{name} stands for {', '.join(tool.name for tool in made)}: make them with make_tools.")
+    return made[0]
+
+
+def _made(name: str, options: Mapping[str, Any]) -> list[BaseTool]:
     cls = tool_class(name)
     check_options(cls, options, f"option of tool {name}")
+    if name.startswith(FOREIGN):
+        from testbed import foreign_tools
+
+        return foreign_tools.make(name, options)
+    return [_of_class(cls, name, options)]
+
+
+def _of_class(cls: Any, name: str, options: Mapping[str, Any]) -> BaseTool:
     if not inspect.isclass(cls):
         finished: BaseTool = cls
         return finished
@@ -135,16 +161,21 @@ def make_tool(name: str, **options: Any) -> BaseTool:
 
 
 def make_corpus(source: Any) -> Corpus:
-    """A corpus from an environment's name, a table {env = NAME, …its options}, a path to a JSONL file, or a `Corpus`.
+    """A corpus from an environment's name, a table {env = NAME, …its options}, a path, a table, or a `Corpus`.
+
+    A path is that of a JSONL file or of a folder that `testbed corpus build` made; the table {path = …, hash = …} wants
+    the latter with that hash.
 
     Raises:
-        DataError: there is neither such an environment nor such a file, or it has no documents.
+        DataError: there is neither such an environment nor such a file, or it has no documents, or another hash.
     """
     from testbed.corpus import Corpus
 
     if isinstance(source, Corpus):
         return source
     table = dict(source) if isinstance(source, Mapping) else {"env": source}
+    if "path" in table:
+        return _stored_corpus(table)
     name = str(table.pop("env", ""))
     if name.removeprefix(NAMESPACE) in env_names():
         check_options(env_class(name), table, f"option of {name}")
@@ -157,6 +188,15 @@ def make_corpus(source: Any) -> Corpus:
     if not len(corpus):
         raise DataError(f"corpus {source!r} has no documents.")
     return corpus
+
+
+def _stored_corpus(table: Mapping[str, Any]) -> Corpus:
+    from testbed.corpus_store import open_corpus
+
+    for key in table:
+        if key not in ("path", "hash"):
+            raise UnknownName("option of a corpus", key, ("path", "hash"))
+    return open_corpus(str(table["path"]), str(table.get("hash", "")))
 
 
 def check_options(cls: Any, options: Mapping[str, Any], kind: str) -> None:
@@ -176,6 +216,8 @@ def check_options(cls: Any, options: Mapping[str, Any], kind: str) -> None:
 
 def option_names(cls: Any) -> tuple[str, ...]:
     """The options of an environment's or tool's constructor; a finished tool has none."""
+    if inspect.isroutine(cls):  # a function that makes tools
+        return tuple(inspect.signature(cls).parameters)
     if not inspect.isclass(cls):
         return ()
     explicit = [p.name for p in inspect.signature(cls.__init__).parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -267,7 +309,8 @@ def _table(group: str) -> dict[str, Callable[[], Any]]:
 def _find(group: str, kind: str, name: str) -> Any:
     table = _table(group)
     if name not in table:
-        raise UnknownName(kind, name, table, hint=" ".join([f"See `testbed list {group}`.", *unread(group).values()]))
+        known = [*table, *(["mcp:NAME", "langchain:MODULE:ATTRIBUTE"] if group == "tools" else [])]
+        raise UnknownName(kind, name, known, hint=" ".join([f"See `testbed list {group}`.", *unread(group).values()]))
     return table[name]()
 
 

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from langchain_core.tools import BaseTool
+
 from testbed.env import Environment
 from testbed.episode import Episode
-from testbed.errors import ContextFull, InfrastructureError, TestbedError, UsageError, YokeMissing
+from testbed.errors import ContextFull, InfrastructureError, TestbedError, UnknownName, UsageError, YokeMissing
 from testbed.experiment import ArmSpec, Cell, Experiment
 from testbed.models import make_model
 from testbed.models.base import Model, Request
@@ -84,6 +86,7 @@ class Runner:
         self._given = dict(models or {})
         self._models: dict[str, Model] = {}
         self._tool_sets: list[ToolSet] = []
+        self._servers: dict[str, list[BaseTool]] = {}
         self._graders = DaemonThreads(SLOW_GRADES)
         self._stopping = False
         self.environments: list[Environment] = []
@@ -149,6 +152,7 @@ class Runner:
             self.arms.append(await self._arm(spec))
         self.arms.sort(key=lambda arm: specs.index(arm.spec))
         self._refuse_equal_arms()
+        self._check_calls()
         self.store.add_run(self._record(), self.tasks)
 
     def _refuse_duplicates(self) -> None:
@@ -168,15 +172,38 @@ class Runner:
                     ("arm", n, "name"),
                 )
 
+    def _make_tools(self, names: Sequence[str]) -> list[BaseTool]:
+        """The tools of an arm; all arms share the servers of an MCP name, which take their time to start."""
+        made: list[BaseTool] = []
+        for name in names:
+            tools = self._servers.get(name) or make_tools([name], self.experiment.tool_options)
+            if name.startswith("mcp:"):
+                self._servers[name] = tools
+            made += tools
+        return made
+
+    def _check_calls(self) -> None:
+        """Limits of single tools name tools that some arm offers; only now is known what foreign names stand for."""
+        offered = {name for arm in self.arms for name in arm.tools.offers}
+        for n, arm in enumerate(self.arms):
+            for name in arm.spec.budget.calls:
+                if name not in offered:
+                    wrong = str(UnknownName("tool in budget calls", name, offered))
+                    at = ("budget", "calls", name)
+                    raise self.experiment.places.error(wrong, ("arm", n, *at), at)
+
     async def _arm(self, spec: ArmSpec) -> Arm:
         at = ("arm", self.experiment.arms.index(spec))
         with self.experiment.places.blaming((*at, "model"), ("model",)):
             model = await self._model(spec)
             of_model = dict(model.fingerprint())
         with self.experiment.places.blaming(*[("tool", name) for name in spec.tools], (*at, "tools")):
-            made = make_tools(spec.tools, self.experiment.tool_options)
+            # In a thread: making tools may read a corpus or ask a server, and a Ctrl-C must be heard meanwhile.
+            made = await asyncio.to_thread(self._make_tools, spec.tools)
             tools = ToolSet(under_control(made, spec.control))
             self._tool_sets.append(tools)
+            for environment in self.environments:  # a tool may lack something to act on: better told now
+                environment.enter(environment.tasks[0], tools, AttemptContext())
             await tools.start()
             of_tools = tools.fingerprint()
         identity: dict[str, object] = {
@@ -273,6 +300,7 @@ class Runner:
         task = self.tasks[cell.task]
         context = AttemptContext(stream_key(self.experiment.seed, task.hash, cell.sample), self._replay(arm, cell))
         env = self._grader_of[cell.task]
+        context = env.enter(task, arm.tools, context)
         return Episode(task, env.grade, arm.tools, arm.spec.budget, arm.model.count, context, env.feedback)
 
     async def _attempt(self, arm: Arm, cell: Cell, episode: Episode) -> Attempt:

@@ -57,6 +57,11 @@ class ToolSet:
         """What identifies the tools in an arm's hash."""
         return [{**offer.fingerprint(), "result_chars": self.result_chars} for offer in self.offers.values()]
 
+    def acts_on(self) -> dict[str, type]:
+        """What each tool that acts on a game needs it to be, by name of the tool."""
+        tools = [offer.tool for offer in self.offers.values() if isinstance(offer.tool, Tool)]
+        return {tool.name: kind for tool in tools if (kind := tool.acts_on()) is not None}
+
     async def start(self) -> None:
         """Prepares every tool that is not prepared yet; if one cannot be, those that were are closed again."""
         try:

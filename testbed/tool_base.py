@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -12,20 +12,23 @@ from langchain_core.tools import BaseTool
 from langchain_core.tools.base import create_schema_from_function
 from pydantic import ConfigDict
 
+from testbed.game import Game
 from testbed.results import NO_OUTPUT
 
 
 @dataclass(frozen=True)
 class AttemptContext:
-    """What a tool may know of the attempt it serves: nothing of the task or its reference.
+    """What a tool may know of the attempt it serves: nothing of the task or its reference but what acting reveals.
 
     Attributes:
         key: the attempt's random stream, see `testbed.types.stream_key`.
         replay: results to replay in order (yoked arms), shared by all tools of the attempt; None elsewhere.
+        game: what the attempt's tools act on, where one of them does; shared by them all.
     """
 
     key: int = 0
     replay: Iterator[str] | None = None
+    game: Game | None = field(default=None, repr=False)  # it holds what the game keeps secret
 
 
 class Tool(BaseTool):
@@ -55,6 +58,10 @@ class Tool(BaseTool):
     def looks(self) -> BaseTool:
         """The tool whose name, description, arguments and time limit it shows: itself, but for disguises."""
         return self
+
+    def acts_on(self) -> type | None:
+        """What the tool needs the attempt's game to be: `Game`, `ClonableGame`; None for tools that need no game."""
+        return None
 
     def get_input_schema(self, config: Any = None) -> Any:
         """The arguments, read from `_arun` where only that is implemented."""

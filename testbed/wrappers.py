@@ -65,7 +65,7 @@ class Inert(_Disguised):
         if isinstance(self.wrapped, Tool):
             await self.wrapped.aclose()
 
-    def _run(self, **arguments: Any) -> str:
+    def _run(self, /, **arguments: Any) -> str:
         if isinstance(self.wrapped, Tool):
             return self.wrapped.inert_result(arguments, self._rng)
         return NO_OUTPUT
@@ -82,7 +82,7 @@ class Yoked(_Disguised):
         mine._context = context
         return mine
 
-    async def _arun(self, **arguments: Any) -> str:
+    async def _arun(self, /, **arguments: Any) -> str:
         replay = self._context.replay
         return next(replay, NO_OUTPUT) if replay is not None else NO_OUTPUT
 

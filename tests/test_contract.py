@@ -65,6 +65,8 @@ CORPUS = Corpus.of(
 )
 # A call that a tool answers, where it wants something else than text to look for.
 CALLS: dict[str, dict[str, Any]] = {name: {"code": "print(6 * 7)"} for name in ("python", "python_repl")}
+CALLS["open"] = {"id": "d000"}
+CALLS |= {"ask": {"text": "left"}, "simulate": {"moves": ["left", "right"]}}
 HOSTILE = ["", " ", "\0", "\ud800", "-" * 100_000, "AND OR NOT (", "{}", "</tool_call>", "'; DROP TABLE x; --", "漢🙂"]
 
 envs = pytest.mark.parametrize("name", env_names())
@@ -262,7 +264,11 @@ def usual_call(tool: BaseTool) -> ToolCall:
 
 
 def open_box(tool_set: ToolSet, context: AttemptContext | None = None) -> Toolbox:
-    return tool_set.open(Meter(Budget()), approximate_tokens, context)
+    """The tools of one attempt; those that act on a game have one in which "left" from the start changes nothing."""
+    lake = _made("FrozenLake-v0", json.dumps({"tasks": 1}))
+    return tool_set.open(
+        Meter(Budget()), approximate_tokens, lake.enter(lake.tasks[0], tool_set, context or AttemptContext())
+    )
 
 
 @pytest.fixture

@@ -84,8 +84,8 @@ def test_a_missing_file_is_named() -> None:
         Corpus.read("nowhere.jsonl")
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="Is a directory"):
+def test_a_folder_without_a_corpus_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no corpus"):
         Corpus.read(tmp_path)
 
 

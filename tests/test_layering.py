@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[1]
 # Lower layers first; a module may import from its own layer and those below.
 LAYERS = [
     {"types", "errors"},
-    {"spaces", "protocol", "budget", "threads", "results"},
-    {"tool", "tool_base", "sandbox_tool", "offer", "episode", "env", "sandbox", "models"},
-    {"wrappers", "registry", "builtin", "plugins", "corpus", "gymnasium_hook"},
+    {"spaces", "protocol", "budget", "threads", "results", "game"},
+    {"tool", "tool_base", "mcp_client", "mcp_stdio", "sandbox_tool", "game_tool", "offer", "episode", "env", "sandbox", "models"},
+    {"wrappers", "registry", "foreign_tools", "builtin", "plugins", "corpus", "dense", "encoders", "corpus_sources", "corpus_store", "corpus_build", "lexical", "gymnasium_hook"},
     {"experiment", "experiment_file", "places", "schedule", "store", "transfer", "engine"},
     {"runner"},
-    {"report", "board", "progress", "running", "listing", "doctor"},
+    {"report", "board", "progress", "running", "listing", "doctor", "corpus_command"},
     {"cli"},
     {"__main__"},
 ]

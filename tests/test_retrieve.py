@@ -9,14 +9,16 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from testbed.corpus import NO_RESULTS, Corpus
+from testbed.encoders import MiniLM, cache_folder, embed_corpus, minilm, model_folder
 from testbed.errors import ModelError, UsageError
 from testbed.tools import retrieve as module
-from testbed.tools.retrieve import MiniLM, Retrieve, cache_folder, embed_corpus, minilm, nearest
+from testbed.tools.retrieve import Retrieve
 
 LANDS = ["Draistor", "Molvania", "Teru", "Kaplin", "Shosta", "Wurmel", "Ibrak", "Zonnet", "Pemo", "Gapati"]
 NOUNS = ["capital", "ruler", "river", "area", "mayor", "population", "postal code"]
@@ -92,13 +94,6 @@ def test_memory_of_queries_is_bounded(retrieve: Retrieve, monkeypatch: pytest.Mo
     assert list(retrieve._asked) == ["c", "a", "d"]
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 7, 10, 50])
-def test_nearest_equals_a_full_sort_with_ties(k: int) -> None:
-    similarity = np.round(np.random.default_rng(k).random(40), 1).astype(np.float32)
-    whole = sorted(range(40), key=lambda at: (-similarity[at], at))
-    assert nearest(similarity, k).tolist() == whole[:k]
-
-
 def test_equal_passages_are_ordered_by_id() -> None:
     corpus = Corpus.of((f"{n:02}", "the same words") for n in reversed(range(40)))
     assert ids(Retrieve(corpus=corpus)._run("words")) == ["00", "01", "02"]
@@ -118,7 +113,7 @@ def test_inert_passages_are_never_near(retrieve: Retrieve) -> None:
     for seed in range(20):
         shown = ids(retrieve.inert_result({"query": "capital of Teru"}, np.random.default_rng(seed)))
         nearest_half = Retrieve(corpus=FACTS, k=50)
-        nearest_half._vectors = retrieve._vectors
+        nearest_half._dense = retrieve._dense
         assert len(set(shown)) == 3
         assert not set(shown) & set(ids(nearest_half._run("capital of Teru")))
 
@@ -182,7 +177,7 @@ async def test_it_can_be_closed_and_started_again() -> None:
     tool = Retrieve(corpus=FACTS)
     await tool.start()
     await tool.aclose()
-    assert tool._vectors is None
+    assert tool._dense is None
     assert len(ids(tool._run("capital"))) == 3
 
 
@@ -192,6 +187,58 @@ def test_fingerprint_names_what_can_change_a_result(retrieve: Retrieve) -> None:
     assert mine == Retrieve(corpus=FACTS).fingerprint()
     assert mine != Retrieve(corpus=FACTS, k=4).fingerprint()
     assert mine != Retrieve(corpus=Corpus.of([("a", "one")])).fingerprint()
+
+
+@pytest.mark.parametrize("option", [{"hybrid": True}, {"tokens": 9}])
+def test_fingerprint_names_the_options(retrieve: Retrieve, option: dict[str, Any]) -> None:
+    assert retrieve.fingerprint() != Retrieve(corpus=FACTS, **option).fingerprint()
+
+
+def test_hybrid_finds_what_only_the_words_or_only_the_meaning_finds() -> None:
+    texts = {"car": "An automobile needs petrol.", "code": "Part XJ-4471 is in store.", "sea": "The boat left harbour."}
+    tool = Retrieve(
+        corpus=Corpus.of([*texts.items(), *((f"n{n}", f"Number {n}.") for n in range(9))]), k=2, hybrid=True
+    )
+    assert ids(tool._run("fuel for vehicles"))[0] == "car"
+    assert "code" in ids(tool._run("vehicle 4471"))
+    assert tool._run(" ") == NO_RESULTS
+
+
+def test_hybrid_placebo_shows_neither_near_nor_matching_passages() -> None:
+    corpus = Corpus.of((f"{n:03}", f"Harbour {n} has a {'lamp' if n < 20 else 'wall'}.") for n in range(150))
+    tool = Retrieve(corpus=corpus, hybrid=True)
+    for seed in range(10):
+        shown = tool.inert_result({"query": "lamp"}, np.random.default_rng(seed))
+        assert len(ids(shown)) == 3
+        assert "lamp" not in shown
+
+
+def test_long_passages_are_shown_from_their_start() -> None:
+    corpus = Corpus.of([("a", "grey stone " * 500)])
+    assert Retrieve(corpus=corpus, tokens=5)._run("stone") == "[a] grey stone grey …"
+
+
+@pytest.mark.slow
+def test_any_sentence_transformers_model_may_be_named() -> None:
+    """The very weights, read by the authors' library: the same ranking, but another arm."""
+    by_library = Retrieve(corpus=FACTS, model=str(model_folder()))
+    own = Retrieve(corpus=FACTS)
+    for query in ("capital of Teru", "who rules Kaplin", ""):
+        assert by_library._run(query) == own._run(query)
+    assert by_library.fingerprint() != own.fingerprint()
+
+
+def test_a_model_that_is_not_there_is_named() -> None:
+    tool = Retrieve(corpus=FACTS, model="nobody/no-such-model")
+    for use in (tool.fingerprint, lambda: tool._run("x")):
+        with pytest.raises(ModelError, match="hf download nobody/no-such-model"):
+            use()
+
+
+def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README").write_text("nothing here")
+    with pytest.raises(ModelError, match="is no sentence-transformers model"):
+        Retrieve(corpus=FACTS, model=str(tmp_path))._run("x")
 
 
 def test_k_below_one_is_refused() -> None:

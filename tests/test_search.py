@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from testbed.corpus import NO_RESULTS, Corpus, Document
 from testbed.errors import UsageError
-from testbed.tools.search import QUERY_TERMS, Search
+from testbed.lexical import QUERY_TERMS
+from testbed.tools.search import Search
 
 LANDS = ["Draistor", "Molvania", "Teru", "Kaplin", "Shosta", "Wurmel", "Ibrak", "Zonnet"]
 FACTS = Corpus.of(
@@ -104,6 +105,34 @@ def test_scores_are_bm25(search: Search) -> None:
     assert index.best(index.words("Kaplin"), 1)[0] == (3, pytest.approx(idf * 2.2 / (1 + 1.2), rel=1e-6))
 
 
+def test_a_long_document_is_shown_where_the_words_are_and_within_the_limit() -> None:
+    text = "moss " * 3000 + "the grey stone of Draistor lies here " + "wall " * 3000
+    search = Search(corpus=Corpus.of([Document("a", text, "Title"), Document("b", "moss")]), tokens=20)
+    shown = search._run("grey stone Draistor")
+    assert "grey stone of Draistor" in shown
+    assert shown.startswith("[a] Title: … ")
+    assert shown.endswith(" …")
+    assert len(shown) <= 20 * 4 + len("[a] Title: …  …")
+    assert search._run("title") == "[a] Title: " + "moss " * 15 + "moss …"
+
+
+@pytest.mark.parametrize("length", [1023, 1024])
+def test_a_document_within_the_limit_is_shown_whole(length: int) -> None:
+    text = "stone " + "x" * (length - 6)
+    assert Search(corpus=Corpus.of([("a", text)]))._run("stone") == f"[a] {text}"
+    assert Search(corpus=Corpus.of([("a", text + "xx")]))._run("stone") != f"[a] {text}xx"
+
+
+def test_a_long_title_is_cut_too() -> None:
+    search = Search(corpus=Corpus.of([Document("a", "stone", "moss " * 9000)]), tokens=3)
+    assert search._run("stone") == "[a] moss moss mo …: stone"
+
+
+def test_no_limit_on_tokens_below_one() -> None:
+    with pytest.raises(UsageError, match="tokens must be at least 1"):
+        Search(corpus=FACTS, tokens=0)
+
+
 def test_inert_passages_share_no_word_with_the_query_and_look_alike(search: Search) -> None:
     rng = np.random.default_rng(0)
     for land in LANDS:
@@ -141,6 +170,7 @@ def test_fingerprint_names_what_can_change_a_result(search: Search) -> None:
     json.dumps(mine)
     assert mine == Search(corpus=FACTS).fingerprint()
     assert mine != Search(corpus=FACTS, k=4).fingerprint()
+    assert mine != Search(corpus=FACTS, tokens=9).fingerprint()
     assert mine != Search(corpus=Corpus.of([("a", "one")])).fingerprint()
 
 

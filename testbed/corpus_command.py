@@ -1,0 +1,87 @@
+"""`testbed corpus`: builds corpora for search tools, and says what is in them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from testbed.corpus_build import Built
+
+app = typer.Typer(
+    help="Document collections for the tools search, open and retrieve: build one, look into it, check it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+CorpusArgument = Annotated[Path, typer.Argument(help="Folder that `testbed corpus build` made.")]
+HashOption = Annotated[str, typer.Option("--hash", help="Hash that the corpus must have.")]
+
+
+@app.command(
+    epilog="Example: testbed corpus build documents.jsonl my_corpus    or: testbed corpus build notes/ my_corpus"
+)
+def build(
+    source: Annotated[
+        Path, typer.Argument(help="JSONL, CSV, TSV or TREC file, or folder of .txt, .md and .pdf files.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the corpus: a new one, or a corpus to renew.")],
+    form: Annotated[
+        str, typer.Option("--format", help="jsonl, csv, tsv or trec, if the file's ending does not say.")
+    ] = "",
+) -> None:
+    """Check and index documents; where they were only added to what is there, only these are indexed.
+
+    What is there stays until the new corpus is complete.
+    """
+    built = _build(source, out, form)
+    corpus = built.corpus
+    print(f"{out}: {len(corpus)} documents, {built.indexed} indexed, hash {corpus.hash}")
+
+
+@app.command(epilog="Example: testbed corpus info my_corpus")
+def info(corpus: CorpusArgument, hash: HashOption = "") -> None:
+    """Say what a corpus holds, in figures and with its first document."""
+    from testbed.corpus_store import open_corpus, read_manifest
+
+    opened, manifest = open_corpus(corpus, hash), read_manifest(corpus)
+    size = sum(file[0] for file in manifest["files"].values())
+    print(f"documents  {len(opened)}\nhash       {opened.hash}\nbytes      {size}")
+    print(f"analyser   {manifest['analyser']}\nengine     {manifest['engine']}")
+    print(f"first      {opened.documents[0].line[:100]}")
+
+
+@app.command(epilog="Example: testbed corpus verify my_corpus --hash c307e96ca42863e0f7dfe0545a849930")
+def verify(corpus: CorpusArgument, hash: HashOption = "") -> None:
+    """Read all of a corpus and compare it with its checksums. Exit code 1 if it is damaged."""
+    from testbed.corpus_store import read_manifest
+    from testbed.corpus_store import verify as problems_of
+
+    problems = problems_of(corpus, hash)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise typer.Exit(1)
+    print(f"{corpus}: {read_manifest(corpus)['documents']} documents as they were written")
+
+
+def _build(source: Path, out: Path, form: str) -> Built:
+    """Builds, with a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from testbed.corpus_build import build as build_corpus
+    from testbed.corpus_sources import read_documents
+
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        row = bar.add_task("reading", total=None)
+
+        def tell(what: str, done: int, total: int | None) -> None:
+            bar.update(row, description=what, completed=done, total=total)
+
+        return build_corpus(read_documents(source, form), out, tell)
