@@ -401,7 +401,7 @@ def test_an_interrupt_before_a_command_has_begun_leaves_no_traceback(
 
 
 def test_every_command_has_help_with_an_example(testbed: Callable[..., Done]) -> None:
-    for command in ("run", "report", "show", "list", "import", "export", "doctor"):
+    for command in ("run", "report", "show", "list", "import", "export", "doctor", "plan", "calibrate"):
         done = testbed(command, "--help")
         assert done.code == 0
         assert "Example: testbed" in done.out

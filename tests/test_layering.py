@@ -18,8 +18,9 @@ LAYERS = [
     {"tool", "tool_base", "sandbox_tool", "offer", "episode", "env", "sandbox", "models"},
     {"wrappers", "registry", "builtin", "plugins", "corpus", "gymnasium_hook"},
     {"experiment", "experiment_file", "places", "schedule", "store", "transfer", "engine"},
+    {"allocation"},
     {"runner"},
-    {"report", "board", "progress", "running", "listing", "doctor"},
+    {"report", "board", "progress", "running", "listing", "doctor", "planning"},
     {"cli"},
     {"__main__"},
 ]
