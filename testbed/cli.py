@@ -67,11 +67,17 @@ def report(
     bare: Annotated[
         str, typer.Option(help="Arm that others are compared with; by default the one without tools.")
     ] = "",
+    operating: Annotated[
+        int | None, typer.Option(help="Attempts at which arms are read; by default the experiment's.")
+    ] = None,
+    elicitation: Annotated[
+        int | None, typer.Option(help="Bare attempts that resampling may spend; by default the experiment's.")
+    ] = None,
 ) -> None:
     """Print what each arm added to the bare one, with intervals and verdicts."""
     from testbed.report.text import print_report
 
-    analysis = _analysis(run, store, bare)
+    analysis = _analysis(run, store, bare, operating, elicitation)
     if html is not None or png is not None:
         from testbed.report.page import write_page, write_png
 
@@ -278,7 +284,7 @@ def _print_json(record: object) -> None:
     print(encoder.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False))
 
 
-def _analysis(run: str, store: str, bare: str) -> Analysis:
+def _analysis(run: str, store: str, bare: str, operating: int | None, elicitation: int | None) -> Analysis:
     from testbed.errors import DataError
     from testbed.report.analyse import analyse_run
     from testbed.stats import StatsError
@@ -286,6 +292,6 @@ def _analysis(run: str, store: str, bare: str) -> Analysis:
 
     with Store.open(store, create=False) as opened:
         try:
-            return analyse_run(opened, run, bare=bare)
+            return analyse_run(opened, run, bare=bare, operating=operating, elicitation=elicitation)
         except StatsError as error:
             raise DataError(f"run {run!r} cannot be analysed: {error}") from error

@@ -92,6 +92,16 @@ def test_a_report_as_json_is_json(made: Path, testbed: Callable[..., Done]) -> N
     assert json.loads(done.out)
 
 
+def test_a_report_can_be_read_at_other_spends(made: Path, testbed: Callable[..., Done]) -> None:
+    done = testbed("report", "small", "--operating", "2", "--elicitation", "3", "--json")
+    assert done.code == 0, done.err
+    settings = json.loads(done.out)["settings"]
+    assert (settings["operating"], settings["elicitation"]) == (2, 3)
+    wrong = testbed("report", "small", "--operating", "4", "--elicitation", "3")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "elicitation" in wrong.err
+
+
 def test_show_lists_attempts_and_then_one_of_them(made: Path, testbed: Callable[..., Done]) -> None:
     listed = testbed("show", "small", "--arm", "inert", "--limit", "3")
     rows = listed.out.splitlines()[1:]

@@ -29,13 +29,17 @@ if TYPE_CHECKING:
 __all__ = ["Analysis", "analyse", "analyse_run"]
 
 
-def analyse_run(store: Store, name: str, *, bare: str = "") -> Analysis:
+def analyse_run(
+    store: Store, name: str, *, bare: str = "", operating: int | None = None, elicitation: int | None = None
+) -> Analysis:
     """Analyses a run of a store as its experiment says.
 
     Args:
         store: an open store.
         name: the run.
         bare: arm that others are compared with; by default the experiment's, else the one without tools.
+        operating: attempts at which arms are read; by default the experiment's.
+        elicitation: bare attempts that resampling may spend; by default the experiment's.
 
     Raises:
         UnknownName: there is no such run or arm.
@@ -48,8 +52,8 @@ def analyse_run(store: Store, name: str, *, bare: str = "") -> Analysis:
         outcomes,
         name=name,
         bare=bare or measure.bare,
-        operating=measure.operating,
-        elicitation=measure.elicitation,
+        operating=measure.operating if operating is None else operating,
+        elicitation=measure.elicitation if elicitation is None else elicitation,
         rho=measure.rho,
         alpha=measure.alpha,
         replicates=measure.replicates,
