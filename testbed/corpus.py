@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,18 +99,18 @@ def check_passage_count(k: int, tool: str) -> None:
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSONL file with their line numbers; blank lines are passed over.
+    """The objects of a JSONL file, perhaps gzipped (.gz), with their line numbers; blank lines are passed over.
 
     Raises:
         DataError: the file cannot be read, or a line is not UTF-8, not JSON, or not an object; names the line.
     """
     try:
-        with Path(path).open("rb") as file:
+        with gzip.open(path) if str(path).endswith(".gz") else Path(path).open("rb") as file:
             for number, raw in enumerate(file, 1):
                 if raw.strip():
                     yield number, _parse_line(f"{path}:{number}", raw)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, EOFError, zlib.error) as error:  # the latter: a gzipped file that is cut or damaged
+        reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read {path}: {reason}. Give the path of a JSONL file, one object a line.") from None
 
 

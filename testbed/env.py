@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -51,6 +52,7 @@ from testbed.types import Grade, Task, Usage
 T = TypeVar("T")
 
 RESET_OPTIONS = ("task", "context")
+SLOW_GRADES = 8  # graders that `validate` has at work in threads, where they are slow
 _NEVER_RIGHT = ("", " ", "9" * 5000, "²³", "\x00")
 
 
@@ -193,15 +195,23 @@ class Environment(gym.Env[Observation, str], ABC):
         converts, digits that `int` does not know. A grader that raises is a bug: the exception is passed on.
         """
         tasks = self.tasks[:limit]
+        if self.grades_slowly:
+            with ThreadPoolExecutor(SLOW_GRADES) as threads:
+                found = list(threads.map(self._check, tasks))
+        else:
+            found = [self._check(task) for task in tasks]
+        return Validation(len(tasks), tuple(problem for problems in found for problem in problems))
+
+    def _check(self, task: Task) -> list[str]:
+        """What the grader judges wrongly of one task."""
         problems = []
-        for task in tasks:
-            right = self.reference_answer(task)
-            if not self.grade(task, right).success:
-                problems.append(f"refuses the reference {right!r} of {task.prompt[:80]!r}")
-            for wrong in (*_NEVER_RIGHT, *self.near_misses(task)):
-                if self.grade(task, wrong).success:
-                    problems.append(f"accepts {wrong!r} for {task.prompt[:80]!r}, reference {right!r}")
-        return Validation(len(tasks), tuple(problems))
+        right = self.reference_answer(task)
+        if not self.grade(task, right).success:
+            problems.append(f"refuses the reference {right!r} of {task.prompt[:80]!r}")
+        for wrong in (*_NEVER_RIGHT, *self.near_misses(task)):
+            if self.grade(task, wrong).success:
+                problems.append(f"accepts {wrong!r} for {task.prompt[:80]!r}, reference {right!r}")
+        return problems
 
     # -- the Gymnasium interface
     # --------------------------------------------------------------------------------------------

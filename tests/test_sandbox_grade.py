@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
@@ -14,11 +15,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from testbed.errors import SandboxDied, UsageError
-from testbed.sandbox import Bwrap, Pool
+from testbed.sandbox import Bwrap, Limits, Pool, Result, Session
 from testbed.sandbox.grade import GRADING_LIMITS, CodeGrade, Grader, Tests, grade_code
 
 pytestmark = pytest.mark.skipif(
@@ -723,3 +725,57 @@ def test_every_empty_or_wrong_solution_fails(grader, data_dir, benchmark):
 async def test_a_pool_without_room_for_the_tests_is_refused() -> None:
     with pytest.raises(UsageError, match="at least 2"):
         await grade_code(Pool(Bwrap(), GRADING_LIMITS, 1), "def f(): pass", Tests("assert f() is None"))
+
+
+class Recorded:
+    """A session that remembers what it was told."""
+
+    def __init__(self, session: Session, told: list[str]) -> None:
+        self._session, self.told = session, told
+
+    async def repl(self, code: str, timeout: float | None = None) -> Result:
+        self.told.append(code)
+        return await self._session.repl(code, timeout)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
+class Recording:
+    """A real backend whose sessions are kept with what they were told."""
+
+    name = identity = "recording"
+
+    def __init__(self) -> None:
+        self.sessions: list[Recorded] = []
+
+    async def open(self, limits: Limits) -> Any:
+        self.sessions.append(Recorded(await Bwrap().open(limits), []))
+        return self.sessions[-1]
+
+
+async def test_a_sandbox_that_held_tests_is_used_again_but_never_for_a_program() -> None:
+    backend = Recording()
+    pool = Pool(backend, GRADING_LIMITS, 4)  # type: ignore[arg-type]
+    programs = ["def f(x): return x + 1", "def f(x): return x", "import os\nos._exit(0)", "def f(x): 1 / 0"] * 3
+    grades = await asyncio.gather(*(grade_code(pool, program, Tests("assert f(1) == 2")) for program in programs))
+    assert [grade.passed for grade in grades] == [True, False, False, False] * 3
+    with pytest.raises(UsageError, match="cannot be run"):
+        await grade_code(pool, programs[0], Tests("this is no Python"))
+    await pool.close()
+    held_tests = [s for s in backend.sessions if any("Examination(" in code for code in s.told)]
+    ran_programs = [s for s in backend.sessions if any("Program()" in code for code in s.told)]
+    assert not set(held_tests) & set(ran_programs)
+    assert all(sum("Program()" in code for code in s.told) == 1 for s in ran_programs)
+    assert len(ran_programs) == len(programs)
+    assert 1 <= len(held_tests) <= 2
+
+
+async def test_tests_leave_nothing_for_the_next_tests() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        pool = Pool(Bwrap(), GRADING_LIMITS, 2)
+        stack.push_async_callback(pool.close)
+        nosy = "import builtins, os\nassert not hasattr(builtins, 'left') and not os.path.exists('/tmp/left')\n"
+        leaving = "builtins.left = 1\nopen('/tmp/left', 'w').close()\nassert f(1) == 2"
+        for _ in range(2):
+            assert (await grade_code(pool, "def f(x): return x + 1", Tests(nosy + leaving))).reason == "passed"

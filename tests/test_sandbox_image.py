@@ -10,12 +10,13 @@ import stat
 import subprocess
 import sys
 import tarfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from testbed.errors import UnknownName, UsageError
-from testbed.sandbox import image
+from testbed.sandbox import Bwrap, Limits, image
 from testbed.sandbox.packages import find
 from testbed.sandbox.root import PythonRoot, python_root
 
@@ -183,6 +184,19 @@ def test_a_package_comes_with_all_that_it_needs_and_without_its_extras():
     assert "webcolors" not in names
     assert found.modules == ("jsonschema",)
     assert [path for path in found.extensions if "rpds" in path]
+
+
+def test_packages_know_their_versions_and_nothing_of_this_machine():
+    entries = {entry.inside for entry in image.entries(python_root(("packaging",)))}
+    notes = {name for name in entries if ".dist-info" in name}
+    assert {name.rpartition("/")[2] for name in notes if not name.endswith(".dist-info")} == {"METADATA"}
+
+
+async def test_a_program_can_ask_for_the_version_of_a_package():
+    session = await Bwrap(packages=("packaging",)).open(Limits())
+    result = await session.run("from importlib.metadata import version; print(version('packaging'))")
+    await session.close()
+    assert result.stdout.strip() == version("packaging"), result
 
 
 def test_packages_change_the_digest_and_are_shown_in_a_folder_of_their_own():

@@ -1,9 +1,10 @@
 """Judges a program by hidden tests that it never meets.
 
-Two fresh sandboxes: the program runs in one, the tests in the other. They share no process and no file. Where the
-tests use a function of the program, the host carries the question over, and plain data back (`exchange.py`). The
-verdict comes from the tests' sandbox; the program's is asked for values only, so that the most a program can forge is
-what its functions return.
+Two sandboxes: the program runs in a fresh one, the tests in another. They share no process and no file. Where the tests
+use a function of the program, the host carries the question over, and plain data back (`exchange.py`). The verdict
+comes from the tests' sandbox; the program's is asked for values only, so that the most a program can forge is what its
+functions return. A sandbox that has held tests is reset and used for other tests, never for a program: its worker's
+memory may still hold what it was told.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ MOST_CALLS = 20_000
 LONGEST_PROGRAM = 1 << 18  # characters
 
 _HERE = Path(__file__).parent
-_pairing: weakref.WeakKeyDictionary[Pool, asyncio.Lock] = weakref.WeakKeyDictionary()
+_benches: weakref.WeakKeyDictionary[Pool, _Bench] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ async def grade_code(pool: Pool, program: str, tests: Tests, timeout: float = 10
     """
     if pool.size < 2:
         raise UsageError(f"grading needs a pool of at least 2 sandboxes, one for the tests; this one has {pool.size}.")
-    async with _two_sandboxes(pool) as (programs, examiners):
+    async with _benches.setdefault(pool, _Bench()).pair(pool) as (programs, examiners):
         examination = _Examination(programs, examiners, time.monotonic() + timeout)
         began = time.monotonic()
         try:
@@ -222,14 +223,43 @@ def _printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text[:400])
 
 
-@contextlib.asynccontextmanager
-async def _two_sandboxes(pool: Pool) -> AsyncIterator[tuple[Session, Session]]:
-    """Two sessions, taken together: if many took one each and then waited for another, all would wait for ever."""
-    async with contextlib.AsyncExitStack() as stack:
-        async with _pairing.setdefault(pool, asyncio.Lock()):
-            first = await stack.enter_async_context(pool.session())
-            second = await stack.enter_async_context(pool.session())
-        yield first, second
+class _Bench:
+    """The examiners' sandboxes of one pool: kept between examinations, since only trusted code runs in them."""
+
+    def __init__(self) -> None:
+        self._idle: list[Session] = []
+        self._pairing = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def pair(self, pool: Pool) -> AsyncIterator[tuple[Session, Session]]:
+        """A fresh sandbox for a program and one for tests.
+
+        They are taken together: if many took one each and then waited for another, all would wait for ever. The
+        program's comes first: while somebody waits for it, an examiner's may become idle.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            async with self._pairing:
+                programs = await stack.enter_async_context(pool.session())
+                examiners = self._idle.pop() if self._idle else await pool.acquire()
+            sound = False
+            try:
+                yield programs, examiners
+                sound = True
+            except UsageError:
+                sound = True
+                raise
+            finally:
+                if not (sound and await self._keep(examiners)):
+                    await pool.release(examiners)
+
+    async def _keep(self, examiners: Session) -> bool:
+        """Resets a sandbox for the next tests; False if it is lost."""
+        try:
+            await examiners.reset()
+        except SandboxDied:
+            return False
+        self._idle.append(examiners)
+        return True
 
 
 def _begin_program(program: str, question: str) -> str:

@@ -21,6 +21,8 @@ class Packages:
         extensions: shared objects among them.
         folders: folders here that are shown as they are.
         modules: what `import` calls the packages that were asked for.
+        notes: file here and its path beside the packages, for what `importlib.metadata` says of them: some packages
+            ask for another one's version. Of pip's notes no more than that: they name paths of this machine.
     """
 
     names: tuple[str, ...]
@@ -28,6 +30,7 @@ class Packages:
     extensions: tuple[str, ...]
     folders: tuple[str, ...]
     modules: tuple[str, ...]
+    notes: tuple[tuple[str, str], ...]
 
 
 def find(names: Iterable[str]) -> Packages:
@@ -57,6 +60,7 @@ def find(names: Iterable[str]) -> Packages:
         extensions=tuple(sorted(_extensions(paths))),
         folders=tuple(path for path in paths if os.path.isdir(path)),
         modules=tuple(sorted({name for distribution in asked.values() for name in _modules(distribution)})),
+        notes=tuple(sorted(note for distribution in found.values() for note in _notes(distribution))),
     )
 
 
@@ -87,6 +91,11 @@ def _paths(distribution: metadata.Distribution) -> set[str]:
     }
     paths = {os.path.realpath(str(distribution.locate_file(top))) for top in tops}
     return {path for path in paths if os.path.exists(path)}
+
+
+def _notes(distribution: metadata.Distribution) -> list[tuple[str, str]]:
+    found = [file for file in distribution.files or () if re.fullmatch(r"[^/]+\.dist-info/METADATA", str(file))]
+    return [(os.path.realpath(str(distribution.locate_file(file))), str(file)) for file in found]
 
 
 def _modules(distribution: metadata.Distribution) -> list[str]:

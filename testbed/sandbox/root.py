@@ -110,6 +110,7 @@ def python_root(packages: tuple[str, ...] = ()) -> PythonRoot:
     files = [(executable, f"{PREFIX}/bin/{version}"), (stdlib, inside), (os.path.realpath(loader), loader)]
     files += [(path, f"{LIBRARIES}/{name}") for name, path in sorted(libraries.items())]
     files += [(path, f"{PACKAGES}/{os.path.basename(path)}") for path in asked.paths]
+    files += [(path, f"{PACKAGES}/{name}") for path, name in asked.notes]
     folders = [name for name in _HIDDEN if os.path.isdir(f"{stdlib}/{name}")]
     folders += sorted(os.path.basename(path) for path in glob.glob(f"{stdlib}/config-*"))
     return PythonRoot(

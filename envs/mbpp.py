@@ -1,0 +1,102 @@
+"""MBPP: small Python functions from a sentence and examples, read from the benchmark's own file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Unpack
+
+from testbed.corpus import read_jsonl
+from testbed.env import Common
+from testbed.errors import DataError, UnknownName, UsageError
+from testbed.program_env import ProgramEnvironment
+from testbed.types import Task
+
+SPLITS = {"prompt": (1, 10), "test": (11, 510), "validation": (511, 600), "train": (601, 974)}
+WHERE = "It is mbpp/mbpp.jsonl of github.com/google-research/google-research (CC BY 4.0)"
+
+
+class MBPP(ProgramEnvironment):
+    """Small Python functions to write from a sentence (MBPP), from a file.
+
+    An answer passes if the three asserts of its problem hold. The benchmark's protocol shows them, since nothing else
+    names the function; `shown` = 1 keeps two hidden.
+
+    Args:
+        path: the benchmark's JSONL file, perhaps gzipped; by default ``$TESTBED_DATA/mbpp/mbpp.jsonl``.
+        split: part of the benchmark, one of `SPLITS`: "test" is problems 11 to 510.
+        shown: asserts that the prompt shows, 1 to 3.
+        limit: how many problems of the split, from its first; None for all.
+        timeout: seconds that program and tests may take together.
+        sandbox: "auto" or the name of a backend, see `testbed.sandbox.pick`.
+        at_once: programs that are judged at one time, at least 1; each takes two sandboxes.
+        common: options of every environment, see `testbed.env.Common`.
+
+    Raises:
+        UsageError: no path is known, or an option makes no sense.
+    """
+
+    id: ClassVar[str] = "MBPP-v0"
+    card: ClassVar[str] = (
+        "Source: Austin et al. 2021, Program Synthesis with Large Language Models, arXiv 2108.07732; 500 test "
+        "problems, CC BY 4.0. Graded by the benchmark's own asserts. Shown in the prompt, as its protocol has it, they "
+        "can be answered by a table of their values: `shown = 1` hides two. Expected: python elicits (a draft can be "
+        "tried on what is shown), several answers elicit, search and retrieve should add nothing. Contamination: "
+        "high; public since 2021 and quoted in many training sets."
+    )
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        split: str = "test",
+        shown: int = 3,
+        limit: int | None = None,
+        timeout: float = 10.0,
+        sandbox: str = "auto",
+        at_once: int = 2,
+        **common: Unpack[Common],
+    ) -> None:
+        if path is None and not os.environ.get("TESTBED_DATA"):
+            raise UsageError(f"{self.id} reads the benchmark's file: give its path, or set TESTBED_DATA. {WHERE}.")
+        if split not in SPLITS:
+            raise UnknownName(f"split of {self.id}", split, SPLITS)
+        if not 1 <= shown <= 3:
+            raise UsageError(f"{self.id}: shown must be from 1 to 3 asserts, not {shown}: they name the function.")
+        data = os.environ.get("TESTBED_DATA", "")
+        self.path = Path(path) if path is not None else Path(data) / "mbpp" / "mbpp.jsonl"
+        self.split, self.shown = split, shown
+        super().__init__(limit, timeout, sandbox, at_once, **common)
+
+    def make_tasks(self) -> Iterable[Task]:
+        """The split's problems in the file's order."""
+        first, last = SPLITS[self.split]
+        count = 0
+        for line, row in read_jsonl(self.path):
+            self._refuse_malformed(line, row)
+            if first <= row["task_id"] <= last and count != self.limit:
+                count += 1
+                yield self._task(line, row)
+
+    def _task(self, line: int, row: dict[str, Any]) -> Task:
+        code = "\n".join([row.get("test_setup_code", ""), *row["test_list"]])
+        defined = re.findall(r"^def (\w+)", row["code"], re.MULTILINE)
+        shown = "\n".join(row["test_list"][: self.shown])
+        return self.task_of(
+            f"{row['text']}\nYour code should pass these tests:\n\n{shown}\n",
+            row["code"],
+            code=code,
+            functions=[name for name in defined if re.search(rf"\b{name}\b", code)],
+            meta={"id": f"MBPP/{row['task_id']}", "line": line},
+        )
+
+    def _refuse_malformed(self, line: int, row: dict[str, Any]) -> None:
+        texts = all(isinstance(row.get(name), str) for name in ("text", "code"))
+        asserts = row.get("test_list")
+        listed = isinstance(asserts, list) and asserts and all(isinstance(one, str) for one in asserts)
+        if not (texts and listed and isinstance(row.get("task_id"), int)):
+            raise DataError(
+                f"{self.path}:{line}: an object with a number 'task_id', texts 'text' and 'code', and a list "
+                f"'test_list' is wanted. {WHERE}."
+            )
