@@ -16,6 +16,7 @@ LAYERS = [
     {"types", "errors"},
     {"spaces", "protocol", "budget", "threads", "results"},
     {"tool", "tool_base", "sandbox_tool", "offer", "episode", "env", "sandbox", "models"},
+    {"program_env", "question_env"},
     {"wrappers", "registry", "builtin", "plugins", "corpus", "gymnasium_hook"},
     {"experiment", "experiment_file", "places", "schedule", "store", "transfer", "engine"},
     {"allocation"},
