@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -12,17 +11,12 @@ from typing import ClassVar, Unpack
 from testbed.corpus import read_jsonl
 from testbed.env import Common, Environment
 from testbed.errors import DataError, UsageError
+from testbed.question_env import read_number
 from testbed.types import Grade, Task
 
 MARK = "####"  # what stands before the result in the benchmark's answers
 INSTRUCTION = "Answer with the number alone."
 WHERE = "It is grade_school_math/data/test.jsonl of github.com/openai/grade-school-math (MIT licence)"
-
-# A sign before or after a dollar sign; whole digits or groups of three; decimals; a full stop at the end.
-_NUMBER = re.compile(
-    r"(?P<sign>[-+\u2212]?)\s?\$?\s?(?P<inner>[-\u2212]?)(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?P<part>\.[0-9]+)?\.?"
-)
-_LONGEST = 100  # characters of an answer that is still read as a number
 
 
 class GSM8K(Environment):
@@ -93,16 +87,3 @@ class GSM8K(Environment):
         yield f"{value:f}, {value:f}"
         yield f"{value:f},0"
         yield f"{value:f}%"
-
-
-def read_number(text: str) -> Decimal | None:
-    """The one number that a text is, or None.
-
-    Examples: "18", " $1,234.50 ", "-$3", "$-3", "70000.", "+2.0"; not "18 dollars", "1,23", "1e3", "12 or 13", "½".
-    """
-    text = text.strip()
-    found = _NUMBER.fullmatch(text) if len(text) <= _LONGEST else None
-    if found is None or (found["sign"] and found["inner"]):
-        return None
-    value = Decimal(found["whole"].replace(",", "") + (found["part"] or ""))
-    return -value if found["sign"] in ("-", "\u2212") or found["inner"] else value

@@ -8,9 +8,8 @@ from typing import Any, ClassVar, Unpack
 
 from testbed.corpus import Corpus, read_jsonl
 from testbed.env import Common, Environment
-from testbed.envs.gsm8k import read_number
 from testbed.errors import DataError, UnknownName, UsageError
-from testbed.question_env import LONGEST, exact_match, normalise, token_f1
+from testbed.question_env import LONGEST, exact_match, normalise, read_number, token_f1
 from testbed.types import Grade, Task
 
 _PROMPT = ("prompt", "question")

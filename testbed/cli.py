@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -71,11 +71,17 @@ def report(
     bare: Annotated[
         str, typer.Option(help="Arm that others are compared with; by default the one without tools.")
     ] = "",
+    operating: Annotated[
+        int | None, typer.Option(help="Attempts at which arms are read; by default the experiment's.")
+    ] = None,
+    elicitation: Annotated[
+        int | None, typer.Option(help="Bare attempts that resampling may spend; by default the experiment's.")
+    ] = None,
 ) -> None:
     """Print what each arm added to the bare one, with intervals and verdicts."""
     from testbed.report.text import print_report
 
-    analysis = _analysis(run, store, bare)
+    analysis = _analysis(run, store, bare, operating, elicitation)
     if html is not None or png is not None:
         from testbed.report.page import write_page, write_png
 
@@ -92,6 +98,69 @@ def report(
     for path in (html, png):
         if path is not None:
             print(f"wrote {path}", file=sys.stderr)
+
+
+def _number(text: object) -> float:
+    above, _, below = str(text).partition("/")  # typer parses defaults too, which are numbers already
+    try:
+        return float(above) / float(below) if below else float(above)
+    except (ValueError, ZeroDivisionError):
+        raise typer.BadParameter(f"{text!r} is neither a number nor a fraction such as 1/9.") from None
+
+
+def _fraction(help: str) -> Any:
+    """An option that takes a number or a fraction, such as 0.05 or 1/9."""
+    return typer.Option(parser=_number, metavar="NUMBER", help=help)
+
+
+@app.command(epilog="Example: testbed plan --effect 0.05    or: testbed plan my.toml --pilot demo --effect 0.03")
+def plan(
+    experiment: Annotated[str, typer.Argument(help="Experiment file, or name of a shipped one, to plan for.")] = "",
+    effect: Annotated[float | None, _fraction("Mean gain to find, such as 0.05; by default several.")] = None,
+    pilot: Annotated[str, typer.Option(help="Run in the store that variances and costs are estimated from.")] = "",
+    store: StoreOption = DEFAULT_STORE,
+    arm: Annotated[str, typer.Option(help="Only this arm; by default all.")] = "",
+    bare: Annotated[str, typer.Option(help="Arm to compare with; by default the one without tools.")] = "",
+    tasks: Annotated[int | None, typer.Option(help="Tasks; by default the experiment's or the pilot's.")] = None,
+    attempts: Annotated[
+        int | None, typer.Option(help="Attempts per task; by default the experiment's or the pilot's.")
+    ] = None,
+    bare_attempts: Annotated[int | None, typer.Option(help="Attempts per task of the bare arm, if others.")] = None,
+    power: Annotated[float, _fraction("Probability of finding the gain.")] = 0.8,
+    alpha: Annotated[float | None, _fraction("Level of the interval; by default the experiment's, or 0.05.")] = None,
+    operating: Annotated[int | None, typer.Option(help="Attempts at which arms are read (b).")] = None,
+    elicitation: Annotated[int | None, typer.Option(help="Bare attempts that re-sampling may spend (B).")] = None,
+    rho: Annotated[float | None, _fraction("Reach from which a task is accessible.")] = None,
+    between: Annotated[float | None, _fraction("Variance of the true gain between tasks.")] = None,
+    within: Annotated[float | None, _fraction("Variance of one attempt within a task.")] = None,
+    cluster_size: Annotated[float | None, _fraction("Tasks in a cluster.")] = None,
+    icc: Annotated[float | None, _fraction("Correlation of the gains of two tasks of a cluster.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON instead of text.")] = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Say how many tasks and attempts a gain needs, and what a run can find, before it is made."""
+    from testbed.planning import Asked, plan_for
+    from testbed.planning.text import print_plan
+
+    measure = {"operating": operating, "elicitation": elicitation, "rho": rho, "alpha": alpha, "bare": bare or None}
+    asked = Asked(
+        effect=effect,
+        power=power,
+        tasks=tasks,
+        attempts=attempts,
+        bare_attempts=bare_attempts,
+        between=between,
+        within=within,
+        cluster_size=cluster_size,
+        icc=icc,
+        arm=arm,
+        measure={key: value for key, value in measure.items() if value is not None},
+    )
+    planned = plan_for(asked, experiment=experiment, pilot=pilot, store=store, plugins=plugin or [])
+    if json:
+        _print_json(planned)
+    else:
+        print_plan(planned)
 
 
 @app.command(epilog="Example: testbed show demo --arm python --failed    then: testbed show 3f2a91")
@@ -196,7 +265,30 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def _analysis(run: str, store: str, bare: str) -> Analysis:
+@app.command(epilog="Example: testbed calibrate    or: testbed calibrate --case best-of-n --seed 7")
+def calibrate(
+    case: Annotated[list[str] | None, typer.Option("--case", help="Only this case; may be repeated.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="The big simulation: five minutes of one core.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of every attempt and simulation.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print every expectation as JSON.")] = False,
+) -> None:
+    """Run policies of known truth through the instrument and compare. Exit code 1 if it says anything false."""
+    from testbed.calibration.case import FULL, QUICK
+    from testbed.calibration.running import run_cases
+
+    if not run_cases(case or [], FULL if full else QUICK, seed, as_json=json):
+        raise typer.Exit(1)
+
+
+def _print_json(record: object) -> None:
+    import json as encoder
+
+    from testbed.report.plain import plain
+
+    print(encoder.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _analysis(run: str, store: str, bare: str, operating: int | None, elicitation: int | None) -> Analysis:
     from testbed.errors import DataError
     from testbed.report.analyse import analyse_run
     from testbed.stats import StatsError
@@ -204,6 +296,6 @@ def _analysis(run: str, store: str, bare: str) -> Analysis:
 
     with Store.open(store, create=False) as opened:
         try:
-            return analyse_run(opened, run, bare=bare)
+            return analyse_run(opened, run, bare=bare, operating=operating, elicitation=elicitation)
         except StatsError as error:
             raise DataError(f"run {run!r} cannot be analysed: {error}") from error

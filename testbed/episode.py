@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -30,6 +31,8 @@ class Observation(TypedDict):
 
 TOOLS_SPENT = "The tool budget is spent: answer now."
 WRONG = "That is wrong."
+# Twice what text of any language needs: a model that reports still fewer tokens for what it wrote is not believed.
+MOST_CHARS_PER_TOKEN = 8
 
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
 
@@ -116,10 +119,16 @@ class Episode:
         """
         if self.over:
             raise UsageError("the attempt is over; call reset() first.")
-        self.meter.charge_model(usage)
+        self.meter.charge_model(self._believed(usage, text))
         text = well_formed(text)
         self.transcript.append({"role": "assistant", "content": text})
         self.action = parse(text)
+
+    def _believed(self, usage: Usage, text: str) -> Usage:
+        """The usage as reported, its tokens counted again where it claims more text than tokens hold."""
+        if usage.generated_tokens * MOST_CHARS_PER_TOKEN >= len(text):
+            return usage
+        return replace(usage, generated_tokens=max(usage.generated_tokens, self._count(text)))
 
     async def run_tools(self) -> list[ToolResult]:
         """Runs the calls of the last message, one after another: they share the attempt's state."""

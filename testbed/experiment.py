@@ -16,6 +16,9 @@ from testbed.places import Places
 from testbed.types import Control, digest
 
 MOST_ATTEMPTS = 10_000_000  # of one experiment: more cannot be meant, and would take weeks at a thousand a second
+# How a stop's level relates to alpha. Verdicts have level alpha each. For those on k of T tasks to survive e-BH at
+# alpha over all of them, each needs evidence at level alpha k/T: "discovery" goes on to it for a quarter of the tasks.
+STOPS = {"verdict": 1.0, "discovery": 0.25}
 MOST_REPLICATES = 100_000  # beyond, no digit that is shown changes, and memory runs out
 
 
@@ -83,12 +86,14 @@ class ArmSpec:
         name: its name in reports.
         tools: names of the offered tools.
         control: how they behave.
-        samples: attempts per task.
+        samples: attempts per task, at most.
         budget: limits per attempt.
         model: the model's id.
         model_options: options of the model.
         sampling: how it decodes.
         yoke: name of the live arm whose results a yoked arm replays; empty elsewhere.
+        least: attempts per task after which it stops where its verdict is settled; 0: it makes all its samples.
+        stop: a name of `STOPS`: how sure it must be to stop.
     """
 
     name: str
@@ -100,6 +105,18 @@ class ArmSpec:
     model_options: Mapping[str, Any]
     sampling: Sampling
     yoke: str = ""
+    least: int = 0
+    stop: str = "verdict"
+
+    @property
+    def fixed(self) -> int:
+        """Attempts per task that are made whatever their outcomes."""
+        return self.least or self.samples
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether sampling may stop before all samples are made."""
+        return self.fixed < self.samples
 
 
 @dataclass(frozen=True)
@@ -183,7 +200,7 @@ class Experiment:
         )
 
     def cells(self, tasks: int, block: int = 16) -> Iterator[Cell]:
-        """Every attempt, in the order in which they are best made.
+        """Every attempt that is made whatever its outcome, in the order in which they are best made.
 
         Blocks of `block` samples of one prompt come together (models share their prefill); all arms and tasks get their
         first block before any gets its second, so that a run stopped early is balanced. Yoked arms come last: they
@@ -192,10 +209,10 @@ class Experiment:
         plain = [i for i, arm in enumerate(self.arms) if arm.control is not Control.YOKED]
         yoked = [i for i, arm in enumerate(self.arms) if arm.control is Control.YOKED]
         for group in (plain, yoked):
-            most = max((self.arms[i].samples for i in group), default=0)
+            most = max((self.arms[i].fixed for i in group), default=0)
             for start in range(0, most, block):
                 for arm in group:
-                    stop = min(start + block, self.arms[arm].samples)
+                    stop = min(start + block, self.arms[arm].fixed)
                     for task in range(tasks):
                         for sample in range(start, stop):
                             yield Cell(arm, task, sample)

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from testbed import registry
 from testbed.budget import Budget
 from testbed.errors import ExperimentError, UnknownName, did_you_mean
-from testbed.experiment import ArmSpec, EnvSpec, Experiment, Measure
+from testbed.experiment import STOPS, ArmSpec, EnvSpec, Experiment, Measure
 from testbed.models import MODEL_KINDS
 from testbed.models.base import Sampling
 from testbed.places import Key, Places
@@ -25,6 +25,7 @@ from testbed.types import Control
 
 KEYS = ("name", "description", "seed", "samples", "plugins", "model", "budget", "measure", "env", "tool", "arm")
 ARM_KEYS = ("name", "tools", "control", "samples", "budget", "model", "yoke")
+SAMPLES_KEYS = ("min", "max", "stop")
 SAMPLING_KEYS = ("temperature", "top_p", "max_tokens")
 LARGEST_SEED = 2**63 - 1  # stores hold seeds in 64 bits
 COMMON_OPTIONS = frozenset({"budget", "count", "render_mode"})  # set by the arm, not by [[env]]
@@ -115,9 +116,10 @@ class _Reader:
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,100}", name):
             self._fail(f"name must be 1–100 letters, digits, '.', '_' or '-', not {name!r}", ("name",))
         seed = self._whole(data.get("seed", 0), "seed", ("seed",), least=0, most=LARGEST_SEED)
-        arms = self._arms(self._whole(data.get("samples", 16), "samples", ("samples",), least=1))
+        arms = self._arms(self._samples(data.get("samples", 16), "samples", ("samples",)))
         with self.places.blaming(("measure",)):
             measure = Measure(**self._table("measure", Measure.__dataclass_fields__))
+        self._check_stopping(arms, measure)
         if measure.bare and measure.bare not in [arm.name for arm in arms]:
             self._fail(str(UnknownName("arm", measure.bare, [arm.name for arm in arms])), ("measure", "bare"))
         environments, tools = self._environments(), self._tools(arms)
@@ -163,7 +165,7 @@ class _Reader:
                     hint = f'Describe it in [tool."{name}"]: command = ["python", "server.py"], or url = "http://…".'
                     self._fail(str(UnknownName("MCP server", name, servers, hint)), ("arm", n, "tools", number))
 
-    def _arms(self, samples: int) -> tuple[ArmSpec, ...]:
+    def _arms(self, samples: tuple[int, int, str]) -> tuple[ArmSpec, ...]:
         listed = self._list("arm")
         if not listed:
             self._fail('no arms: give at least one [[arm]], such as name = "bare"')
@@ -175,7 +177,7 @@ class _Reader:
             arms.append(arm)
         return tuple(self._yoked(arm, n, arms) for n, arm in enumerate(arms))
 
-    def _arm(self, table: Mapping[str, Any], n: int, samples: int) -> ArmSpec:
+    def _arm(self, table: Mapping[str, Any], n: int, samples: tuple[int, int, str]) -> ArmSpec:
         at: Key = ("arm", n)
         self._keys(table, ARM_KEYS, "key of an arm", at)
         name = table.get("name")
@@ -200,14 +202,53 @@ class _Reader:
             if not _may_be(tool, tools):
                 wrong = UnknownName(f"tool of arm {name!r} in its budget", tool, tools)
                 self._fail(str(wrong), (*at, "budget", "calls", tool))
-        count = self._whole(table.get("samples", samples), f"samples of arm {name!r}", (*at, "samples"), least=1)
+        if "samples" in table:
+            samples = self._samples(table["samples"], f"samples of arm {name!r}", (*at, "samples"))
+        least, count, stop = samples
         id_ = model.pop("id", "reference")
         with self.places.blaming((*at, "model"), ("model",)):
             sampling = Sampling(**{k: model.pop(k) for k in SAMPLING_KEYS if k in model})
         yoke = table.get("yoke", "")
         if not isinstance(yoke, str):
             self._fail(f"yoke must be the name of an arm, not {yoke!r}", (*at, "yoke"))
-        return ArmSpec(name, tools, control, count, budget, id_, model, sampling, yoke)
+        return ArmSpec(name, tools, control, count, budget, id_, model, sampling, yoke, least, stop)
+
+    def _samples(self, value: Any, name: str, at: Key) -> tuple[int, int, str]:
+        """Attempts per task in any case (0: all of them) and at most, and what stops them: a number or a table."""
+        if not isinstance(value, dict):
+            return 0, self._whole(value, name, at, least=1), "verdict"
+        self._keys(value, SAMPLES_KEYS, f"key of {name}", at)
+        if missing := [key for key in ("min", "max") if key not in value]:
+            self._fail(f'{name} needs {missing[0]}, as in {{ min = 32, max = 256, stop = "verdict" }}', at)
+        stop = str(value.get("stop", "verdict"))
+        if stop not in STOPS:
+            self._fail(str(UnknownName(f"stop of {name}", stop, STOPS)), (*at, "stop"))
+        least = self._whole(value["min"], f"min of {name}", (*at, "min"), least=1)
+        most = self._whole(value["max"], f"max of {name}", (*at, "max"), least=1)
+        if least > most:
+            self._fail(f"{name}: min = {least} is more than max = {most}", (*at, "min"))
+        return least if least < most else 0, most, stop
+
+    def _check_stopping(self, arms: Sequence[ArmSpec], measure: Measure) -> None:
+        """Refuses a largest number of attempts that can never settle a verdict, and says how many would."""
+        for n, arm in enumerate(arms):
+            if not arm.adaptive:
+                continue
+            from testbed.stats.stopping import StoppingRule  # scipy is loaded only where it is needed
+
+            level = measure.alpha * STOPS[arm.stop]
+            rule = StoppingRule(arm.fixed, arm.samples, measure.elicitation, measure.rho, level)
+            out, within = rule.least_to_settle()
+            if (wanted := max(out, within)) > arm.samples:
+                what, straight = ("out of", "failures") if out >= within else ("within", "successes")
+                self._fail(
+                    f"samples of arm {arm.name!r}: max = {arm.samples} attempts can never show that a task is {what} "
+                    f"reach. At elicitation = {measure.elicitation}, rho = {measure.rho:g}, alpha = {measure.alpha:g} "
+                    f"([measure]) and stop = {arm.stop!r} that takes {wanted:,.0f} straight {straight}: set max to "
+                    "at least that, or give a plain number of samples, which stops nowhere",
+                    ("arm", n, "samples", "max"),
+                    ("samples", "max"),
+                )
 
     def _control(self, table: Mapping[str, Any], name: str, tools: Sequence[str], at: Key) -> Control:
         control = table.get("control", "live" if tools else "absent")
@@ -234,15 +275,23 @@ class _Reader:
         if not found:
             wanted = str(UnknownName("live arm", partner, [a.name for a in live])) if partner else "none has its tools"
             self._fail(f"arm {arm.name!r} is yoked and needs a live arm to replay: {wanted}", at)
-        if arm.samples > found[0].samples:
-            self._fail(
-                f"arm {arm.name!r}: {arm.samples} yoked attempts would replay the {found[0].samples} of its live arm "
-                f"{partner!r} more than once; give it at most as many samples",
-                at,
-            )
-        if found[0].samples < 2:
+        self._replayable(arm, found[0], at)
+        if found[0].fixed < 2:
             self._fail(f"arm {arm.name!r}: its live arm {partner!r} needs samples of at least 2", at)
         return replace(arm, yoke=partner)
+
+    def _replayable(self, arm: ArmSpec, live: ArmSpec, at: Key) -> None:
+        """Refuses a yoked arm with more attempts than its live arm is sure to have; where both stop early, it may."""
+        for asked, there, which in (
+            (arm.samples, live.samples, ""),
+            (arm.fixed, live.fixed, " that are made in any case" if live.adaptive else ""),
+        ):
+            if asked > there:
+                self._fail(
+                    f"arm {arm.name!r}: {asked} yoked attempts would replay the {there} of its live arm "
+                    f"{live.name!r}{which} more than once; give it at most as many samples",
+                    at,
+                )
 
     def _model(self, value: Any, at: Key) -> dict[str, Any]:
         table = {"id": value} if isinstance(value, str) else dict(self._mapping(value, "model", at))

@@ -51,12 +51,17 @@ async def _lines(runner: Runner, console: Console) -> None:
 
 
 def describe(runner: Runner) -> str:
-    """Reach so far per arm, cost and time left: 'solved bare 31/100, python 40/100 · 1.2M tokens · 1:05 left'."""
+    """Reach so far per arm, cost and time left: 'solved bare 31/100, python 40/100 · 1.2M tokens · 1:05 left'.
+
+    Where sampling stops early, also how many task × arm have stopped; the time left is then at most that.
+    """
     counts, tasks = runner.progress, len(runner.tasks)
     solved = ", ".join(f"{arm.spec.name} {len(counts.solved.get(arm.spec.name, ()))}/{tasks}" for arm in runner.arms)
     parts = [f"solved {solved}", f"{_short(counts.generated_tokens)} tokens"]
     if counts.usd:
         parts.append(f"{counts.usd:.2f} USD")
+    if counts.cells:
+        parts.append(f"settled {counts.settled}/{counts.cells}")
     if counts.missing:
         parts.append(f"{counts.missing} missing")
     parts.append(time_left(counts))

@@ -6,6 +6,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any, ClassVar, Unpack
 
 from testbed.env import Common, Environment
@@ -15,6 +16,12 @@ from testbed.types import Grade, Task
 GRADER = "squad-em/1"
 INSTRUCTION = "Answer in as few words as possible."
 LONGEST = 1_000  # characters of an answer that is still compared: no short answer is longer
+
+# A sign before or after a dollar sign; whole digits or groups of three; decimals; a full stop at the end.
+_NUMBER = re.compile(
+    r"(?P<sign>[-+\u2212]?)\s?\$?\s?(?P<inner>[-\u2212]?)(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?P<part>\.[0-9]+)?\.?"
+)
+_LONGEST_NUMBER = 100  # characters of an answer that is still read as a number
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -98,3 +105,16 @@ def token_f1(answer: str, reference: str) -> float:
     if not common:
         return 0.0
     return 2 * common / (len(said.split()) + len(wanted.split()))
+
+
+def read_number(text: str) -> Decimal | None:
+    """The one number that a text is, or None.
+
+    Examples: "18", " $1,234.50 ", "-$3", "$-3", "70000.", "+2.0"; not "18 dollars", "1,23", "1e3", "12 or 13", "½".
+    """
+    text = text.strip()
+    found = _NUMBER.fullmatch(text) if len(text) <= _LONGEST_NUMBER else None
+    if found is None or (found["sign"] and found["inner"]):
+        return None
+    value = Decimal(found["whole"].replace(",", "") + (found["part"] or ""))
+    return -value if found["sign"] in ("-", "\u2212") or found["inner"] else value

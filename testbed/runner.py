@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 from langchain_core.tools import BaseTool
 
+from testbed.allocation import Allocation, recorded_rules, rule_of
 from testbed.env import Environment
 from testbed.episode import Episode
 from testbed.errors import ContextFull, InfrastructureError, TestbedError, UnknownName, UsageError, YokeMissing
@@ -24,6 +26,7 @@ from testbed.models.base import Model, Request
 from testbed.protocol import VERSION as PROTOCOL_VERSION
 from testbed.registry import make_env, make_tools
 from testbed.schedule import Progress, RetryQueue
+from testbed.stats.stopping import UNKNOWN, Outcomes
 from testbed.store import ArmRecord, AttemptWriter, Run, Store
 from testbed.threads import DaemonThreads
 from testbed.tool import AttemptContext, ToolSet
@@ -93,6 +96,7 @@ class Runner:
         self.tasks: list[Task] = []
         self._grader_of: list[Environment] = []
         self.arms: list[Arm] = []
+        self._allocation: Allocation | None = None
 
     def stop(self) -> None:
         """Begins no further attempt; those under way end normally."""
@@ -122,14 +126,17 @@ class Runner:
         try:
             await self._prepare()
             finished = self.store.finished(self.experiment.name)
-            self.progress.total = sum(arm.spec.samples for arm in self.arms) * len(self.tasks)
             self.progress.resumed = self.progress.done = len(finished)
             async with self.store.writer() as writer:
                 writer.on_durable(self._count)
-                plain, yoked = self._cells(finished)
-                await self._schedule(plain, writer)
-                await writer.flush()  # what yoked attempts replay must be readable
-                await self._schedule(yoked, writer)
+                self._allocation = self._allocate(finished)
+                while True:
+                    for yoked in (False, True):
+                        self._allocation.turn(yoked=yoked)
+                        await self._schedule(self._allocation, writer)
+                        await writer.flush()  # what yoked attempts replay must be readable
+                    if self._stopping or self._allocation.over:
+                        break
         finally:
             await self._close()
         return self.progress
@@ -228,6 +235,11 @@ class Runner:
         return self._models[key]
 
     def _record(self) -> Run:
+        rules = {spec.name: rule for spec in self.experiment.arms if (rule := rule_of(self.experiment, spec))}
+        if recorded_rules(self.experiment.source) != rules:  # the analysis reads them there
+            raise UsageError(
+                "arms stop early by a rule that the experiment's source does not have; parse it from data."
+            )
         arms = tuple(ArmRecord(arm.hash, arm.spec.name, {**arm.identity, "name": arm.spec.model}) for arm in self.arms)
         return Run(
             name=self.experiment.name,
@@ -250,28 +262,44 @@ class Runner:
     # -- scheduling
     # ---------------------------------------------------------------------------------------------------------
 
-    def _cells(self, finished: set[str]) -> tuple[Iterator[Cell], Iterator[Cell]]:
-        def wanted(yoked: bool) -> Iterator[Cell]:
-            for cell in self.experiment.cells(len(self.tasks)):
-                is_yoked = self.arms[cell.arm].spec.control is Control.YOKED
-                if is_yoked is yoked and self._id(cell) not in finished:
-                    yield cell
+    def _allocate(self, finished: set[str]) -> Allocation:
+        return Allocation(
+            self.experiment,
+            len(self.tasks),
+            finished=lambda cell: self._id(cell) in finished,
+            outcomes=self._known([n for n, arm in enumerate(self.arms) if arm.spec.adaptive]),
+        )
 
-        return wanted(False), wanted(True)
+    def _known(self, arms: Sequence[int]) -> dict[int, Outcomes]:
+        """What the store has of arms that stop early: outcomes by task and sample, those to be tried again left out."""
+        known = {n: np.full((len(self.tasks), self.arms[n].spec.samples), UNKNOWN, np.int8) for n in arms}
+        if known:
+            stored = self.store.outcomes(self.experiment.name)
+            for n, outcomes in known.items():
+                rows = np.flatnonzero((stored.arm == n) & (stored.success >= 0))
+                outcomes[stored.task[rows], stored.sample[rows]] = stored.success[rows]
+        return known
+
+    def _live(self, arm: Arm) -> int:
+        return next(n for n, other in enumerate(self.arms) if other.spec.name == arm.spec.yoke)
 
     def _id(self, cell: Cell) -> str:
         return attempt_id(self.tasks[cell.task].hash, self.arms[cell.arm].hash, cell.sample, self.experiment.seed)
 
-    async def _schedule(self, cells: Iterator[Cell], writer: AttemptWriter) -> None:
-        """Keeps `concurrency` attempts under way until there is no cell left and none waits for a retry."""
-        queue = RetryQueue(cells, lambda: self._stopping)
+    async def _schedule(self, allocation: Allocation, writer: AttemptWriter) -> None:
+        """Keeps `concurrency` attempts under way until no more are wanted and none waits for a retry."""
+        queue = RetryQueue(allocation.next, lambda: self._stopping)
+        self._plan(allocation)
 
         async def slot() -> None:
             while (item := await queue.next()) is not None:
-                attempt = await self._try(item[0], item[1], queue)
+                cell, tries = item
+                attempt, more = await self._try(cell, tries, queue), False
                 if attempt is not None:
                     await writer.add(attempt)
-                queue.done()
+                    more = allocation.learn(cell, attempt.success)
+                    self._plan(allocation)
+                queue.done(more=more)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -279,6 +307,12 @@ class Runner:
                     group.create_task(slot())
         except BaseExceptionGroup as errors:  # several slots may fail at once, mostly of the same cause
             raise _first(errors) from None
+
+    def _plan(self, allocation: Allocation) -> None:
+        """How many attempts there will be at most, as far as is known."""
+        progress = self.progress
+        progress.total = max(allocation.planned, progress.resumed)  # another run may have made more of the same
+        progress.cells, progress.settled = allocation.cells, allocation.settled
 
     async def _try(self, cell: Cell, tries: int, queue: RetryQueue) -> Attempt | None:
         """One attempt; after a fault of the infrastructure it is queued again, at last recorded as missing."""
@@ -368,12 +402,16 @@ class Runner:
         )
 
     def _replay(self, arm: Arm, cell: Cell) -> Iterator[str] | None:
-        """What the partner of a yoked attempt saw: the live arm's next sample, which has another random stream."""
-        if arm.spec.control is not Control.YOKED:
+        """What the partner of a yoked attempt saw: the live arm's next sample, which has another random stream.
+
+        The next one in a circle of the live attempts that were asked for together: all of them are made whatever their
+        outcomes, so that stopping early does not choose what is replayed.
+        """
+        if arm.spec.control is not Control.YOKED or self._allocation is None:
             return None
-        live = next(other for other in self.arms if other.spec.name == arm.spec.yoke)
-        task = self.tasks[cell.task]
-        partner = attempt_id(task.hash, live.hash, (cell.sample + 1) % live.spec.samples, self.experiment.seed)
+        live, task = self._live(arm), self.tasks[cell.task]
+        sample = partner_of(cell.sample, self._allocation.blocks(live, cell.task))
+        partner = attempt_id(task.hash, self.arms[live].hash, sample, self.experiment.seed)
         attempt = self.store.find(partner)
         if attempt is None or attempt.status is Status.MISSING:
             raise YokeMissing(f"the live attempt {partner} that this one replays is missing; run the experiment again.")
@@ -390,6 +428,20 @@ class Runner:
                 progress.missing += 1
             elif attempt.success:
                 progress.solved.setdefault(names[attempt.arm], set()).add(self._index[attempt.task])
+
+
+def partner_of(sample: int, blocks: Sequence[int]) -> int:
+    """The live sample that a yoked one replays.
+
+    Args:
+        sample: of the yoked attempt, below the last of `blocks`.
+        blocks: ends of the blocks in which the live attempts were asked for.
+    """
+    end = next(end for end in blocks if sample < end)
+    start = max((other for other in blocks if other < end), default=0)
+    if end - start == 1:  # a last block of one has no other sample in it
+        return max(sample - 1, 0)
+    return start + (sample - start + 1) % (end - start)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

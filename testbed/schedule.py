@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from testbed.experiment import Cell
@@ -17,13 +17,15 @@ class Progress:
     """Counts of a run under way, read by whatever shows them.
 
     Attributes:
-        total: attempts of the experiment.
+        total: attempts of the experiment at most; falls where sampling stops early.
         resumed: found in the store.
         done: durable, the resumed ones included.
         missing: ended by the infrastructure after all retries.
         retried: faults of the infrastructure that led to another try.
         generated_tokens: tokens written since the run began.
         solved: per arm, the indices of tasks with at least one success so far.
+        cells: task × arm whose sampling may stop early.
+        settled: how many of them have stopped.
         started: monotonic time of the start.
     """
 
@@ -35,14 +37,21 @@ class Progress:
     generated_tokens: int = 0
     usd: float = 0.0
     solved: dict[str, set[int]] = field(default_factory=dict)
+    cells: int = 0
+    settled: int = 0
     started: float = field(default_factory=time.monotonic)
 
 
 class RetryQueue:
-    """Hands out cells: those whose retry is due first, then new ones. A cell that waits for its retry holds no slot."""
+    """Hands out cells: those whose retry is due first, then new ones. A cell that waits for its retry holds no slot.
 
-    def __init__(self, cells: Iterator[Cell], stopping: Callable[[], bool]) -> None:
-        self._cells, self._stopping = cells, stopping
+    Args:
+        fresh: the next new cell, or None where there is none now; the end of one that is under way may bring more.
+        stopping: whether no further cell is to be handed out.
+    """
+
+    def __init__(self, fresh: Callable[[], Cell | None], stopping: Callable[[], bool]) -> None:
+        self._fresh, self._stopping = fresh, stopping
         self._waiting: list[tuple[float, int, Cell, int]] = []
         self._order = itertools.count()
         self._under_way = 0
@@ -58,7 +67,7 @@ class RetryQueue:
                 _, _, cell, tries = heapq.heappop(self._waiting)
                 self._under_way += 1
                 return cell, tries
-            fresh = next(self._cells, None)
+            fresh = self._fresh()
             if fresh is not None:
                 self._under_way += 1
                 return fresh, 0
@@ -76,8 +85,8 @@ class RetryQueue:
         """Queues a cell for another try after `delay` seconds."""
         heapq.heappush(self._waiting, (time.monotonic() + delay, next(self._order), cell, tries))
 
-    def done(self) -> None:
-        """Says that one cell handed out is finished or queued again."""
+    def done(self, *, more: bool = False) -> None:
+        """Says that one cell handed out is finished or queued again; `more`: that brought new ones."""
         self._under_way -= 1
-        if self._under_way == 0:
+        if more or self._under_way == 0:
             self._changed.set()

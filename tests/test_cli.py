@@ -92,6 +92,16 @@ def test_a_report_as_json_is_json(made: Path, testbed: Callable[..., Done]) -> N
     assert json.loads(done.out)
 
 
+def test_a_report_can_be_read_at_other_spends(made: Path, testbed: Callable[..., Done]) -> None:
+    done = testbed("report", "small", "--operating", "2", "--elicitation", "3", "--json")
+    assert done.code == 0, done.err
+    settings = json.loads(done.out)["settings"]
+    assert (settings["operating"], settings["elicitation"]) == (2, 3)
+    wrong = testbed("report", "small", "--operating", "4", "--elicitation", "3")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "elicitation" in wrong.err
+
+
 def test_show_lists_attempts_and_then_one_of_them(made: Path, testbed: Callable[..., Done]) -> None:
     listed = testbed("show", "small", "--arm", "inert", "--limit", "3")
     rows = listed.out.splitlines()[1:]
@@ -401,7 +411,7 @@ def test_an_interrupt_before_a_command_has_begun_leaves_no_traceback(
 
 
 def test_every_command_has_help_with_an_example(testbed: Callable[..., Done]) -> None:
-    for command in ("run", "report", "show", "list", "import", "export", "doctor"):
+    for command in ("run", "report", "show", "list", "import", "export", "doctor", "plan", "calibrate"):
         done = testbed(command, "--help")
         assert done.code == 0
         assert "Example: testbed" in done.out

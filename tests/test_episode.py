@@ -202,12 +202,12 @@ def test_an_attempt_that_is_ended_from_outside_is_over_and_says_why() -> None:
 
 def test_cost_adds_up_over_the_attempt() -> None:
     under_way = episode()
-    say(under_way, write_call("echo", {"text": "abc"}), prompt_tokens=10, generated_tokens=4, usd=0.1)
-    say(under_way, write_answer("hi"), prompt_tokens=20, generated_tokens=2)
+    say(under_way, write_call("echo", {"text": "abc"}), prompt_tokens=10, generated_tokens=40, usd=0.1)
+    say(under_way, write_answer("hi"), prompt_tokens=20, generated_tokens=20)
     cost = under_way.cost()
     assert cost.seconds > 0
     assert {**cost.as_dict(), "seconds": 0} == {
-        "generated_tokens": 6,
+        "generated_tokens": 60,
         "prompt_tokens": 30,
         "observed_tokens": 3,
         "model_calls": 2,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.allocation import recorded_rules, rule_of
 from testbed.errors import ExperimentError
 from testbed.experiment import Cell, Measure
 from testbed.experiment_file import read_experiment, shipped
@@ -217,3 +218,71 @@ def test_the_digest_changes_with_the_content_and_only_with_it(write) -> None:
     first = read_experiment(write(SMALL)).digest
     assert read_experiment(write("# a comment\n" + SMALL)).digest == first
     assert read_experiment(write(SMALL.replace("seed = 3", "seed = 4"))).digest != first
+
+
+STOPPING = SMALL.replace("samples = 4", 'samples = { min = 32, max = 256, stop = "verdict" }')
+
+
+def test_samples_may_stop_early_in_all_arms_or_in_some(write) -> None:
+    experiment = read_experiment(write(STOPPING))
+    assert [(arm.fixed, arm.samples, arm.adaptive) for arm in experiment.arms] == [(6, 6, False), (32, 256, True)]
+    own = SMALL.replace("samples = 6", "samples = { min = 20, max = 200 }")
+    assert [(arm.fixed, arm.samples) for arm in read_experiment(write(own)).arms] == [(20, 200), (4, 4)]
+    same = SMALL.replace("samples = 4", "samples = { min = 9, max = 9 }")
+    assert not any(arm.adaptive for arm in read_experiment(write(same)).arms)
+
+
+def test_cells_hold_the_fixed_part_of_arms_that_stop_early(write) -> None:
+    cells = list(read_experiment(write(STOPPING)).cells(tasks=2))
+    assert len(cells) == 2 * (6 + 32)
+
+
+@pytest.mark.parametrize(
+    ("samples", "parts"),
+    [
+        ("{ min = 300, max = 256 }", ["small.toml:3:", "min = 300 is more than max = 256"]),
+        ('{ min = 32, max = 256, stop = "verdikt" }', ["small.toml:3:", "Did you mean 'verdict'?"]),
+        ("{ min = 32, max = 256, stop = 3 }", ["small.toml:3:", "stop of samples", "verdict"]),
+        ("{ min = 0, max = 256 }", ["min of samples must be a whole number of at least 1, not 0"]),
+        ("{ min = -3, max = 256 }", ["at least 1, not -3"]),
+        ("{ min = 3, max = true }", ["max of samples must be a whole number", "True"]),
+        ("{ min = 3.5, max = 256 }", ["whole number", "3.5"]),
+        ("{ min = 32 }", ["samples needs max", "min = 32, max = 256"]),
+        ("{}", ["samples needs min"]),
+        ("{ min = 32, mx = 256 }", ["small.toml:3:", "Did you mean 'max'?"]),
+        ("{ min = 32, max = 139 }", ["small.toml:3:", "max = 139", "out of reach", "140 straight failures"]),
+        ("[32, 256]", ["samples must be a whole number"]),
+    ],
+)
+def test_wrong_stopping_is_refused_with_its_line(write, samples: str, parts: list[str]) -> None:
+    message = refusal(write(SMALL.replace("samples = 4", f"samples = {samples}")))
+    for part in parts:
+        assert part in message
+
+
+def test_the_attempts_that_settle_a_task_follow_the_measure(write) -> None:
+    strict = STOPPING + "\n[measure]\nelicitation = 64\n"
+    assert "that takes 627 straight failures" in refusal(write(strict))
+    certain = STOPPING + "\n[measure]\nelicitation = 1\nrho = 0.999\n"
+    assert "straight successes" in refusal(write(certain))
+    assert read_experiment(write(STOPPING + "\n[measure]\nelicitation = 8\n")).arms[1].adaptive
+
+
+def test_a_yoked_arm_asks_for_no_more_than_its_live_arm_is_sure_to_have(write) -> None:
+    stopping = YOKED.replace("samples = 4", "samples = { min = 32, max = 256 }")
+    assert read_experiment(write(stopping)).arm("yoked").fixed == 32
+    assert "replay the 32" in refusal(write(stopping + "samples = 33\n"))
+    assert "made in any case" in refusal(write(stopping + "samples = { min = 40, max = 200 }\n"))
+    assert "replay the 256" in refusal(write(stopping + "samples = { min = 4, max = 300 }\n"))
+
+
+def test_a_stop_for_discoveries_asks_for_four_times_the_evidence(write) -> None:
+    own = 'samples = { min = 32, max = 256, stop = "discovery" }'
+    experiment = read_experiment(write(SMALL.replace("samples = 4", own)))
+    rule = rule_of(experiment, experiment.arms[1])
+    assert rule is not None
+    assert rule.alpha == experiment.measure.alpha / 4
+    assert rule.least_to_settle()[0] == 174
+    assert recorded_rules(experiment.source) == {"python": rule}
+    short = own.replace("256", "173")
+    assert "stop = 'discovery' that takes 174 straight failures" in refusal(write(SMALL.replace("samples = 4", short)))

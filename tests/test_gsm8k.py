@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.envs.gsm8k import GSM8K, read_number
+from testbed.envs.gsm8k import GSM8K
 from testbed.errors import DataError, UsageError
+from testbed.question_env import read_number
 
 
 def write(folder: Path, *rows: object) -> Path:

@@ -15,11 +15,15 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"types", "errors"},
     {"spaces", "protocol", "budget", "threads", "results", "game"},
-    {"tool", "tool_base", "mcp_client", "mcp_stdio", "sandbox_tool", "game_tool", "offer", "episode", "env", "sandbox", "models"},
-    {"wrappers", "registry", "foreign_tools", "builtin", "plugins", "corpus", "dense", "encoders", "corpus_sources", "corpus_store", "corpus_build", "lexical", "gymnasium_hook"},
+    {"tool", "tool_base", "mcp_client", "mcp_stdio", "sandbox_tool", "game_tool", "offer", "episode", "env"}
+    | {"sandbox", "models"},
+    {"program_env", "question_env"},
+    {"wrappers", "registry", "foreign_tools", "builtin", "plugins", "gymnasium_hook"}
+    | {"corpus", "corpus_sources", "corpus_store", "corpus_build", "lexical", "dense", "encoders"},
     {"experiment", "experiment_file", "places", "schedule", "store", "transfer", "engine"},
+    {"allocation"},
     {"runner"},
-    {"report", "board", "progress", "running", "listing", "doctor", "corpus_command"},
+    {"report", "board", "progress", "running", "listing", "doctor", "planning", "corpus_command"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from testbed.__main__ import main
 from testbed.errors import DataError
+from testbed.report import tables
+from testbed.report.analyse import analyse_run
+from testbed.report.record import Effect
 from testbed.store import Outcomes, Store
 from testbed.transfer import Columns, import_outcomes
 from testbed.types import COST_COMPONENTS
@@ -107,3 +114,80 @@ def test_intercode_rows_without_a_task_are_refused_by_line_and_nothing_is_stored
     with pytest.raises(DataError, match=r"runs\.csv\.gz:\d+: 'task_id' is ''"):
         import_outcomes(store, data_dir / "intercode_runs" / "runs.csv.gz", "human", columns)
     assert store.runs() == []
+
+
+# ---- what the instrument concludes, and what it refuses to -----------------------------------------------------------
+
+
+def test_game24_shows_no_creation_though_26_puzzles_were_solved_with_chain_of_thought_only(
+    store: Store, data_dir: Path
+) -> None:
+    folder = data_dir / "game24"
+    for arm, success in (("IO", "accs[]"), ("CoT", "infos[].r")):
+        kind = "standard" if arm == "IO" else "cot"
+        columns = Columns.parse(task="idx", success=success, arm=f"={arm}")
+        import_outcomes(store, folder / f"gpt-4_0.7_naive_{kind}_sample_100_start900_end1000.json", "game24", columns)
+    found = analyse_run(store, "game24", bare="IO")
+    comparison = found.comparisons[0]
+    assert (comparison.solved.both, comparison.solved.only_bare, comparison.solved.only_arm) == (23, 10, 26)
+    assert comparison.claims
+    assert not any(arm.repeats.flagged for arm in found.arms)
+    assert comparison.full is not None
+    figures, null = comparison.full.figures, comparison.full.null
+    assert figures.gain.value == pytest.approx((403 - 734) / 10_000)
+    assert (figures.creation.low or 0) < 0 < (figures.creation.high or 0)
+    assert (figures.loss.low or 0) > 0
+    assert figures.verdicts.counts["expanded"] == figures.verdicts.counts["lost"] == 0
+    assert null is not None
+    assert (null.gain.low or 0) < 0 < (null.gain.high or 0)
+    assert (null.support.ndr.value or 0) > 0.05  # "new" puzzles where nothing differs
+
+
+def test_hotpot_trials_are_called_copies_and_nothing_is_claimed_from_them(store: Store, data_dir: Path) -> None:
+    columns = Columns.parse(task="question", arm="mode", sample="trial", success="outcome=correct")
+    import_outcomes(store, data_dir / "hotpot100_react_vs_cot" / "runs.csv.gz", "hotpot", columns)
+    found = analyse_run(store, "hotpot", bare="cot_closed_book")
+    assert sum("nearly identical" in warning for warning in found.warnings) == 2
+    assert [arm.repeats.flagged for arm in found.arms] == [True, True]
+    comparison = found.comparisons[0]
+    assert not comparison.claims
+    assert {effect for group in found.groups for e in group.effects for effect in e.effects} == {Effect.UNDETERMINED}
+    assert any("Nothing is claimed" in note for note in tables.verdicts(found).notes)
+
+
+def test_intercode_s_gain_is_not_split_from_one_attempt_per_task(store: Store, data_dir: Path) -> None:
+    columns = Columns.parse(
+        task="task_id", arm="config", success="max_reward>=1", where=["env=sql", "model=gpt-4"], cost=["turns=turns"]
+    )
+    import_outcomes(store, data_dir / "intercode_runs" / "runs.csv.gz", "sql", columns)
+    comparison = analyse_run(store, "sql", bare="ic_sql_multiturn_gpt-4_1_turns").comparisons[0]
+    assert comparison.gain.value == pytest.approx((762 - 94) / 1034)
+    assert (comparison.solved.both, comparison.solved.only_bare, comparison.solved.only_arm) == (90, 4, 672)
+    assert comparison.full is None
+    assert any("no split into elicitation and creation" in note for note in comparison.notes)
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "real_logs.md"
+
+
+def test_the_page_on_real_logs_shows_what_its_commands_print(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "data").symlink_to(data_dir.resolve())
+    blocks = re.findall(r"^```console\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    commands = [part.split("\n", 1) for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    assert len(commands) > 12
+    for command, shown in commands:
+        monkeypatch.setattr(sys, "argv", shlex.split(command))
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        captured = capsys.readouterr()
+        printed = [line.split() for line in (captured.out + captured.err).splitlines()]
+        assert code == (2 if "error:" in shown else 0), command
+        for line in filter(lambda line: line.strip() not in ("", "…"), shown.splitlines()):
+            assert line.split() in printed, (command, line)

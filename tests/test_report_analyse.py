@@ -10,7 +10,7 @@ import pytest
 from testbed.errors import UnknownName, UsageError
 from testbed.report.analyse import analyse, analyse_run
 from testbed.report.record import Analysis, Effect, GroupEffect
-from testbed.stats import Verdict, compare_arms, reach_at_k
+from testbed.stats import Verdict, cluster_bootstrap, compare_arms, reach_at_k
 from testbed.store import ArmRecord, Outcomes, Run, Store
 from testbed.transfer import Columns, import_outcomes
 from testbed.types import COST_COMPONENTS, Attempt, Cost, Status, Task, attempt_id
@@ -214,6 +214,23 @@ def test_reach_curves_run_on_attempts_tokens_and_calls_and_end_where_a_task_ran_
         assert curve.low is not None
         assert curve.high is not None
         assert all(low <= r <= high for low, r, high in zip(curve.low, curve.reach, curve.high, strict=True))
+
+
+def test_the_curves_of_an_axis_share_a_grid_and_one_band_around_all_of_them() -> None:
+    tasks = tasks_of((("A-v0", "x", 30),))
+    solved = np.random.default_rng(0).binomial(20, np.random.default_rng(1).beta(0.5, 2, 30)).tolist()
+    data = outcomes(tasks, {"bare": [(20, c) for c in solved], "python": [(8, c // 3) for c in solved]})
+    bare, python = analyse(data).curves
+    assert set(python.spend) == {spend for spend in bare.spend if spend <= 8}
+    pointwise = cluster_bootstrap(
+        reach_at_k(20, np.array(solved)[:, None], np.array(bare.spend).astype(int)), clusters=[t.hash for t in tasks]
+    ).intervals()
+    assert bare.low is not None
+    assert bare.high is not None
+    assert pointwise.high is not None
+    assert (np.array(bare.high) > pointwise.high + 0.005).mean() > 0.8
+    assert list(bare.low) == sorted(bare.low)
+    assert list(bare.high) == sorted(bare.high)
 
 
 def test_an_axis_that_costs_nothing_has_no_curve() -> None:
@@ -465,12 +482,12 @@ def test_intercode_logs_with_one_attempt_give_94_against_762_and_the_gain_only(t
 
 def test_the_parts_of_a_group_are_those_that_stats_gives_for_its_tasks() -> None:
     """A group is a slice of the whole comparison: the same figures as comparing its tasks alone."""
-    from testbed.report.analyse import _arms
+    from testbed.report.analyse import scored_arms
     from testbed.report.arms import Arm
 
     data = demo()
     analysis = analyse(data)
-    arms: dict[str, Arm] = {arm.name: arm for arm in _arms(data)}
+    arms: dict[str, Arm] = {arm.name: arm for arm in scored_arms(data)}
     tasks = [task.hash for task in data.tasks if task.environment == "Addition-v0"]
     alone = compare_arms(arms["bare"].on(tasks), arms["search"].on(tasks), elicitation=16)
     found = effect(analysis, "Addition", "search")

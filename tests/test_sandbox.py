@@ -27,12 +27,17 @@ def test_unknown_backend_is_named_with_the_nearest():
         {"wall_seconds": 0},
         {"wall_seconds": float("inf")},
         {"memory_mib": 8},
+        {"memory_mib": 256.0},
+        {"output_kib": 0.5},
+        {"processes": True},
+        {"cpus": 0.01},
         {"processes": -1},
         {"output_kib": 0},
         {"memory_mib": 10**23},
         {"wall_seconds": 1e9},
         {"wall_seconds": float("nan")},
         {"processes": 1 << 20},
+        {"output_kib": (1 << 12) + 1},
     ],
 )
 def test_senseless_limits_are_refused(wrong):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from testbed.errors import SandboxDied
 from testbed.sandbox import Bwrap, Limits, Result, lockdown, pick
+from testbed.sandbox.base import LARGEST
+from testbed.sandbox.cgroup import Cgroup, Cgroups
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None, reason="bubblewrap is not installed (apt install bubblewrap)"
@@ -127,6 +132,69 @@ async def test_the_worker_has_short_turns_on_the_cpu_and_its_programs_have_not(s
     await call
 
 
+@pytest.mark.parametrize("words", [["nice", "-n", "7"], ["nice", "-n", "-7"], ["chrt", "--batch", "0"]], ids=" ".join)
+def test_the_worker_has_short_turns_and_its_hosts_priority_also_where_that_is_not_the_usual(words):
+    if words == ["nice", "-n", "-7"] and os.geteuid() != 0:
+        pytest.skip("only root can raise its priority")
+    host = """
+    import asyncio, os
+    from pathlib import Path
+    from testbed.sandbox import Bwrap, Limits
+    async def main():
+        session = await Bwrap().open(Limits())
+        worker = session._link.worker_pid
+        print(os.sched_getscheduler(worker) & 0xFFFF, os.getpriority(os.PRIO_PROCESS, worker))
+        sched = Path(f"/proc/{worker}/sched")
+        print([line.split(":")[1].strip() for line in sched.read_text().splitlines() if line.startswith("se.slice")]
+              if sched.exists() else [])
+        code = "import os; print(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))"
+        print((await session.run(code)).stdout)
+        await session.close()
+    asyncio.run(main())
+    """
+    done = subprocess.run([*words, sys.executable, "-c", textwrap.dedent(host)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    worker, turn, program = done.stdout.split("\n")[:3]
+    policy, nice = (os.SCHED_BATCH, 0) if words[0] == "chrt" else (os.SCHED_OTHER, int(words[2]))
+    assert worker == f"{policy} {nice}"
+    assert turn in ("[]", f"['{lockdown.SHORT_TURN}']")  # none before Linux 6.12
+    assert program == f"{policy} {max(nice, 0)}"  # programs have no precedence of the host's
+
+
+@pytest.mark.parametrize(
+    ("cpus", "limited", "seconds"),
+    [(1.0, True, 4), (0.3, True, 4), (2.0, True, 3 * min(2, os.cpu_count()) + 1), (0.3, False, 3 * os.cpu_count() + 1)],
+)
+async def test_a_program_may_use_the_cpu_time_of_all_cores_that_it_has(cpus, limited, seconds):
+    sandbox, nowhere = Bwrap(), Cgroups([], {})
+    sandbox._cgroups = Cgroups.find() if limited else nowhere
+    if limited and "cpu" not in sandbox._cgroups.controllers:
+        pytest.skip(f"no cgroup limits cores here: {sandbox._cgroups}")
+    session = await sandbox.open(replace(SMALL, cpus=cpus))
+    result = await run(session, "import resource; print(resource.getrlimit(resource.RLIMIT_CPU))", timeout=3)
+    await session.close()
+    assert result.stdout == f"({seconds}, {seconds + 1})\n"
+
+
+async def test_as_much_output_as_may_be_asked_for_is_no_want_of_memory():
+    """Every byte takes six characters in a message, and both streams are full."""
+    most = LARGEST["output_kib"]
+    session = await Bwrap().open(replace(SMALL, wall_seconds=30.0, output_kib=int(most)))
+    code = f"import os\nfor _ in range({most:g} // 16):\n  for stream in (1, 2): os.write(stream, bytes(1 << 14))"
+    result = await session.run(code)
+    await session.close()
+    assert (result.status, result.reason) == ("ok", "")
+    assert len(result.stdout) == len(result.stderr) == int(most) << 10
+
+
+async def test_a_crash_is_not_handed_to_a_program_of_the_hosts(session):
+    """At 0, and only there, the kernel would still feed a core to a `core_pattern` that is a program (core(5))."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    core = 1 if hard == resource.RLIM_INFINITY else min(1, hard)
+    result = await run(session, "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))")
+    assert result.stdout == f"({core}, {core})\n"
+
+
 async def test_worker_killed_from_outside_costs_one_call_only(session):
     call = asyncio.create_task(session.run("import time; time.sleep(2)"))
     await asyncio.sleep(0.2)
@@ -220,6 +288,27 @@ async def test_close_ends_every_process_and_descriptor():
         await session.run("print(1)")
 
 
+async def test_a_worker_that_cannot_be_confined_is_gone_and_told(monkeypatch):
+    """Version 1 takes no process of a real-time policy, say."""
+    seen = []
+
+    def refuse(self, pid):
+        seen.append(pid)
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    sandbox = Bwrap()
+    sandbox._cgroups = Cgroups.find()
+    if not sandbox._cgroups.controllers:
+        pytest.skip(f"no cgroup can be made here: {sandbox._cgroups}")
+    monkeypatch.setattr(Cgroup, "add", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(SandboxDied, match="Invalid argument"):
+        await sandbox.open(SMALL)
+    assert await gone(set(seen))
+    assert sandbox._uids == set()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 async def test_nothing_outlives_a_host_that_is_killed(busy):
     host = f"""
@@ -307,10 +396,11 @@ async def test_self_test_passes_and_names_what_it_tried():
     assert all(probe.passed for probe in probes)
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root can become somebody else; as a user, every other test is this one"
-)
-def test_self_test_passes_for_an_ordinary_user():
+@pytest.fixture(scope="module")
+def as_an_ordinary_user():
+    """Runs Python code that can import the sandbox as a user without rights, and returns what it prints."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else; as a user, every other test is this one")
     nobody, candidates = 65534, (sys.executable, "/usr/bin/python3")
     check = "import sys; sys.exit(sys.version_info < (3, 11))"
     usable = (p for p in candidates if os.path.exists(p) and not _exit_code([p, "-c", check], nobody))
@@ -319,14 +409,10 @@ def test_self_test_passes_for_an_ordinary_user():
         pytest.skip("this machine has no Python 3.11 outside root's home, or no user namespaces for ordinary users")
     package = Path(__file__).resolve().parents[1] / "testbed"
     home = Path("/var/tmp") / f"testbed-{os.getpid()}"
-    try:
-        shutil.copytree(package / "sandbox", home / "testbed" / "sandbox")
-        for module in package.glob("*.py"):
-            shutil.copy(module, home / "testbed")
-        (home / "testbed" / "__init__.py").write_text("")
-        code = "from testbed.sandbox import Bwrap; print([p for p in Bwrap().self_test() if not p.passed])"
+
+    def call(code: str) -> str:
         done = subprocess.run(
-            [python, "-c", code],
+            [python, "-c", textwrap.dedent(code)],
             user=nobody,
             group=nobody,
             extra_groups=[],
@@ -335,9 +421,75 @@ def test_self_test_passes_for_an_ordinary_user():
             capture_output=True,
             text=True,
         )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        shutil.copytree(package / "sandbox", home / "testbed" / "sandbox")
+        for module in package.glob("*.py"):
+            shutil.copy(module, home / "testbed")
+        (home / "testbed" / "__init__.py").write_text("")
+        yield call
     finally:
         shutil.rmtree(home)
-    assert done.stdout == "[]\n", done.stderr
+
+
+def test_self_test_passes_for_an_ordinary_user(as_an_ordinary_user):
+    code = "from testbed.sandbox import Bwrap; print([p for p in Bwrap().self_test() if not p.passed])"
+    assert as_an_ordinary_user(code) == "[]\n"
+
+
+CALLS_OF_ONE_SESSION = """
+import asyncio, json, sys
+from testbed.sandbox import Bwrap, Limits
+async def main():
+    sandbox = Bwrap()
+    session = await sandbox.open(Limits(memory_mib=128))
+    for code in {codes!r}:
+        result = await session.run(code)
+        print(result.stdout or result, end="")
+    await session.close()
+    print(sandbox.capabilities().get("devices"))
+asyncio.run(main())
+"""
+
+
+def test_an_ordinary_users_devices_cannot_be_touched_either(as_an_ordinary_user):
+    touch = """
+import os
+for name in ("null", "zero", "full", "random", "urandom"):
+    try:
+        os.utime("/dev/" + name)
+        print("BREACH", name)
+    except OSError:
+        open("/dev/" + name, "r+b", buffering=0).close()
+print("held")
+"""
+    assert as_an_ordinary_user(CALLS_OF_ONE_SESSION.format(codes=[touch])) == "held\nread-only\n"
+
+
+def test_flags_of_an_ordinary_users_scratch_are_gone_with_the_call(as_an_ordinary_user):
+    """The folder is the program's own there, which may set what `lsattr` shows; since Linux 6.6."""
+    flags = """
+import fcntl, os
+folder = os.open("/tmp", os.O_RDONLY)
+try:
+    before = fcntl.ioctl(folder, 0x80086601, bytes(8))
+    fcntl.ioctl(folder, 0x40086602, (0xC0).to_bytes(8, "little"))  # nodump, noatime
+    print(before.hex(), fcntl.ioctl(folder, 0x80086601, bytes(8)) != before)
+except OSError as error:
+    print(error)
+"""
+    first, second, _ = as_an_ordinary_user(CALLS_OF_ONE_SESSION.format(codes=[flags, flags])).splitlines()
+    if "ioctl" in first:
+        pytest.skip(f"files in memory have no flags here: {first}")
+    assert first == second
+    assert first.endswith("True")
+
+
+def test_queued_signals_of_an_ordinary_users_sandbox_are_bounded(as_an_ordinary_user):
+    limit = "import resource; print(resource.getrlimit(resource.RLIMIT_SIGPENDING))"
+    assert as_an_ordinary_user(CALLS_OF_ONE_SESSION.format(codes=[limit])) == "(1024, 1024)\nread-only\n"
 
 
 def _exit_code(command: list[str], user: int) -> int:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import sys
 import textwrap
+import tomllib
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -263,3 +266,86 @@ async def test_oversized_program_is_not_run(session):
     result = await session.run("x = 1\n" * 2_000_000)
     assert result.status == "error"
     assert "longer than" in result.stderr
+
+
+# --- verdicts
+
+
+async def test_a_child_killed_for_the_memory_of_the_kernel_makes_the_call_out_of_memory(backend):
+    sandbox = backends()[backend]
+    session = await sandbox.open(Limits(wall_seconds=30.0, memory_mib=64, processes=40, scratch_mib=16))
+    result = await session.run(textwrap.dedent(KERNEL_HOG_BELOW_AN_HONEST_PARENT))
+    again = await session.run("print('again')")
+    await session.close()
+    if "cgroup" not in sandbox.capabilities()["memory"]:
+        pytest.skip("no cgroup limits memory here")
+    assert (result.status, result.exit_code, again.stdout) == ("oom", None, "again\n"), result
+
+
+KERNEL_HOG_BELOW_AN_HONEST_PARENT = """
+    import os, socket, time
+    child = os.fork()
+    if child == 0:
+        for _ in range(5): os.fork()
+        held = []
+        for _ in range(60):
+            for end in socket.socketpair():
+                end.setblocking(False)
+                try:
+                    while True: end.send(bytes(1 << 15))
+                except BlockingIOError: held.append(end)
+        time.sleep(3)
+        os._exit(0)
+    with open("/proc/self/oom_score_adj", "w") as file: file.write("0")  # honest, but not the first to die
+    os.waitpid(child, 0)
+    print("ok")
+    """
+
+
+@pytest.mark.parametrize("vfork", [True, False])
+async def test_memory_is_not_counted_twice_while_a_child_is_started(backend, vfork):
+    """Until it executes, a child of vfork seems to hold all that its parent holds."""
+    session = await backends()[backend].open(Limits(wall_seconds=30.0, memory_mib=128))
+    code = f"""
+        import subprocess, sys
+        subprocess._USE_VFORK = {vfork}
+        kept = bytearray(b"x") * (84 << 20)
+        for _ in range(50):
+            subprocess.run([sys.executable, "-S", "-E", "-c", "pass"])
+        print("held")
+        """
+    result = await run(session, code)
+    await session.close()
+    assert (result.status, result.stdout) == ("ok", "held\n"), result
+
+
+async def test_cpu_time_of_several_cores_is_not_too_much_for_one_process(backend):
+    session = await backends()[backend].open(Limits(wall_seconds=3.0, cpus=2.0))
+    code = """
+        import hashlib, resource, threading, time
+        end = time.monotonic() + 2.6
+        def burn():
+            while time.monotonic() < end: hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000)
+        threads = [threading.Thread(target=burn) for _ in range(2)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        print(min(resource.getrlimit(resource.RLIMIT_CPU)))
+        """
+    result = await run(session, code)
+    await session.close()
+    assert result.status == "ok", result
+    assert int(result.stdout) > 3.0 * min(2, len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.slow
+async def test_a_crowd_at_the_lock_of_a_programs_maps_gets_it_no_second_try(backend):
+    """The same crowd as in `hostile/time.toml`, as large as the default limits allow."""
+    attacks = tomllib.loads(Path(__file__).with_name("hostile").joinpath("time.toml").read_text())["attack"]
+    (code,) = (attack["code"] for attack in attacks if attack["id"] == "crowd_at_the_lock_of_its_maps")
+    for small, large in (("44_000", "60_000"), ("range(22)", "range(50)"), ("range(5)", "range(10)")):
+        assert small in code
+        code = code.replace(small, large)
+    session = await backends()[backend].open(Limits())
+    statuses = [(await session.run(code, timeout=3.0)).status for _ in range(2)]
+    await session.close()
+    assert statuses == ["timeout"] * 2

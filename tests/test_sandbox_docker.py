@@ -15,6 +15,7 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,21 @@ async def test_cores_are_shared_out(session):
     print(sum(one.ru_utime + one.ru_stime for one in used) / 1.5)
     """
     assert float(await output(session, code)) < 1.4 * SMALL.cpus
+
+
+async def test_a_program_may_use_the_cpu_time_of_all_cores_that_it_has_and_leaves_no_core(engine):
+    code = """
+    import json, resource
+    print(json.dumps([resource.getrlimit(kind) for kind in (resource.RLIMIT_CPU, resource.RLIMIT_CORE)]))
+    """
+    session = await Docker().open(replace(SMALL, cpus=2.0))
+    try:
+        cpu, core = await facts(session, code)
+    finally:
+        await session.close()
+    seconds = SMALL.wall_seconds * (min(2, engine.cores) if engine.limits_cpu else engine.cores) + 1
+    assert cpu == [seconds, seconds + 1]
+    assert core == [1, 1]  # at 0, and only there, the kernel would feed one to a `core_pattern` that is a program
 
 
 async def test_kernel_memory_counts_and_the_engine_knows_who_ran_out_of_it(engine):
@@ -550,6 +566,7 @@ async def test_self_test_passes_and_the_capabilities_say_what_holds(engine):
     assert [probe for probe in probes if not probe.passed] == []
     told = sandbox.capabilities()
     assert engine.info["ServerVersion"] in told["engine"]
+    assert told["devices"] == "read-only"
     assert ("cgroup" in told["memory"]) == engine.limits_memory
     assert ("cgroup" in told["processes"]) == engine.limits_processes
 

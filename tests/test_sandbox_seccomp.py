@@ -13,7 +13,7 @@ import pytest
 
 from testbed.sandbox.seccomp import architectures, denied_calls, program
 
-ALLOW, KILL = 0x7FFF0000, 0x80000000
+ALLOW, KILL, DONE = 0x7FFF0000, 0x80000000, 0x00050000
 REFUSED, MISSING = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 CALLS = {  # numbers from the kernel's tables
@@ -28,6 +28,11 @@ CALLS = {  # numbers from the kernel's tables
     "prlimit64": {"x86_64": 302, "aarch64": 261},
     "sched_setaffinity": {"x86_64": 203, "aarch64": 122},
     "ioctl": {"x86_64": 16, "aarch64": 29},
+    "fcntl": {"x86_64": 72, "aarch64": 25},
+    "io_setup": {"x86_64": 206, "aarch64": 0},
+    "sync": {"x86_64": 162, "aarch64": 81},
+    "syncfs": {"x86_64": 306, "aarch64": 267},
+    "fsync": {"x86_64": 74, "aarch64": 82},
 }
 
 
@@ -107,3 +112,18 @@ def test_terminals_take_no_injected_input(machine):
     number = CALLS["ioctl"][machine]
     assert [verdict(machine, number, 0, request) for request in (0x5412, 0x541C, 0x5423)] == [REFUSED] * 3
     assert verdict(machine, number, 0, 0x5401) == ALLOW  # whether it is a terminal
+
+
+def test_nothing_is_sent_leased_or_watched_by_fcntl(machine):
+    number = CALLS["fcntl"][machine]
+    assert [verdict(machine, number, 0, command) for command in (10, 1024, 1026)] == [REFUSED] * 3
+    assert [verdict(machine, number, 0, command) for command in (1, 2, 3, 4, 6, 1030)] == [ALLOW] * 6
+
+
+def test_no_context_of_the_old_asynchronous_io_is_made(machine):
+    assert verdict(machine, CALLS["io_setup"][machine], 1) == REFUSED
+
+
+def test_flushing_a_disk_for_everybody_does_nothing(machine):
+    assert [verdict(machine, CALLS[name][machine]) for name in ("sync", "syncfs")] == [DONE, DONE]
+    assert verdict(machine, CALLS["fsync"][machine]) == ALLOW

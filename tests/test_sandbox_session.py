@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import socket
@@ -62,9 +61,9 @@ async def session_of(*workers: LyingWorker) -> WorkerSession:
     return await WorkerSession(start, SMALL).open()
 
 
-def frame(**fields: object) -> bytes:
-    body = json.dumps(fields).encode()
-    return struct.pack(">I", len(body)) + body
+def frame(*parts: bytes, **fields: object) -> bytes:
+    body = json.dumps({"parts": [len(part) for part in parts], **fields}).encode()
+    return struct.pack(">I", len(body)) + body + b"".join(parts)
 
 
 HONEST = {
@@ -72,12 +71,11 @@ HONEST = {
     "seq": 1,
     "verdict": "exited",
     "exit_code": 0,
-    "stdout": "",
-    "stderr": "",
     "stdout_cut": 0,
     "stderr_cut": 0,
     "clean": True,
 }
+SILENT = (b"", b"", b"", b"")  # beginning and end of each stream
 
 
 CONFINED = {"type": "ready", "pid": 1, "uid": 5, "seccomp": 2, "no_new_privs": 1, "dumpable": 0, "capabilities": False}
@@ -86,23 +84,30 @@ CONFINED = {"type": "ready", "pid": 1, "uid": 5, "seccomp": 2, "no_new_privs": 1
 @pytest.mark.parametrize(
     "answer",
     [
-        frame(**HONEST | {"seq": 2}),
-        frame(**HONEST | {"type": "ready"}),
-        frame(**HONEST | {"stdout": 5}),
-        frame(**HONEST | {"stdout_cut": -1}),
-        frame(**HONEST | {"exit_code": None}),
-        frame(**HONEST | {"verdict": "passed", "exit_code": None}),
+        frame(*SILENT, **HONEST | {"seq": 2}),
+        frame(*SILENT, **HONEST | {"type": "ready"}),
+        frame(b"text", **HONEST),
+        frame(*SILENT, **HONEST | {"parts": "many"}),
+        frame(*SILENT, **HONEST | {"parts": [-1, 1, 0, 0]}),
+        frame(*SILENT, **HONEST | {"parts": [True, False, 0, 0]}),
+        frame(*SILENT, **HONEST | {"parts": [1 << 40, 0, 0, 0]}),
+        frame(*SILENT, **HONEST | {"stdout_cut": -1}),
+        frame(*SILENT, **HONEST | {"exit_code": None}),
+        frame(*SILENT, **HONEST | {"verdict": "passed", "exit_code": None}),
         struct.pack(">I", 1 << 31),
         struct.pack(">I", 4) + b"nope",
         struct.pack(">I", 2) + b"[]",
-        struct.pack(">I", 100_000) + b"[" * 100_000,
-        frame(**HONEST | {"stdout": "\ud800"}),
+        struct.pack(">I", 50_000) + b"[" * 50_000,
         b"",
     ],
     ids=[
         "number",
         "type",
-        "text",
+        "number of parts",
+        "list of parts",
+        "negative part",
+        "boolean part",
+        "endless part",
         "cut",
         "exit code",
         "verdict",
@@ -110,7 +115,6 @@ CONFINED = {"type": "ready", "pid": 1, "uid": 5, "seccomp": 2, "no_new_privs": 1
         "not JSON",
         "no object",
         "too deep",
-        "lone surrogate",
         "end",
     ],
 )
@@ -155,16 +159,16 @@ async def test_worker_on_an_architecture_without_a_filter_is_refused():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"data": 5, "length": 1},
-        {"data": "AAAA", "length": "3"},
-        {"data": "not base64", "length": 8},
-        {"data": "A" * 600_000, "length": 450_000},
-        {"length": 3},
+        {"parts": [b"x"], "length": "3"},
+        {"parts": [b"x"]},
+        {"parts": [], "length": 3},
+        {"parts": [b"x", b"y"], "length": 2},
+        {"parts": [bytes(PIECE + 1)], "length": 450_000},
     ],
-    ids=["number", "length", "alphabet", "too long", "nothing"],
+    ids=["text", "no length", "nothing", "two", "too long"],
 )
 async def test_malformed_piece_of_a_file_kills_the_session(fields):
-    worker = await LyingWorker().start(frame(type="result", seq=1, clean=True, **fields))
+    worker = await LyingWorker().start(frame(*fields.pop("parts"), type="result", seq=1, clean=True, **fields))
     session = await session_of(worker)
     with pytest.raises(SandboxDied):
         await session.get("file")
@@ -172,9 +176,8 @@ async def test_malformed_piece_of_a_file_kills_the_session(fields):
 
 
 async def test_a_file_without_end_is_not_read_beyond_the_limit():
-    piece = base64.b64encode(bytes(PIECE)).decode()
-    pieces = [{"seq": number, "data": piece, "length": 1 << 40} for number in range(1, 40)]
-    worker = await LyingWorker().start(*(frame(type="result", clean=True, **fields) for fields in pieces))
+    pieces = [{"seq": number, "length": 1 << 40} for number in range(1, 40)]
+    worker = await LyingWorker().start(*(frame(bytes(PIECE), type="result", clean=True, **one) for one in pieces))
     session = await session_of(worker)
     with contextlib.suppress(SandboxFileError, SandboxDied):
         assert len(await session.get("file")) <= (SMALL.file_mib << 20) + PIECE
@@ -184,7 +187,7 @@ async def test_a_file_without_end_is_not_read_beyond_the_limit():
 
 async def test_a_lost_worker_costs_one_call_and_is_replaced():
     first = await LyingWorker().start()
-    second = await LyingWorker().start(frame(**HONEST | {"seq": 2, "stdout": "again"}))
+    second = await LyingWorker().start(frame(b"aga", b"in", b"", b"", **HONEST | {"seq": 2}))
     session = await session_of(first, second)
     await first.die()
     results = [await session.run("print(1)"), await session.run("print(1)")]
@@ -195,8 +198,8 @@ async def test_a_lost_worker_costs_one_call_and_is_replaced():
 
 
 async def test_a_worker_that_is_not_clean_is_replaced_before_the_next_call():
-    first = await LyingWorker().start(frame(**HONEST | {"clean": False}))
-    second = await LyingWorker().start(frame(**HONEST | {"seq": 2}))
+    first = await LyingWorker().start(frame(*SILENT, **HONEST | {"clean": False}))
+    second = await LyingWorker().start(frame(*SILENT, **HONEST | {"seq": 2}))
     session = await session_of(first, second)
     assert (await session.run("print(1)")).status == "ok"
     assert first.killed
@@ -214,8 +217,53 @@ async def test_a_worker_that_never_answers_is_given_up(monkeypatch):
     assert worker.killed
 
 
+@pytest.mark.parametrize("verdict", ["timeout", "oom"])
+@pytest.mark.parametrize("loss", ["silence", "end"])
+async def test_a_worker_lost_while_it_ends_a_program_does_not_undo_the_verdict(monkeypatch, verdict, loss):
+    monkeypatch.setattr("testbed.sandbox.session.GRACE_SECONDS", 0.2)
+    worker = await LyingWorker().start(frame(type="verdict", seq=1, verdict=verdict))
+    session = await session_of(worker)
+    call = asyncio.create_task(session.repl("print(1)", timeout=0.1))
+    if loss == "end":
+        await asyncio.sleep(0.05)
+        await worker.die()
+    result = await call
+    assert (result.status, result.exit_code) == (verdict, None)
+    assert worker.killed
+
+
+@pytest.mark.parametrize(
+    "fields", [{"seq": 2, "verdict": "timeout"}, {"seq": 1, "verdict": "exited"}, {"seq": 1, "verdict": [1]}]
+)
+async def test_a_verdict_of_another_call_or_of_another_kind_is_none(monkeypatch, fields):
+    monkeypatch.setattr("testbed.sandbox.session.GRACE_SECONDS", 0.2)
+    worker = await LyingWorker().start(frame(type="verdict", **fields))
+    session = await session_of(worker)
+    assert (await session.run("print(1)", timeout=0.1)).status == "sandbox_died"
+    assert worker.killed
+
+
+async def test_a_verdict_counts_for_one_call_only(monkeypatch):
+    monkeypatch.setattr("testbed.sandbox.session.GRACE_SECONDS", 0.2)
+    told = frame(type="verdict", seq=1, verdict="timeout")
+    worker = await LyingWorker().start(told, frame(*SILENT, **HONEST | {"verdict": "timeout", "exit_code": None}))
+    session = await session_of(worker)
+    results = [await session.run("print(1)", timeout=0.1) for _ in range(2)]
+    assert [result.status for result in results] == ["timeout", "sandbox_died"]
+
+
+async def test_cut_output_has_a_line_in_place_of_what_is_missing():
+    parts = (b"begin\xff", b"\xfeend", b"\xc3", b"\xa9")
+    worker = await LyingWorker().start(frame(*parts, **HONEST | {"stdout_cut": 7}))
+    session = await session_of(worker)
+    result = await session.run("print(1)")
+    assert result.stdout == "begin\\xff\n[... 7 bytes cut ...]\n\\xfeend"
+    assert (result.stderr, result.stdout_truncated) == ("é", 7)
+    await session.close()
+
+
 async def test_a_closed_session_runs_nothing():
-    worker = await LyingWorker().start(frame(**HONEST))
+    worker = await LyingWorker().start(frame(*SILENT, **HONEST))
     session = await session_of(worker)
     await session.close()
     await session.close()

@@ -292,6 +292,33 @@ async def test_outcomes_are_the_attempts_in_order_whatever_order_they_were_store
     assert list(store.attempts("r")) == attempts
 
 
+async def test_outcomes_keep_every_ending_and_sum_of_faults(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("testbed.store._BLOCK", 5)  # the 24 attempts come in several blocks
+    store.add_run(make_run(), TASKS)
+    endings = ("answered", "limit:turns", "limit:tool_calls", "answered")
+    faults: tuple[dict[str, int], ...] = ({}, {"timeout": 2}, {"timeout": 1, "parse_error": 3})
+    attempts = [
+        replace(attempt, ended=endings[i % 4], faults=faults[i % 3])
+        for i, attempt in enumerate(every_attempt(make_run()))
+    ]
+    await put(store, *reversed(attempts))
+    got = store.outcomes("r")
+    assert got.ended.tolist() == [attempt.ended for attempt in attempts]
+    assert got.faults.tolist() == [sum(attempt.faults.values()) for attempt in attempts]
+    assert got.cost.tolist() == [list(map(float, a.cost.as_dict().values())) for a in attempts]
+
+
+async def test_outcomes_need_no_transcript(store: Store) -> None:
+    store.add_run(make_run(), TASKS)
+    await put(store, *every_attempt(make_run()))
+    whole = store.outcomes("r")
+    with store._database.writing() as connection:
+        connection.execute(sa.text("UPDATE transcripts SET data = :data"), {"data": b"damaged"})
+    assert store.outcomes("r").success.tolist() == whole.success.tolist()
+    with pytest.raises(StoreError, match="damaged"):
+        store.find(every_attempt(make_run())[0].id)
+
+
 def test_a_run_without_attempts_has_empty_arrays_of_the_right_shape(store: Store) -> None:
     store.add_run(make_run(), TASKS)
     got = store.outcomes("r")

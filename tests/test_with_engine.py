@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -51,6 +54,20 @@ def test_without_an_engine_the_command_is_told_why():
     assert done.returncode == 7
     assert "/nowhere/docker.sock" in done.stdout
     assert "skipped" in done.stderr
+
+
+def test_every_folder_has_a_name_that_containerd_takes_for_a_namespace(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    loader = importlib.machinery.SourceFileLoader("with_engine", str(SCRIPT))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("with_engine", loader))
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    loader.exec_module(module)
+    for _ in range(200):
+        with module.folder() as home:
+            assert home.parent == tmp_path
+            assert home.stat().st_mode & 0o777 == 0o700
+            assert re.fullmatch(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", home.name)
+        assert not home.exists()
 
 
 @needs_dockerd

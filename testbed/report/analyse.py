@@ -7,15 +7,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from testbed.allocation import recorded_rules
 from testbed.errors import UnknownName, UsageError
 from testbed.experiment import Measure
 from testbed.report.arms import Arm, axes_of, curves, summarise
 from testbed.report.compare import compare
+from testbed.report.design import asked_for, second_bare, unfinished
 from testbed.report.groups import by_group, group_of
 from testbed.report.ladder import ladder
 from testbed.report.record import Analysis, ArmComparison, ArmSummary
 from testbed.stats import ArmOutcomes
+from testbed.stats.bootstrap import shared_weights
+from testbed.stats.stopping import StoppingRule
 from testbed.types import COST_COMPONENTS, Control, Task
 
 if TYPE_CHECKING:
@@ -24,40 +29,44 @@ if TYPE_CHECKING:
 __all__ = ["Analysis", "analyse", "analyse_run"]
 
 
-def analyse_run(store: Store, name: str, *, bare: str = "") -> Analysis:
+def analyse_run(
+    store: Store, name: str, *, bare: str = "", operating: int | None = None, elicitation: int | None = None
+) -> Analysis:
     """Analyses a run of a store as its experiment says.
 
     Args:
         store: an open store.
         name: the run.
         bare: arm that others are compared with; by default the experiment's, else the one without tools.
+        operating: attempts at which arms are read; by default the experiment's.
+        elicitation: bare attempts that resampling may spend; by default the experiment's.
 
     Raises:
         UnknownName: there is no such run or arm.
-        UsageError: the run has no attempts yet.
+        UsageError: the run has no attempts yet, or none of its arms shares a task with the bare one.
     """
     run = store.run(name)
     measure = Measure(**run.experiment.get("measure", {}))
-    outcomes = store.outcomes(name)
+    outcomes, rules = store.outcomes(name), recorded_rules(run.experiment)
     found = analyse(
         outcomes,
         name=name,
         bare=bare or measure.bare,
-        operating=measure.operating,
-        elicitation=measure.elicitation,
+        operating=measure.operating if operating is None else operating,
+        elicitation=measure.elicitation if elicitation is None else elicitation,
         rho=measure.rho,
         alpha=measure.alpha,
         replicates=measure.replicates,
         seed=measure.seed,
+        rules=rules,
     )
-    planned = len(outcomes.tasks) * sum(run.samples.get(arm.name, 0) for arm in run.arms)
-    made = len(outcomes.task)
-    if "imported" not in run.experiment and made < planned:
-        unfinished = f"The run is not finished: {made:,} of {planned:,} attempts were made."
-        found = replace(found, warnings=(unfinished, *found.warnings))
-    return found
+    if "imported" in run.experiment and found.comparisons and not any(c.tasks for c in found.comparisons):
+        raise UsageError(_nothing_in_common(outcomes, found.comparisons[0]))
+    warning = unfinished(run, outcomes, rules)
+    return replace(found, warnings=(warning, *found.warnings)) if warning else found
 
 
+@shared_weights()
 def analyse(
     outcomes: Outcomes,
     *,
@@ -70,6 +79,7 @@ def analyse(
     replicates: int = 2000,
     seed: int = 0,
     groups: Callable[[Task], str] = group_of,
+    rules: Mapping[str, StoppingRule] | None = None,
 ) -> Analysis:
     """Analyses the outcomes of a run.
 
@@ -84,18 +94,21 @@ def analyse(
         replicates: bootstrap replicates, at least 100.
         seed: seed of the bootstrap and of random splits.
         groups: the label of a task's group.
+        rules: by name, the rules of arms whose sampling stopped early. Verdicts are then made from all attempts, every
+            other figure from those that were fixed in advance.
 
     Raises:
         UnknownName: no arm has the name `bare`.
         UsageError: no attempt was scored, or a setting is out of its range.
     """
     settings = Measure(operating, elicitation, rho, alpha, replicates, seed, bare)
-    arms = _arms(outcomes)
+    arms = scored_arms(outcomes, rules)
     if not arms:
         raise UsageError(f"run {name!r} has no scored attempt yet, so there is nothing to report.")
-    base = _bare(outcomes.arms, arms, bare)
+    base = bare_arm(outcomes.arms, arms, bare)
     others = [arm for arm in arms if base is not None and arm is not base]
-    comparisons = tuple(compare(base, arm, settings) for arm in others if base is not None)
+    second, copied = second_bare(outcomes, arms, base)
+    comparisons = tuple(compare(base, arm, settings, second) for arm in others if base is not None)
     axes = axes_of(arms)
     summaries = tuple(summarise(arm, settings, axes) for arm in arms)
     return Analysis(
@@ -108,25 +121,47 @@ def analyse(
         groups=by_group(arms, base, comparisons, outcomes.tasks, groups, settings),
         ladder=ladder(arms, base, settings),
         curves=tuple(curves(arms, axes, settings)),
-        warnings=tuple(_warnings(outcomes, arms, base, summaries, comparisons)),
+        warnings=(*_warnings(outcomes, arms, base, summaries, comparisons), *([copied] if copied else [])),
     )
 
 
-def _arms(outcomes: Outcomes) -> list[Arm]:
-    """Every arm that has a scored attempt."""
+def _nothing_in_common(outcomes: Outcomes, comparison: ArmComparison) -> str:
+    names = [arm.name for arm in outcomes.arms]
+    examples = []
+    for name in (comparison.bare, comparison.arm):
+        rows = np.flatnonzero((outcomes.arm == names.index(name)) & (outcomes.success >= 0))
+        examples.append(repr(str(outcomes.tasks[int(outcomes.task[rows[0]])].prompt)[:60]))
+    return (
+        f"arms {comparison.bare!r} and {comparison.arm!r} have no task in common (such as {' and '.join(examples)}): a "
+        "comparison is paired and needs the same tasks in both. Import both with a --task column that names them alike."
+    )
+
+
+def scored_arms(outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None = None) -> list[Arm]:
+    """Every arm that has a scored attempt; `rules` are those of arms whose sampling stopped early, by name."""
+    rules = rules or {}
+    asked = asked_for(outcomes, rules)
     hashes = [task.hash for task in outcomes.tasks]
     clusters = {task.hash: task.cluster or task.hash for task in outcomes.tasks}
     found = []
     for position, record in enumerate(outcomes.arms):
         rows = np.flatnonzero(outcomes.arm == position)
-        success = outcomes.success[rows].astype(np.float64)
-        if not (success >= 0).any():
+        rule, every = rules.get(record.name), None
+        if rule is not None:  # missing attempts that the rule no longer asks for are nobody's loss
+            task, sample = outcomes.task[rows], outcomes.sample[rows]
+            rows = rows[(outcomes.success[rows] >= 0) | (sample < asked[record.name][task])]
+        success = outcomes.success[rows]
+        scored = success >= 0
+        if not scored.any():
             continue
-        success[success < 0] = np.nan
-        costs = {c: outcomes.cost[rows, i] for i, c in enumerate(COST_COMPONENTS)}
-        names = [hashes[t] for t in outcomes.task[rows]]
+        first = rows
+        if rule is not None:
+            every = ArmOutcomes.from_codes(record.name, hashes, outcomes.task[rows], success)
+            first = rows[outcomes.sample[rows] < rule.least]
+            if not (outcomes.success[first] >= 0).any():
+                continue
+        costs = {c: outcomes.cost[first, i] for i, c in enumerate(COST_COMPONENTS)}
         recorded = {c: np.nan_to_num(values) for c, values in costs.items() if np.nansum(values) > 0}
-        scored = outcomes.success[rows] >= 0
         found.append(
             Arm(
                 name=record.name,
@@ -134,12 +169,26 @@ def _arms(outcomes: Outcomes) -> list[Arm]:
                 tools=_tool_names(record.spec),
                 sampled=record.spec.get("sampling", {}).get("temperature", 0) > 0,
                 model=record.spec.get("model"),
-                outcomes=ArmOutcomes.from_rows(record.name, names, success, costs=recorded),
+                outcomes=ArmOutcomes.from_codes(
+                    record.name, hashes, outcomes.task[first], outcomes.success[first], costs=recorded
+                ),
                 clusters=clusters,
                 faults=outcomes.faults[rows][scored],
-                ended=tuple(str(code) for code in outcomes.ended[rows]),
+                ended=_tally(outcomes.ended[rows]),
+                fixed=rule.least if rule is not None else 0,
+                every=every,
             )
         )
+    return found
+
+
+def _tally(codes: npt.NDArray[np.str_]) -> dict[str, int]:
+    """How often each of a few codes occurs; a pass for each of them is quicker than sorting texts."""
+    found: dict[str, int] = {}
+    while codes.size:
+        same = codes == codes[0]
+        found[str(codes[0])] = int(np.count_nonzero(same))
+        codes = codes[~same]
     return found
 
 
@@ -153,7 +202,8 @@ def _tool_names(spec: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(filter(None, names)))
 
 
-def _bare(records: Sequence[ArmRecord], arms: Sequence[Arm], wanted: str) -> Arm | None:
+def bare_arm(records: Sequence[ArmRecord], arms: Sequence[Arm], wanted: str) -> Arm | None:
+    """The arm of that name, else the one without tools, else the one named "bare"; None if there is none."""
     named = {arm.name: arm for arm in arms}
     if wanted:
         if wanted not in named:
@@ -183,8 +233,8 @@ def _warnings(
     missing = [f"{arm.name} {arm.missing:,} of {arm.missing + arm.attempts:,}" for arm in summaries if arm.missing]
     if missing:
         yield (
-            f"The infrastructure ended attempts of {', '.join(missing)}. They are left out of every figure; bounds "
-            "stand beside pass@1."
+            f"The infrastructure ended attempts of {', '.join(missing)}. They are left out of every figure; how far "
+            "they could move it is told beside it."
         )
     for arm in summaries:
         if arm.repeats.flagged and not arm.sampled:

@@ -65,7 +65,7 @@ def _reach(analysis: Analysis, axis: str) -> Chart:
         alt.Tooltip("arm", type="nominal"),
         alt.Tooltip("spend", type="quantitative", title=name, format=",.4~g"),
         alt.Tooltip("reach", type="quantitative", format=".2f"),
-        alt.Tooltip("interval", type="nominal", title=f"{level} interval"),
+        alt.Tooltip("interval", type="nominal", title=f"{level} band"),
     ]
     layers = alt.layer(
         base.mark_area(opacity=0.15).encode(low, high, colour),
@@ -76,8 +76,9 @@ def _reach(analysis: Analysis, axis: str) -> Chart:
     return _chart(
         f"reach_{axis}",
         f"Reach against {name}",
-        f"Mean over tasks of the chance of at least one success within a spend of {name}, per arm, with pointwise "
-        f"{level} bands. A curve ends where the first task ran out of attempts.",
+        f"Mean over tasks of the chance of at least one success within a spend of {name}, per arm, with simultaneous "
+        f"{level} bands: all of these curves lie inside theirs together. A curve ends where the first task ran out of "
+        "attempts.",
         f"Last points: {ends}.",
         layers,
         height=260,

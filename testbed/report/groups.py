@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from testbed.experiment import Measure
-from testbed.report.arms import Arm, FloatArray, mean, reach
+from testbed.report.arms import Arm, FloatArray, gain_if_missing, if_missing, mean, reach
 from testbed.report.record import ArmComparison, Effect, Group, GroupArm, GroupEffect
-from testbed.stats import Estimate, Figures, Verdict, cluster_bootstrap, e_bh, reach_at_k
+from testbed.stats import ArmOutcomes, Estimate, Figures, Verdict, cluster_bootstrap, e_bh, reach_at_k
 from testbed.types import Task
 
 # A group about which nothing can be claimed counts as "nothing seen" only while every part is as small as this.
@@ -74,10 +74,17 @@ def _arm(arm: Arm, tasks: Sequence[str], settings: Measure) -> GroupArm | None:
     return GroupArm(
         arm=arm.name,
         tasks=len(own),
-        attempts=int(outcomes.n.sum()),
+        attempts=int(arm.judged_on(own).n.sum()),
         pass_1=mean(outcomes.c / outcomes.n, labels, settings),
         operating=reach(outcomes, settings.operating, labels, settings),
+        if_missing=if_missing(_all_on(arm, tasks), 1),
     )
+
+
+def _all_on(arm: Arm, tasks: Sequence[str]) -> ArmOutcomes:
+    """Its attempts on those of the tasks that it attempted at all."""
+    known = set(arm.outcomes.tasks)
+    return arm.on([task for task in tasks if task in known], unscored=True)
 
 
 def _effect(
@@ -96,7 +103,7 @@ def _effect(
     gain, elicitation, creation, loss = _means(columns, bare.labels(own), settings)
     verdict = figures.verdicts.verdict[rows]
     counts = {kind: int(np.count_nonzero(verdict == kind)) for kind in Verdict}
-    before = bare.on(own)
+    before = bare.judged_on(own)
     open_tasks = figures.verdicts.needed[rows][verdict == Verdict.UNDETERMINED]
     return GroupEffect(
         arm=arm.name,
@@ -111,6 +118,7 @@ def _effect(
         bare_attempts=int(before.n.min()),
         spent=int(figures.verdicts.spent[rows].sum()),
         needed=int(open_tasks.sum()) if np.isfinite(open_tasks).all() else None,
+        gain_if_missing=gain_if_missing(bare, arm, tasks, comparison.operating),
     )
 
 
@@ -169,6 +177,7 @@ def _gain_only(bare: Arm, arm: Arm, tasks: Sequence[str], settings: Measure) -> 
         bare_attempts=int(before.n.min()),
         spent=int(before.n.sum() + after.n.sum()),
         needed=None,
+        gain_if_missing=gain_if_missing(bare, arm, tasks, 1),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from testbed.experiment import Measure
-from testbed.report.arms import Arm, mean
+from testbed.report.arms import Arm, gain_if_missing, mean
 from testbed.report.record import Rung
 from testbed.stats import reach_at_k
 from testbed.types import Control
@@ -49,4 +49,5 @@ def _rung(lower: Arm, upper: Arm, meaning: str, settings: Measure) -> Rung | Non
     k = min(settings.operating, int(before.n.min()), int(after.n.min()))
     difference = reach_at_k(after.n, after.c, k) - reach_at_k(before.n, before.c, k)
     step = mean(difference, lower.labels(common), settings, least=-1, greatest=1)
-    return Rung(upper.tools, lower.name, upper.name, meaning, len(common), step)
+    bounds = gain_if_missing(lower, upper, None, k)
+    return Rung(upper.tools, lower.name, upper.name, meaning, len(common), step, bounds)

@@ -41,7 +41,7 @@ def render_page(analysis: Analysis) -> str:
     return template.render(
         analysis=analysis,
         arms=joined([arm.name for arm in analysis.arms]),
-        reading=reading(analysis) if analysis.comparisons else "",
+        reading=reading(analysis),
         conclusions=[(c.arm, headline(analysis, c), findings(analysis, c)) for c in analysis.comparisons],
         tables=every_table(analysis),
         glance=[chart for chart in drawn if chart.key in GLANCE],

@@ -47,6 +47,8 @@ class ArmSummary:
         attempts: scored attempts.
         fewest: scored attempts of the task that has the fewest.
         most: of the task that has the most.
+        fixed: attempts per task that were fixed in advance, where sampling stopped early: every figure below is of
+            these, but for `missing`, `faults` and `ended`; 0 where all attempts were.
         missing: attempts that the infrastructure ended.
         successes: successful attempts.
         solved: tasks solved at least once.
@@ -54,6 +56,8 @@ class ArmSummary:
         if_missing: range of pass@1 over the ways in which the missing attempts could have ended; None without any.
         operating: reach at the operating spend.
         elicitation: reach at the elicitation spend.
+        operating_if_missing: range of the reach at the operating spend likewise.
+        elicitation_if_missing: range of the reach at the elicitation spend likewise.
         cost: component → mean per scored attempt; components that no arm recorded are left out.
         cost_per_success: component → total over scored attempts per success; None without a success.
         faults: faulty tool calls in all scored attempts, refused calls to tools that were not offered included.
@@ -71,6 +75,7 @@ class ArmSummary:
     attempts: int
     fewest: int
     most: int
+    fixed: int
     missing: int
     successes: int
     solved: int
@@ -78,6 +83,8 @@ class ArmSummary:
     if_missing: Range | None
     operating: Reach
     elicitation: Reach
+    operating_if_missing: Range | None
+    elicitation_if_missing: Range | None
     cost: Mapping[str, float]
     cost_per_success: Mapping[str, float | None]
     faults: int
@@ -94,10 +101,11 @@ class Curve:
     Attributes:
         arm: the arm.
         axis: "attempts" or a component of cost.
-        spend: S spends, rising; ends where some task's attempts ran out.
+        spend: S spends, rising, of a grid that all arms share; ends where some task's attempts ran out.
         reach: S means.
-        low: lower ends of pointwise intervals; None with fewer than two clusters of tasks.
-        high: upper ends, or None.
+        low: lower limits of a simultaneous band: all curves of one axis lie inside theirs together, at the report's
+            level; None with fewer than two clusters of tasks.
+        high: upper limits, or None.
     """
 
     arm: str
@@ -145,6 +153,8 @@ class ArmComparison:
         claims: whether anything may be claimed from it; not where repeated attempts look like copies of one another,
             since every estimator but pass@1 takes them as independent.
         notes: what could not be computed as asked, and why.
+        gain_if_missing: range of the gain over the ways in which missing attempts could have ended; None without any.
+            Those of the other figures are in `full`.
     """
 
     arm: str
@@ -157,17 +167,22 @@ class ArmComparison:
     solved: Solved
     claims: bool
     notes: tuple[str, ...]
+    gain_if_missing: Range | None = None
 
 
 @dataclass(frozen=True)
 class GroupArm:
-    """One arm on one group: tasks with an attempt, scored attempts, pass@1, and reach at the operating spend."""
+    """One arm on one group: tasks with an attempt, scored attempts, pass@1, and reach at the operating spend.
+
+    `if_missing` is the range of pass@1 over the ways in which missing attempts could have ended; None without any.
+    """
 
     arm: str
     tasks: int
     attempts: int
     pass_1: Estimate
     operating: Reach
+    if_missing: Range | None
 
 
 @dataclass(frozen=True)
@@ -188,6 +203,7 @@ class GroupEffect:
         spent: attempts of both arms at the group's tasks.
         needed: further attempts, of both arms, until the undetermined tasks are settled at the rates seen so far; None
             where that is out of sight.
+        gain_if_missing: range of the gain over the ways in which missing attempts could have ended; None without any.
     """
 
     arm: str
@@ -202,6 +218,7 @@ class GroupEffect:
     bare_attempts: int
     spent: int
     needed: int | None
+    gain_if_missing: Range | None
 
 
 @dataclass(frozen=True)
@@ -234,6 +251,7 @@ class Rung:
         meaning: what separates them: scaffold, information, interaction.
         tasks: common tasks.
         difference: reach of `upper` less reach of `lower` at the operating spend, paired.
+        if_missing: its range over the ways in which missing attempts could have ended; None without any.
     """
 
     tools: tuple[str, ...]
@@ -242,6 +260,7 @@ class Rung:
     meaning: str
     tasks: int
     difference: Estimate
+    if_missing: Range | None
 
 
 @dataclass(frozen=True)

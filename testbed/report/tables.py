@@ -20,7 +20,7 @@ from testbed.report.words import (
     number,
     span,
 )
-from testbed.stats import Estimate, Figures, Verdict
+from testbed.stats import Estimate, Figures, Range, Verdict
 
 Cell = tuple[str, ...]  # lines: a figure, and its interval under it where it has one
 
@@ -65,25 +65,31 @@ class Table:
 
 def every_table(analysis: Analysis) -> tuple[Table, ...]:
     """Every table for which there is something to show, in reading order."""
-    made = (arms, gain, verdicts, support, solved, groups, ladder, cost)
+    made = (arms, gain, creation, verdicts, support, missing, solved, groups, ladder, cost)
     return tuple(table for table in (make(analysis) for make in made) if table.rows)
 
 
 def arms(analysis: Analysis) -> Table:
     """Each arm by itself: attempts, pass@1, reach, missing attempts with bounds."""
-    s, missing = analysis.settings, any(arm.missing for arm in analysis.arms)
+    s, lost = analysis.settings, any(arm.missing for arm in analysis.arms)
     more = s.operating > 1
     columns = ["attempts per task", f"pass@1 [{s.level}]"]
     columns += [f"reach@{s.operating} [{s.level}]"] if more else []
     columns += [f"reach@{s.elicitation} [{s.level}]"] if s.elicitation > 1 else []
-    columns += ["missing", "pass@1, missing either way"] if missing else []
+    if lost:
+        columns += ["missing", "pass@1, missing either way"]
+        columns += [f"reach@{s.operating}, either way"] if more else []
+        columns += [f"reach@{s.elicitation}, either way"] if s.elicitation > 1 else []
     rows = []
     for arm in analysis.arms:
-        cells: list[Cell] = [(_range(arm),), _estimate(arm.pass_1)]
+        attempts = (_range(arm), f"first {arm.fixed:,} read") if arm.fixed else (_range(arm),)
+        cells: list[Cell] = [attempts, _estimate(arm.pass_1)]
         cells += [_reach(arm.operating, s.operating)] if more else []
         cells += [_reach(arm.elicitation, s.elicitation)] if s.elicitation > 1 else []
-        if missing:
-            cells += [(f"{arm.missing:,}",), (span(arm.if_missing) if arm.if_missing else "",)]
+        if lost:
+            cells += [(f"{arm.missing:,}",), _either_way(arm.if_missing)]
+            cells += [_either_way(arm.operating_if_missing)] if more else []
+            cells += [_either_way(arm.elicitation_if_missing)] if s.elicitation > 1 else []
         rows.append(Row(arm.name, tuple(cells)))
     return Table("arms", f"Arms on {analysis.tasks:,} tasks", "arm", tuple(columns), tuple(rows))
 
@@ -104,6 +110,44 @@ def gain(analysis: Analysis) -> Table:
     return Table("gain", f"Gain over {analysis.bare}", "arm", columns, tuple(rows), _notes(notes))
 
 
+def creation(analysis: Analysis) -> Table:
+    """Creation of each arm against the elicitation spend: what few resamples cannot reach, more may."""
+    curves = {c.arm: c.full.creation_by_spend for c in analysis.comparisons if c.full and c.full.creation_by_spend}
+    spends = sorted({spend for curve in curves.values() for spend in curve.spends})
+    rows = []
+    for arm, curve in curves.items():
+        found = dict(zip(curve.spends, curve.creation, strict=True))
+        rows.append(Row(arm, tuple(_estimate(found[spend]) if spend in found else ("",) for spend in spends)))
+    columns = tuple(f"{spend:g} [{analysis.settings.level}]" for spend in spends)
+    notes = [
+        f"Creation if elicitation may take as many attempts of {analysis.bare} as the column says. True creation does "
+        "not rise with them; what is left at the right no resampling within reach explains."
+    ]
+    title = f"Creation by the attempts of {analysis.bare} allowed"
+    return Table("creation", title, "arm", columns, tuple(rows) if len(spends) > 1 else (), _notes(notes))
+
+
+def missing(analysis: Analysis) -> Table:
+    """What every figure of a comparison would be if all missing attempts had failed, or succeeded, in either arm."""
+    names = ("gain", "elicitation_part", "creation", "loss", "srr", "ndr", "sds", "nscr", "nats")
+    heads = ("gain", "elicitation", "creation", "loss", "SRR", "NDR", "SDS", "NSCR", "nats")
+    columns = (*heads, *(v.value for v in Verdict))
+    rows = []
+    for c in analysis.comparisons:
+        bounds = c.full.missing if c.full else None
+        if bounds is not None:
+            cells = [_either_way(bounds.figures.get(name)) for name in names]
+            cells += [_counts(bounds.counts[v.value]) for v in Verdict]
+            rows.append(Row(c.arm, tuple(cells)))
+        elif c.gain_if_missing is not None:
+            rows.append(Row(c.arm, (_either_way(c.gain_if_missing), *([("",)] * (len(columns) - 1)))))
+    notes = [
+        "Each figure's range if all missing attempts of either arm had failed, or all succeeded, tasks without any "
+        "scored attempt included. The figures above leave missing attempts out."
+    ]
+    return Table("missing", "Missing attempts, either way", "arm", columns, tuple(rows), _notes(notes))
+
+
 def verdicts(analysis: Analysis) -> Table:
     """Tasks by verdict, the attempts they cost, and the attempts still needed."""
     columns = (*(v.value for v in Verdict), "attempts spent", "still needed")
@@ -115,6 +159,7 @@ def verdicts(analysis: Analysis) -> Table:
         f"level {analysis.settings.alpha:g}, whenever one stops sampling. Out of reach means not reached in the "
         "attempts made. Still needed is a projection from the rates seen so far.",
         _discoveries(analysis, full),
+        no_claims(analysis),
     ]
     return Table("verdicts", f"Verdicts on tasks, against {analysis.bare}", "arm", columns, tuple(rows), _notes(notes))
 
@@ -169,15 +214,14 @@ def groups(analysis: Analysis) -> Table:
 
 def ladder(analysis: Analysis) -> Table:
     """The steps from bare to live."""
-    rows = tuple(
-        Row(
-            f"{rung.lower} to {rung.upper}",
-            ((rung.meaning,), (f"{rung.tasks:,}",), _estimate(rung.difference, signed=True)),
-        )
-        for rung in analysis.ladder
-    )
-    columns = ("separates", "tasks", f"difference [{analysis.settings.level}]")
-    return Table("ladder", "Ladder from bare to live", "step", columns, rows)
+    lost = any(rung.if_missing for rung in analysis.ladder)
+    rows = []
+    for rung in analysis.ladder:
+        cells: list[Cell] = [(rung.meaning,), (f"{rung.tasks:,}",), _estimate(rung.difference, signed=True)]
+        rows.append(Row(f"{rung.lower} to {rung.upper}", (*cells, *([_either_way(rung.if_missing)] if lost else []))))
+    columns = ["separates", "tasks", f"difference [{analysis.settings.level}]"]
+    columns += ["missing either way"] if lost else []
+    return Table("ladder", "Ladder from bare to live", "step", tuple(columns), tuple(rows))
 
 
 def cost(analysis: Analysis) -> Table:
@@ -242,7 +286,13 @@ def _discoveries(analysis: Analysis, full: Iterable[tuple[ArmComparison, Figures
     if not said:
         return ""
     alpha = analysis.settings.alpha
-    return f"With the false discovery rate over all tasks kept to {alpha:g} by e-BH there remain: {', '.join(said)}."
+    kept_ = f"With the false discovery rate over all tasks kept to {alpha:g} by e-BH there remain: {', '.join(said)}."
+    if not any(arm.fixed for arm in analysis.arms):
+        return kept_
+    return (
+        f"{kept_} The fewer tasks show a thing, the more evidence of each e-BH asks for, and sampling stopped as soon "
+        'as it was enough for the task alone, unless the experiment says stop = "discovery".'
+    )
 
 
 def _group_cell(analysis: Analysis, group: Group, name: str) -> Cell:
@@ -251,7 +301,8 @@ def _group_cell(analysis: Analysis, group: Group, name: str) -> Cell:
         return ("",)
     effect = next((e for e in group.effects if e.arm == name), None)
     done = [SHORT_EFFECT[e] for e in effect.effects] if effect is not None and effect.elicitation is not None else []
-    return (number(arm.pass_1.value), *done)
+    bounds = [span(arm.if_missing)] if arm.if_missing else []
+    return (number(arm.pass_1.value), *bounds, *done)
 
 
 def _kind(group: Group) -> str:
@@ -260,6 +311,15 @@ def _kind(group: Group) -> str:
 
 def _estimate(estimate: Estimate, *, signed: bool = False) -> Cell:
     return (number(estimate.value, signed=signed), interval(estimate, signed=signed))
+
+
+def _either_way(bounds: Range | None) -> Cell:
+    return (span(bounds),) if bounds else ("",)
+
+
+def _counts(bounds: Range) -> Cell:
+    low, high = int(bounds.low), int(bounds.high)
+    return (f"{low:,}" if low == high else f"{low:,} to {high:,}",)
 
 
 def _reach(reach: Reach, asked: int) -> Cell:

@@ -31,13 +31,26 @@ def print_report(analysis: Analysis, console: Console | None = None) -> None:
         console.print()
 
 
+def print_tables(title: str, remarks: Sequence[str], tables: Sequence[Table], console: Console | None = None) -> None:
+    """Prints tables in the form of the report, under a title and remarks; those without rows are left out."""
+    console = console or Console(highlight=False)
+    say = _Sayer(console)
+    console.print(say(title, "bold"))
+    for remark in remarks:
+        console.print(say(remark))
+    for table in tables:
+        if table.rows:
+            console.print()
+            console.print(Group(*_laid_out(table, console, say)))
+
+
 def _report(analysis: Analysis, console: Console) -> Iterator[RenderableType]:
     say = _Sayer(console)
     yield say(f"{analysis.name or 'Report'}: {joined([arm.name for arm in analysis.arms])}", "bold")
     for warning in analysis.warnings:
         yield say(f"! {warning}", "yellow")
-    if analysis.comparisons:
-        yield say(reading(analysis))
+    if how := reading(analysis):
+        yield say(how)
     for table in every_table(analysis):
         yield Group(*_laid_out(table, console, say))
     for comparison in analysis.comparisons:

@@ -57,8 +57,8 @@ def figure(estimate: Estimate, *, signed: bool = False) -> str:
 
 
 def span(bounds: Range) -> str:
-    """Both-way bounds over missing attempts."""
-    return f"{bounds.low:.3f} to {bounds.high:.3f}"
+    """Both-way bounds over missing attempts; n/a where the figure is not defined in one of the cases."""
+    return f"{bounds.low:.3f} to {bounds.high:.3f}" if bounds.low <= bounds.high else NONE
 
 
 def amount(value: float | None) -> str:
@@ -85,7 +85,27 @@ def further(needed: float | None) -> str:
 
 
 def reading(analysis: Analysis) -> str:
-    """How to read the figures, in three sentences."""
+    """How to read the figures, in a few sentences; nothing where they speak for themselves."""
+    return " ".join(filter(None, (_reading(analysis) if analysis.comparisons else "", stopping(analysis))))
+
+
+def stopping(analysis: Analysis) -> str:
+    """Which figures are of which attempts, where sampling stopped early; else nothing."""
+    numbers: dict[int, list[str]] = {}
+    for arm in analysis.arms:
+        if arm.fixed:
+            numbers.setdefault(arm.fixed, []).append(arm.name)
+    if not numbers:
+        return ""
+    firsts = "; ".join(f"{_attempts(n)} of each task in {joined(names)}" for n, names in numbers.items())
+    return (
+        "Sampling of a task stopped where its verdict was settled. Verdicts are made from all attempts, since they "
+        f"hold wherever one stops; every other figure from the first {firsts}, which were fixed in advance: what was "
+        "made beyond depends on outcomes, and would bias it."
+    )
+
+
+def _reading(analysis: Analysis) -> str:
     s = analysis.settings
     if not any(c.full for c in analysis.comparisons):
         return (
@@ -155,8 +175,12 @@ def null_note(analysis: Analysis) -> str:
         return ""
     spends = sorted({(int(n.operating), int(n.elicitation)) for n in nulls})
     read = "; ".join(f"{_attempts(b)}, elicitation up to {k}" for b, k in spends)
+    second = next((n.tool for n in nulls if n.tool in {arm.name for arm in analysis.arms}), "")
+    samples = (
+        f"the bare arm and {second}, a second sample of it" if second else "two random halves of the bare attempts"
+    )
     return (
-        f"The null row compares two random halves of the bare attempts (read at {read}): "
+        f"The null row compares {samples} (read at {read}): "
         "it shows what the same figures look like when nothing differs."
     )
 

@@ -13,16 +13,18 @@ from testbed.errors import UsageError
 
 Status = Literal["ok", "error", "timeout", "oom", "killed", "sandbox_died"]
 
-#: Largest value of each limit: beyond lies a slip of the pen, or what some kernel's or engine's field cannot hold.
+#: Largest value of each limit: beyond lies a slip of the pen, or what some kernel's or engine's field cannot hold; for
+#: output, what the worker keeps without reaching the memory limit of its own sandbox.
 LARGEST = {
     "wall_seconds": 86_400.0,
     "memory_mib": 1 << 22,
     "processes": 1 << 15,
     "scratch_mib": 1 << 22,
-    "output_kib": 1 << 16,
+    "output_kib": 1 << 12,
     "file_mib": 1 << 22,
     "cpus": 1024.0,
 }
+LEAST_CPUS = 0.05  # with less, the worker itself cannot start in time
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,19 @@ class Limits:
         """Refuses limits under which no program could run, and ones that nothing could enforce.
 
         Raises:
-            UsageError: a limit is not above 0, is larger than `LARGEST`, or memory is too small to start Python.
+            UsageError: a limit is not above 0, is larger than `LARGEST`, or not whole where it must be; or memory or
+                cores are too few to start Python.
         """
         for name, largest in LARGEST.items():
-            if not 0 < (value := getattr(self, name)) <= largest:
+            value = getattr(self, name)
+            if isinstance(largest, int) and type(value) is not int:
+                raise UsageError(f"sandbox limit {name} must be a whole number, not {value!r}.")
+            if not 0 < value <= largest:
                 raise UsageError(f"sandbox limit {name} must be above 0 and at most {largest:,.0f}, not {value!r}.")
         if self.memory_mib < 16:
             raise UsageError(f"sandbox limit memory_mib={self.memory_mib} is too small for Python; use 16 or more.")
+        if self.cpus < LEAST_CPUS:
+            raise UsageError(f"sandbox limit cpus={self.cpus!r} is too small for Python; use {LEAST_CPUS} or more.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,12 @@ from testbed.errors import SandboxDied
 from testbed.sandbox import image
 from testbed.sandbox.base import Limits, Probe, Session
 from testbed.sandbox.cgroup import Cgroups
-from testbed.sandbox.link import INODES, Evidence, Link, handshake
+from testbed.sandbox.link import INODES, Evidence, Link, cores_of, handshake
 from testbed.sandbox.process import BwrapLink
 from testbed.sandbox.root import PythonRoot, python_root
 from testbed.sandbox.session import WorkerSession
 
-POLICY = "1"  # raise it when a program could tell the difference
+POLICY = "2"  # raise it when a program could tell the difference
 
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _FAR_UIDS = range(1_900_000_000, 2_000_000_000)  # above every range that systemd and containers hand out
@@ -93,6 +93,7 @@ class Bwrap:
             "cgroup": str(cgroups),
             "user namespace": "yes" if seen.user_namespace else "no: not allowed here",
             "files in scratch": f"at most {INODES}" if seen.inode_limit else "bounded by size only",
+            "devices": "read-only" if seen.devices_read_only else "their times can be changed",
             "machine in /proc": "hidden" if seen.proc_only_pids else "visible",
         }
 
@@ -117,7 +118,8 @@ class Bwrap:
                 raise SandboxDied(f"cannot start a sandbox: {error}") from error
             raise
         try:
-            self._evidence = await handshake(link, limits, uid, root.preload)
+            cores = cores_of(limits, os.cpu_count() or 1, limited="cpu" in self._cgroups.controllers)
+            self._evidence = await handshake(link, limits, uid, root.preload, cores)
         except SandboxDied as error:
             if not (self._with_proc and "mount proc" in str(error)):
                 raise

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from testbed.sandbox.lockdown import SCRATCH, let_memory_be_counted
 
 SCRIPT = f"{SCRATCH}/main.py"
+QUEUED_SIGNALS = 1024  # their memory is the kernel's, and an ordinary user's sandboxes share their number
 OPEN_FILES = 128  # each may be a socket with 0.4 MiB of kernel memory that no limit counts
 ADDRESS_SPACE_SLACK = 768 << 20  # libc reserves 64 MiB of addresses per thread arena without using them
 
@@ -61,7 +62,7 @@ def become_program(
     Args:
         code: Python source.
         seconds: wall-clock time of the call, for the limit on CPU time.
-        limits: `memory` and `file` in bytes, `processes`.
+        limits: `memory` and `file` in bytes, `processes`, `cores`.
         legacy: what the worker has ready for its children.
         stdin: descriptor to read from.
         stdout: descriptor to print to.
@@ -71,13 +72,24 @@ def become_program(
     try:
         # The soft limit's SIGXCPU tells a program that burnt its time from one that was killed; the hard limit's
         # SIGKILL follows if it ignores that.
-        cpu = math.ceil(seconds) + 1
+        cpu = cpu_seconds(seconds, limits)
         _limit(resource.RLIMIT_CPU, cpu, cpu + 1)
         leave_worker(limits, legacy, (stdin, stdout, stderr))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         exit_code = _execute(code)
     finally:
         os._exit(exit_code)
+
+
+def cpu_seconds(seconds: float, limits: dict[str, Any]) -> int:
+    """Most CPU time of one process of a call, in whole seconds: more than it can get in the call's wall-clock time.
+
+    Args:
+        seconds: wall-clock time of the call.
+        limits: `cores`, which the threads of one process can keep busy at once.
+    """
+    cores: float = limits["cores"]
+    return math.ceil(seconds * cores) + 1
 
 
 def leave_worker(
@@ -110,10 +122,11 @@ def _limit_resources(limits: dict[str, Any]) -> None:
     memory = limits["memory"]
     _limit(resource.RLIMIT_DATA, memory)
     _limit(resource.RLIMIT_AS, memory + ADDRESS_SPACE_SLACK)
-    _limit(resource.RLIMIT_NPROC, limits["processes"] + 1)  # the worker counts too
+    _limit(resource.RLIMIT_NPROC, limits["processes"] + 2)  # the worker's threads count too
     _limit(resource.RLIMIT_FSIZE, limits["file"])
     _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
     _limit(resource.RLIMIT_MSGQUEUE, 0)
+    _limit(resource.RLIMIT_SIGPENDING, QUEUED_SIGNALS)
 
 
 def _be_first_to_die() -> None:

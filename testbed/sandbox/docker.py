@@ -18,11 +18,11 @@ from testbed.sandbox.base import Limits, Probe, Session
 from testbed.sandbox.cgroup import PERIOD, ROOM_MIB, ROOM_PROCESSES, SHORTEST_QUOTA
 from testbed.sandbox.docker_engine import Engine
 from testbed.sandbox.docker_link import DockerLink
-from testbed.sandbox.link import INODES, Evidence, Link, handshake
+from testbed.sandbox.link import INODES, Evidence, Link, cores_of, handshake
 from testbed.sandbox.root import PythonRoot, python_root
 from testbed.sandbox.session import WorkerSession
 
-POLICY = "1"  # raise it when a program could tell the difference
+POLICY = "2"  # raise it when a program could tell the difference
 
 _FAR_UIDS = range(1_900_000_000, 2_000_000_000)  # above every range that systemd and containers hand out
 _MAPPED_UIDS = range(30_000, 60_000)  # of the 65,536 that an engine with a user namespace maps
@@ -43,6 +43,7 @@ _SYS = """
     fs/bcache fs/bcachefs fs/bpf fs/btrfs fs/erofs fs/ext4 fs/f2fs fs/fuse fs/gfs2 fs/nfs fs/nilfs2 fs/ocfs2
     fs/orangefs fs/pstore fs/resctrl fs/selinux fs/smackfs fs/virtiofs fs/xfs fs/zfs
 """
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _MASKED = ("/etc", *(f"/proc/{name}" for name in _PROC.split()), *(f"/sys/{name}" for name in _SYS.split()))
 
 
@@ -113,6 +114,7 @@ class Docker:
             "memory": f"per process by rlimits; all together by {together}the worker's count, every 25 ms",
             "user namespace": "yes" if seen.user_namespace else "no: this engine uses none",
             "files in scratch": f"at most {INODES}",
+            "devices": "read-only" if seen.devices_read_only else "their times can be changed",
         }
 
     async def _start(self, limits: Limits) -> Link:
@@ -125,7 +127,8 @@ class Docker:
             container(root, limits, uid, self._runtime),
             functools.partial(self._uids.discard, uid),
         )
-        self._evidence = await handshake(link, limits, None, root.preload)
+        cores = cores_of(limits, engine.cores, limited=engine.limits_cpu)
+        self._evidence = await handshake(link, limits, None, root.preload, cores)
         return link
 
     def _prepare(self) -> tuple[PythonRoot, Engine]:
@@ -169,7 +172,7 @@ def container(root: PythonRoot, limits: Limits, uid: int, runtime: str = "") -> 
         "PidsLimit": limits.processes + ROOM_PROCESSES,
         "CpuPeriod": PERIOD,
         "CpuQuota": max(SHORTEST_QUOTA, round(limits.cpus * PERIOD)),
-        "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+        "Ulimits": [{"Name": "core", "Soft": 1, "Hard": 1}],  # see `lockdown`
         "Tmpfs": {
             "/tmp": f"rw,nosuid,nodev,noexec,size={limits.scratch_mib}m,nr_inodes={INODES},mode=1777",
             "/dev/shm": f"rw,nosuid,nodev,noexec,size={_SHM_MIB}m,nr_inodes={_SHM_INODES},mode=1777",
@@ -177,7 +180,8 @@ def container(root: PythonRoot, limits: Limits, uid: int, runtime: str = "") -> 
             "/dev/pts": nothing,
         },
         "MaskedPaths": list(_MASKED),
-        "ReadonlyPaths": ["/proc/sysrq-trigger"],
+        # A device that is read-only can be written to; what cannot be set is its times. Masked files are its null.
+        "ReadonlyPaths": ["/proc/sysrq-trigger", *(f"/dev/{name}" for name in _DEVICES)],
     }
     if runtime:
         host["Runtime"] = runtime

@@ -120,6 +120,11 @@ class Engine:
         return bool(self.info.get("CpuCfsQuota"))
 
     @property
+    def cores(self) -> int:
+        """The cores of the engine's machine."""
+        return int(self.info.get("NCPU") or 1)
+
+    @property
     def maps_users(self) -> bool:
         """Whether containers have a user namespace, in which only the lower user ids exist."""
         return any(f"name={kind}" in option for kind in ("userns", "rootless") for option in self._security)

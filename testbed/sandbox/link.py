@@ -15,6 +15,7 @@ from testbed.sandbox.seccomp import architectures, program
 
 START_SECONDS = 20.0
 PIECE = 1 << 18  # bytes of a file in one frame
+LONGEST_FRAME = 1 << 16  # bytes of JSON in a frame of the worker's
 INODES = 16_384  # files and folders in scratch; an inode costs kernel memory that its size limit does not count
 
 
@@ -65,6 +66,7 @@ class Evidence:
         proc: /proc is mounted, so that the memory of a call can be counted.
         proc_only_pids: /proc shows processes only, not the machine.
         inode_limit: the number of files in scratch is limited.
+        devices_read_only: no program can set the times of a device.
         python: version of the Python inside.
     """
 
@@ -72,6 +74,7 @@ class Evidence:
     proc: bool
     proc_only_pids: bool
     inode_limit: bool
+    devices_read_only: bool
     python: str
 
 
@@ -79,7 +82,9 @@ class BrokenProtocol(Exception):
     """The worker sent something that it never sends."""
 
 
-async def handshake(link: Link, limits: Limits, uid: int | None, preload: Sequence[str] = ()) -> Evidence:
+async def handshake(
+    link: Link, limits: Limits, uid: int | None, preload: Sequence[str] = (), cores: float = 1.0
+) -> Evidence:
     """Sends the policy in and accepts the worker only if it proves that it applied it.
 
     Args:
@@ -87,6 +92,7 @@ async def handshake(link: Link, limits: Limits, uid: int | None, preload: Sequen
         limits: the session's limits.
         uid: user to become; None if the worker is not root.
         preload: modules that the worker imports once for all calls.
+        cores: how many of them a call can keep busy at once, see `cores_of`.
 
     Raises:
         SandboxDied: the worker did not start, or is not confined; it has been killed.
@@ -99,7 +105,7 @@ async def handshake(link: Link, limits: Limits, uid: int | None, preload: Sequen
                 raise BrokenProtocol(
                     f"no system-call filter for a worker on {machine!r}; there is one for {', '.join(architectures())}"
                 )
-            await send(link.writer, _start_frame(str(machine), limits, uid, preload))
+            await send(link.writer, _start_frame(str(machine), limits, uid, preload, cores))
             ready = await receive(link.reader, limits)
     except TimeoutError:
         raise SandboxDied(
@@ -120,11 +126,23 @@ async def handshake(link: Link, limits: Limits, uid: int | None, preload: Sequen
         proc=ready.get("proc") is True,
         proc_only_pids=ready.get("proc_only_pids") is True,
         inode_limit=ready.get("inode_limit") is True,
+        devices_read_only=ready.get("devices_read_only") is True,
         python=str(hello.get("python")),
     )
 
 
-def _start_frame(machine: str, limits: Limits, uid: int | None, preload: Sequence[str]) -> dict[str, Any]:
+def cores_of(limits: Limits, machine: int, *, limited: bool) -> float:
+    """How many cores a call can keep busy at once, at least 1.
+
+    Args:
+        limits: for the cores' worth of CPU time that it may use.
+        machine: the machine's cores.
+        limited: whether that is enforced.
+    """
+    return max(1.0, min(limits.cpus, machine) if limited else machine)
+
+
+def _start_frame(machine: str, limits: Limits, uid: int | None, preload: Sequence[str], cores: float) -> dict[str, Any]:
     return {
         "op": "start",
         "uid": uid,
@@ -135,6 +153,7 @@ def _start_frame(machine: str, limits: Limits, uid: int | None, preload: Sequenc
         "limits": {
             "memory": limits.memory_mib << 20,
             "processes": limits.processes,
+            "cores": cores,
             "output": limits.output_kib << 10,
             "file": limits.file_mib << 20,
         },
@@ -153,23 +172,24 @@ def _unproven(ready: dict[str, Any]) -> str:
     return "; ".join(wrong)
 
 
-async def send(writer: asyncio.StreamWriter, frame: dict[str, Any]) -> None:
-    """Writes one frame."""
+async def send(writer: asyncio.StreamWriter, frame: dict[str, Any], parts: Sequence[bytes] = ()) -> None:
+    """Writes one frame, and the parts that belong to it."""
+    if parts:
+        frame = {**frame, "parts": [len(part) for part in parts]}
     body = json.dumps(frame).encode("ascii")
-    writer.write(struct.pack(">I", len(body)) + body)
+    writer.write(b"".join((struct.pack(">I", len(body)), body, *parts)))
     await writer.drain()
 
 
 async def receive(reader: Reader, limits: Limits) -> dict[str, Any]:
-    """Reads one frame.
+    """Reads one frame; its parts, if it has any, are under "parts" as bytes.
 
     Raises:
         BrokenProtocol: it is too long for these limits, or no JSON object.
         EOFError: the worker is gone; also as OSError.
     """
     (length,) = struct.unpack(">I", await reader.readexactly(4))
-    # JSON writes a byte as up to 6 characters, an undecodable one (4 characters with its backslash doubled) as 5.
-    if length > max(12 * (limits.output_kib << 10), 2 * PIECE) + (64 << 10):
+    if length > LONGEST_FRAME:
         raise BrokenProtocol(f"a frame of {length} bytes")
     try:
         frame = json.loads(await reader.readexactly(length))
@@ -177,4 +197,9 @@ async def receive(reader: Reader, limits: Limits) -> dict[str, Any]:
         raise BrokenProtocol(f"a frame that is not JSON: {error}") from None
     if not isinstance(frame, dict):
         raise BrokenProtocol("a frame that is not an object")
-    return frame
+    sizes = frame.get("parts", [])
+    if not isinstance(sizes, list) or not all(type(size) is int and size >= 0 for size in sizes):
+        raise BrokenProtocol("a frame with malformed parts")
+    if sum(sizes) > max(2 * (limits.output_kib << 10), PIECE) + 4:  # of an odd number of bytes, one half is rounded up
+        raise BrokenProtocol(f"a frame with parts of {sum(sizes)} bytes")
+    return {**frame, "parts": [await reader.readexactly(size) for size in sizes]}

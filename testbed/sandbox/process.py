@@ -107,7 +107,8 @@ class BwrapLink:
                 self._worker_fd = _pidfd(self.worker_pid)
                 await self._confine(self.worker_pid)
         except BaseException:
-            control.close()
+            if not hasattr(self, "writer"):  # else the writer closes it; its number must not be used again before
+                control.close()
             await self.kill()
             raise
         finally:

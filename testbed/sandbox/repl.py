@@ -21,7 +21,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from testbed.sandbox import child
-from testbed.sandbox.watch import Capture, Process, Watch, signal_everybody, stop_everybody
+from testbed.sandbox.buffers import Captures
+from testbed.sandbox.memory import Memory
+from testbed.sandbox.watch import Process, Watch, signal_everybody, stop_everybody
 
 INTERRUPT_SECONDS = 0.05  # to react to an interrupt, before everything is killed
 
@@ -53,16 +55,33 @@ class Repl:
             os.set_blocking(descriptor, False)
         self._process = Process(pid)
 
-    def call(self, number: int, code: str, seconds: float) -> dict[str, Any]:
-        """Runs a cell and says what became of it; `state_lost` means that this REPL has ended and must be dropped."""
-        captures = {self._out: Capture(self._limits["output"]), self._err: Capture(self._limits["output"])}
-        watch = Watch(self._control, self._process, captures, self._limits["memory"])
-        source = code.encode("utf-8", "surrogatepass")
+    def call(
+        self,
+        number: int,
+        source: memoryview,
+        seconds: float,
+        captures: Captures,
+        memory: Memory,
+        tell: Callable[[str], None],
+    ) -> dict[str, Any]:
+        """Runs a cell and says what became of it; `state_lost` means that this REPL has ended and must be dropped.
+
+        Args:
+            number: number of the call.
+            source: the cell's text.
+            seconds: wall-clock time of the call.
+            captures: keep the outputs.
+            memory: counts the memory.
+            tell: called with a verdict that is certain before the processes are stopped or ended.
+        """
+        watch = Watch(self._control, self._process, captures.of(self._out, self._err), memory)
         deadline = time.monotonic() + seconds
         signal_everybody(signal.SIGCONT)
-        watch.feed(self._cells, _CELL.pack(number, len(source)) + source, close=False)
+        watch.feed(self._cells, [memoryview(_CELL.pack(number, len(source))), source], close=False)
         ended = watch.until_over(deadline, self._done)
         verdict = ended
+        if ended in ("timeout", "oom"):
+            tell(verdict)
         if ended == "timeout":
             with contextlib.suppress(ProcessLookupError):  # it has ended just now
                 os.kill(self._process.pid, signal.SIGINT)
@@ -72,21 +91,14 @@ class Repl:
             raised = None
         # None: it has ended, does not react, does not speak our language, or will not stand still.
         code_of_exit = self._end() if raised is None else int(raised)
-        if raised is None and verdict == "exited" and watch.died_of_memory(code_of_exit):
+        watch.end()
+        if watch.kernel_ended_one():
             verdict = "oom"
-        watch.stop_feeding()
-        watch.drain()
-        stdout, stdout_cut = captures[self._out].finish()
-        stderr, stderr_cut = captures[self._err].finish()
         if raised is None:
             self._close()
         return {
             "verdict": "exited" if verdict == "done" else verdict,
             "exit_code": code_of_exit if verdict in ("exited", "done") else None,
-            "stdout": stdout,
-            "stderr": stderr,
-            "stdout_cut": stdout_cut,
-            "stderr_cut": stderr_cut,
             "state_lost": raised is None,
         }
 

@@ -29,7 +29,7 @@ WORKER_FILES = (
     (f"{_HERE}/worker.py", f"{WORKER}/__main__.py"),
     *(
         (f"{_HERE}/{name}.py", f"{WORKER}/testbed/sandbox/{name}.py")
-        for name in ("child", "lockdown", "repl", "scratch", "watch")
+        for name in ("buffers", "child", "lockdown", "memory", "repl", "scratch", "watch")
     ),
 )
 

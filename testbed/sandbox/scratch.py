@@ -7,6 +7,8 @@ what is no regular file, or descends deeper than a name's own length allows.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import os
 import stat
 import time
@@ -15,7 +17,9 @@ from testbed.sandbox.lockdown import SCRATCH
 
 WIPE_SECONDS = 0.5
 
+_libc = ctypes.CDLL(None)
 _SHARED_MEMORY = "/dev/shm"
+_GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602  # FS_IOC_GETFLAGS and FS_IOC_SETFLAGS: what `lsattr` shows
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -25,29 +29,84 @@ class Folders:
     def __init__(self) -> None:
         linked = os.path.islink(_SHARED_MEMORY) or not os.path.isdir(_SHARED_MEMORY)
         names = [SCRATCH] if linked else [SCRATCH, _SHARED_MEMORY]
-        self._modes = {name: stat.S_IMODE(os.stat(name).st_mode) for name in names}
+        self._before = {name: (stat.S_IMODE(os.stat(name).st_mode), _flags(name)) for name in names}
+        self._empty = {name: _files(name) for name in names}
 
     def wipe(self) -> bool:
         """Empties them and undoes what was done to them; False if that takes too long or fails.
 
-        In that case, the sandbox must be replaced.
+        In that case, the sandbox must be replaced. Names are a program's words: where there are some, a process of its
+        own reads them, whose memory the next program does not inherit.
         """
+        with contextlib.suppress(OSError):
+            os.unlink(f"{SCRATCH}/main.py")  # mostly the only file
+        if all(_files(name) == files > 0 and not _has_attributes(name) for name, files in self._empty.items()):
+            return self._wipe_all()
+        try:
+            child = os.fork()
+        except OSError:
+            return False
+        if child == 0:
+            wiped = False
+            try:
+                wiped = self._wipe_all()
+            finally:
+                os._exit(not wiped)
+        return os.waitpid(child, 0)[1] == 0
+
+    def _wipe_all(self) -> bool:
         deadline = time.monotonic() + WIPE_SECONDS
         try:
-            return all(_wipe(name, deadline) and _restore(name, mode) for name, mode in self._modes.items())
+            return all(_wipe(name, deadline) and _restore(name, *before) for name, before in self._before.items())
         except OSError:
             return False
 
 
-def _restore(folder: str, mode: int) -> bool:
-    """Takes back attributes, mode and times, which could tell the next program something."""
+def _files(folder: str) -> int:
+    """How many files a file system holds, without a look at their names; 0 where it does not count them."""
+    found = os.statvfs(folder)
+    return found.f_files - found.f_ffree
+
+
+def _has_attributes(folder: str) -> bool:
+    """Whether a folder has any, without a look at their names."""
+    return bool(_libc.listxattr(folder.encode(), None, 0) > 0)
+
+
+def _restore(folder: str, mode: int, flags: bytes) -> bool:
+    """Takes back flags, attributes, mode and times, which could tell the next program something."""
+    if _flags(folder) != flags:
+        _set_flags(folder, flags)
     for name in os.listxattr(folder):
         os.removexattr(folder, name)
-    # Refused where the folder is somebody else's (also if both show as nobody): then no program could change it either.
-    with contextlib.suppress(PermissionError):
+    try:
         os.chmod(folder, mode)
         os.utime(folder, (0, 0))
+    except PermissionError:
+        # The folder is somebody else's (also if both show as nobody): no program could change it either, but for its
+        # times, which whoever may write to it can set to now.
+        with contextlib.suppress(PermissionError):
+            os.utime(folder)
     return True
+
+
+def _flags(folder: str) -> bytes:
+    """The flags of a folder, which its owner can set since Linux 6.6 (nodump, noatime); empty where there are none."""
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        return fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8))
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def _set_flags(folder: str, flags: bytes) -> None:
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        fcntl.ioctl(descriptor, _SET_FLAGS, flags)
+    finally:
+        os.close(descriptor)
 
 
 def _wipe(folder: str, deadline: float) -> bool:
@@ -80,7 +139,7 @@ def _is_folder(path: str) -> bool:
     return stat.S_ISDIR(os.lstat(path).st_mode)
 
 
-def write(path: str, data: bytes, start: bool) -> None:
+def write(path: str, data: memoryview, start: bool) -> None:
     """Writes a part of a file, in folders that are made as needed.
 
     Args:
@@ -99,18 +158,17 @@ def write(path: str, data: bytes, start: bool) -> None:
         flags |= os.O_CREAT | os.O_EXCL if start else os.O_APPEND
         with open(os.open(name, flags, 0o644, dir_fd=folder), "wb", buffering=0) as file:
             _require_file(file.fileno(), path)
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
+            while data:
+                data = data[file.write(data) :]
 
 
-def read(path: str, offset: int, size: int, largest: int) -> tuple[bytes, int]:
-    """Up to ``size`` bytes of a file from ``offset``, and the file's length.
+def read(path: str, offset: int, room: memoryview, largest: int) -> tuple[int, int]:
+    """Reads a file from ``offset`` into ``room``, and returns how many bytes that were, and the file's length.
 
     Args:
         path: relative to the scratch folder.
         offset: where to begin, in bytes.
-        size: most bytes to return.
+        room: where to put the bytes.
         largest: longest file that is read at all, in bytes; a sparse one counts in full.
 
     Raises:
@@ -123,7 +181,7 @@ def read(path: str, offset: int, size: int, largest: int) -> tuple[bytes, int]:
             length = _require_file(descriptor, path)
             if length > largest:
                 raise OSError(27, f"the file is {length} bytes long; at most {largest} are read", path)
-            return os.pread(descriptor, size, offset), length
+            return os.preadv(descriptor, [room], offset), length
         finally:
             os.close(descriptor)
 

@@ -2,9 +2,10 @@
 
 The host compiles the policy to classic BPF for the worker's architecture and sends it in; the worker only installs it
 (host > worker). The policy is a list of what is refused: everything that reaches for namespaces, other processes'
-memory, the kernel's own machinery, the network, or memory that no limit counts. Refused calls fail with EPERM; calls
-newer than the table, and `clone3` (whose flags a filter cannot see, so that libc falls back on `clone`), fail with
-ENOSYS; a foreign architecture's calls kill the process.
+memory, the kernel's own machinery, the network, or memory that no limit counts. Refused calls fail with EPERM;
+those that would flush a disk for everybody do nothing and succeed; calls newer than the table, and `clone3` (whose
+flags a filter cannot see, so that libc falls back on `clone`), fail with ENOSYS; a foreign architecture's calls kill
+the process.
 
 Numbers are from the kernel's tables: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
 """
@@ -67,6 +68,8 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "inotify_init": (253, None),
     "inotify_init1": (294, 26),
     "timer_create": (222, 107),
+    # memory and numbers that all users of the machine share (fs.aio-max-nr)
+    "io_setup": (206, 0),
     # machinery with a record of holes
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
@@ -115,6 +118,12 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "_sysctl": (156, None),
 }
 
+# Nothing that is written here needs a disk; what they would flush is the host's, and may take it minutes.
+_DONE_ALREADY: dict[str, tuple[int, int]] = {
+    "sync": (162, 81),
+    "syncfs": (306, 267),
+}
+
 
 class _Architecture(NamedTuple):
     column: int
@@ -139,7 +148,7 @@ _NEWEST_CALL = 450  # set_mempolicy_home_node, Linux 5.17; also below x86_64's b
 _AF_UNIX = 1
 _CLONE_NEW = 0x7E020000  # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _PR_SET_DUMPABLE = 4
-_F_SETSIG, _F_NOTIFY = 10, 1026  # SIGCONT by way of a pipe, and news of a folder
+_F_SETSIG, _F_SETLEASE, _F_NOTIFY = 10, 1024, 1026  # SIGCONT by way of a pipe, a hold on a file, news of a folder
 _TERMINAL_INJECTION = (0x5412, 0x541C, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCSETD
 
 _ALLOW = 0x7FFF0000
@@ -188,13 +197,15 @@ def program(machine: str) -> bytes:
     ]
     for number in denied_calls(machine).values():
         steps += _when(number, [(_RETURN, 0, 0, refuse)])
+    for row in _DONE_ALREADY.values():
+        steps += _when(row[arch.column], [(_RETURN, 0, 0, _ERRNO)])
     for number in (arch.socket, arch.socketpair):
         steps += _when(number, _only_if(_EQUAL, argument=0, value=_AF_UNIX))
     for number in (arch.prlimit64, arch.sched_setaffinity):  # of oneself (0), never of the worker
         steps += _when(number, _only_if(_EQUAL, argument=0, value=0))
     steps += _when(arch.clone, _unless(_ANY_BIT, argument=0, values=(_CLONE_NEW,)))
     steps += _when(arch.ioctl, _unless(_EQUAL, argument=1, values=_TERMINAL_INJECTION))
-    steps += _when(arch.fcntl, _unless(_EQUAL, argument=1, values=(_F_SETSIG, _F_NOTIFY)))
+    steps += _when(arch.fcntl, _unless(_EQUAL, argument=1, values=(_F_SETSIG, _F_SETLEASE, _F_NOTIFY)))
     # A process that is not dumpable would hide its memory from the worker's count; becoming dumpable is fine.
     hide = [(_LOAD, 0, 0, 16), (_EQUAL, 1, 0, _PR_SET_DUMPABLE), (_RETURN, 0, 0, _ALLOW)]
     steps += _when(arch.prctl, hide + _only_if(_EQUAL, argument=1, value=1))

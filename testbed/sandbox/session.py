@@ -6,9 +6,8 @@ A backend only has to start a worker and hand over a `Link`. Everything here is 
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -22,17 +21,21 @@ FILE_SECONDS = 10.0  # for one piece of a file to be written or read
 PROGRAM_BYTES = 8 << 20  # most of code and stdin together
 
 
+Verdict = Literal["timeout", "oom"]
+
+
 class _Lost(SandboxDied):
     """The worker went away during a request.
 
     Args:
         reason: what is known of it.
-        out_of_memory: whether the program had reached its limit of memory, and the kernel's choice fell on the worker.
+        verdict: what had become of the program before, if that is known: "oom" also where the program had reached its
+            limit of memory, and the kernel's choice fell on the worker.
     """
 
-    def __init__(self, reason: str, *, out_of_memory: bool = False) -> None:
+    def __init__(self, reason: str, verdict: Verdict | None = None) -> None:
         super().__init__(reason)
-        self.out_of_memory = out_of_memory
+        self.verdict = verdict
 
 
 class WorkerSession:
@@ -52,6 +55,7 @@ class WorkerSession:
         self._turn = asyncio.Lock()
         self._sequence = 0
         self._has_state = False
+        self._verdict: Verdict | None = None  # that the worker has told of the last request before its answer
         self._memory: Literal["limit", "machine"] | None = None  # for want of which the last request was cut short
         self._closed = False
 
@@ -66,11 +70,11 @@ class WorkerSession:
 
     async def run(self, code: str, stdin: str = "", timeout: float | None = None) -> Result:
         """See `testbed.sandbox.base.Session.run`."""
-        return await self._execute({"op": "run", "code": code, "stdin": stdin}, timeout)
+        return await self._execute("run", (code, stdin), timeout)
 
     async def repl(self, code: str, timeout: float | None = None) -> Result:
         """See `testbed.sandbox.base.Session.repl`."""
-        return await self._execute({"op": "repl", "code": code}, timeout)
+        return await self._execute("repl", (code,), timeout)
 
     async def put(self, path: str, data: bytes) -> None:
         """See `testbed.sandbox.base.Session.put`."""
@@ -78,8 +82,8 @@ class WorkerSession:
             raise SandboxFileError(f"{path}: {len(data)} bytes are more than {self._limits.file_mib} MiB.")
         async with self._turn:
             for offset in range(0, len(data) or 1, PIECE):
-                piece = base64.b64encode(data[offset : offset + PIECE]).decode("ascii")
-                await self._ask_about_file({"op": "put", "path": path, "offset": offset, "data": piece})
+                piece = data[offset : offset + PIECE]
+                await self._ask_about_file({"op": "put", "path": path, "offset": offset}, piece)
 
     async def get(self, path: str) -> bytes:
         """See `testbed.sandbox.base.Session.get`."""
@@ -109,7 +113,7 @@ class WorkerSession:
         self._closed = True
         await self._drop()
 
-    async def _execute(self, request: dict[str, Any], timeout: float | None) -> Result:
+    async def _execute(self, op: str, texts: tuple[str, ...], timeout: float | None) -> Result:
         seconds = self._limits.wall_seconds if timeout is None else min(timeout, self._limits.wall_seconds)
         if not seconds > 0:
             raise UsageError(f"a call's timeout must be above 0, not {timeout!r}.")
@@ -117,18 +121,18 @@ class WorkerSession:
             began = time.perf_counter()
             if self._closed:
                 raise SandboxDied("the sandbox session is closed.")
-            if len(request["code"]) + len(request.get("stdin", "")) > PROGRAM_BYTES:
+            if sum(map(len, texts)) > PROGRAM_BYTES:
                 reason = f"program and input are longer than {PROGRAM_BYTES} characters; it was not run"
-                return _result("error", began, stderr=reason, reason=reason)
+                return _result("error", reason, began, stderr=reason)
             had_state = self._has_state
+            parts = [text.encode("utf-8", "surrogatepass") for text in texts]
             try:
-                answer = await self._ask({**request, "timeout": seconds}, seconds)
+                answer = await self._ask({"op": op, "timeout": seconds}, seconds, parts)
                 result = await self._read(answer, seconds, began)
             except _Lost as loss:
-                status: Status = "oom" if loss.out_of_memory else "sandbox_died"
-                reason = _too_much_memory(self._limits) if loss.out_of_memory else str(loss)
-                return _result(status, began, reason=reason, state_lost=had_state)
-            self._has_state = request["op"] == "repl" and not result.state_lost
+                lost = had_state or (op == "repl" and loss.verdict is not None)
+                return _result(*_status_of(loss, seconds, self._limits), began, state_lost=lost)
+            self._has_state = op == "repl" and not result.state_lost
             return result
 
     async def _read(self, answer: dict[str, Any], seconds: float, began: float) -> Result:
@@ -144,13 +148,13 @@ class WorkerSession:
             return replace(result, status="oom", exit_code=None, reason=_too_much_memory(self._limits))
         return result
 
-    async def _ask_about_file(self, request: dict[str, Any]) -> dict[str, Any]:
-        answer = await self._ask(request, FILE_SECONDS)
+    async def _ask_about_file(self, request: dict[str, Any], *parts: bytes) -> dict[str, Any]:
+        answer = await self._ask(request, FILE_SECONDS, parts)
         if "error" in answer:
             raise SandboxFileError(f"{request['path']}: {answer['error']}")
         return answer
 
-    async def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    async def _ask(self, request: dict[str, Any], seconds: float, parts: Sequence[bytes] = ()) -> dict[str, Any]:
         """Sends a request to the worker, a new one if there is none, and returns its answer.
 
         Raises:
@@ -166,8 +170,9 @@ class WorkerSession:
                 await self._drop()
                 raise SandboxDied("the sandbox session is closed.")
             self._sequence += 1
+            self._verdict = None
             async with asyncio.timeout(seconds + GRACE_SECONDS):
-                await send(self._link.writer, {**request, "seq": self._sequence})
+                await send(self._link.writer, {**request, "seq": self._sequence}, parts)
                 answer = await self._answer(self._link, seconds)
             self._memory = self._link.out_of_memory()
             if answer.get("type") != "result" or answer.get("seq") != self._sequence:
@@ -184,10 +189,19 @@ class WorkerSession:
             raise
 
     async def _answer(self, link: Link, seconds: float) -> dict[str, Any]:
-        """Waits for the worker's answer; to end a bomb takes more than a sandbox's share of a busy machine."""
+        """Waits for the worker's answer; to end a bomb takes more than a sandbox's share of a busy machine.
+
+        A verdict may come before it. Should the worker be lost after that, for whatever reason, then while it ended
+        processes of a program whose time or memory had been used up: that is no accident to be tried again. Without
+        one, nobody knows whether the machine or the program was at fault, and the program is not blamed.
+        """
         helper = asyncio.get_running_loop().call_later(seconds + LATE_SECONDS, link.hurry, True)
         try:
-            return await receive(link.reader, self._limits)
+            answer = await receive(link.reader, self._limits)
+            if answer.get("type") == "verdict" and answer.get("seq") == self._sequence:
+                self._verdict = _read_verdict(answer.get("verdict"))
+                answer = await receive(link.reader, self._limits)
+            return answer
         finally:
             helper.cancel()
             link.hurry(False)
@@ -202,7 +216,9 @@ class WorkerSession:
         """Ends the worker for what went wrong with it, and says what is known."""
         link = self._link
         reason = " ".join(filter(None, (_explain(error), await self._drop())))
-        return _Lost(reason, out_of_memory=link is not None and link.out_of_memory() == "limit")
+        out_of_memory = link is not None and link.out_of_memory() == "limit"
+        known = None if isinstance(error, BrokenProtocol) else self._verdict
+        return _Lost(reason, "oom" if out_of_memory else known)
 
     async def _drop(self) -> str:
         self._has_state = False
@@ -211,22 +227,24 @@ class WorkerSession:
 
 
 def _read_piece(answer: dict[str, Any]) -> tuple[bytes, int]:
-    data, length = answer.get("data"), answer.get("length")
-    if not isinstance(data, str) or not isinstance(length, int) or len(data) > 2 * PIECE:
+    parts, length = answer["parts"], answer.get("length")
+    if len(parts) != 1 or not isinstance(length, int) or len(parts[0]) > PIECE:
         raise BrokenProtocol("a malformed piece of a file")
-    try:
-        return base64.b64decode(data, validate=True), length
-    except ValueError as error:
-        raise BrokenProtocol("a malformed piece of a file") from error
+    return parts[0], length
+
+
+def _read_verdict(value: Any) -> Verdict:
+    if value not in ("timeout", "oom"):
+        raise BrokenProtocol(f"an unknown verdict {value!r}")
+    verdict: Verdict = value
+    return verdict
 
 
 def _read_answer(answer: dict[str, Any], seconds: float, limits: Limits, began: float) -> Result:
     """Checks a result frame as strictly as a stranger's."""
     verdict, code = answer.get("verdict"), answer.get("exit_code")
-    texts, cuts = (answer.get("stdout"), answer.get("stderr")), (answer.get("stdout_cut"), answer.get("stderr_cut"))
-    if not all(isinstance(text, str) and _is_text(text) for text in texts) or not all(
-        isinstance(cut, int) and cut >= 0 for cut in cuts
-    ):
+    parts, cuts = answer["parts"], (answer.get("stdout_cut"), answer.get("stderr_cut"))
+    if len(parts) != 4 or not all(isinstance(cut, int) and cut >= 0 for cut in cuts):
         raise BrokenProtocol("a malformed result")
     if (verdict == "exited") != isinstance(code, int):
         raise BrokenProtocol("a result without an exit code")
@@ -234,8 +252,8 @@ def _read_answer(answer: dict[str, Any], seconds: float, limits: Limits, began: 
     return Result(
         status=status,
         exit_code=code if status in ("ok", "error", "killed") else None,
-        stdout=str(texts[0]),
-        stderr=str(texts[1]),
+        stdout=_text(parts[0], parts[1], int(cuts[0] or 0)),
+        stderr=_text(parts[2], parts[3], int(cuts[1] or 0)),
         stdout_truncated=int(cuts[0] or 0),
         stderr_truncated=int(cuts[1] or 0),
         milliseconds=1000 * (time.perf_counter() - began),
@@ -244,13 +262,15 @@ def _read_answer(answer: dict[str, Any], seconds: float, limits: Limits, began: 
     )
 
 
-def _is_text(value: Any) -> bool:
-    """Whether it is text that can be stored and shown: half a surrogate pair cannot, and the worker sends none."""
-    try:
-        value.encode()
-    except (AttributeError, UnicodeEncodeError):
-        return False
-    return isinstance(value, str)
+def _text(head: bytes, tail: bytes, cut: int) -> str:
+    """What a program wrote, with a line in place of what is missing."""
+    if not cut:
+        return _decode(head + tail)
+    return f"{_decode(head)}\n[... {cut} bytes cut ...]\n{_decode(tail)}"
+
+
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
 
 
 def _status(verdict: Any, code: Any, cpu_limit: bool, seconds: float, limits: Limits) -> tuple[Status, str]:
@@ -267,11 +287,17 @@ def _status(verdict: Any, code: Any, cpu_limit: bool, seconds: float, limits: Li
     return ("ok", "") if code == 0 else ("error", "")
 
 
+def _status_of(loss: _Lost, seconds: float, limits: Limits) -> tuple[Status, str]:
+    if loss.verdict is None:
+        return "sandbox_died", str(loss)
+    return _status(loss.verdict, None, False, seconds, limits)
+
+
 def _too_much_memory(limits: Limits) -> str:
     return f"stopped for using more than {limits.memory_mib} MiB of memory"
 
 
-def _result(status: Status, began: float, stderr: str = "", reason: str = "", state_lost: bool = False) -> Result:
+def _result(status: Status, reason: str, began: float, stderr: str = "", state_lost: bool = False) -> Result:
     return Result(status, None, "", stderr, 0, 0, 1000 * (time.perf_counter() - began), reason, state_lost)
 
 

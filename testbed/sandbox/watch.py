@@ -13,54 +13,16 @@ import select
 import signal
 import time
 
-CHUNK = 1 << 18  # bytes per read
+from testbed.sandbox.buffers import Capture
+from testbed.sandbox.memory import Memory, processes, read_into, threads
+
 MEMORY_EVERY = 0.025  # seconds between two counts of the call's memory
 STOP_SECONDS = 0.5  # for every process to stand still; a busy machine takes its time to stop even honest ones
-STILL = (b"T", b"t", b"Z", b"X", b"D")  # states of /proc/PID/stat in which a process computes nothing
 STOP_EVERY = 0.0002  # seconds between two looks
 
 _PIDFD_OPEN = 434
+_PF_EXITING = 4  # of the flags in /proc/PID/stat
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Capture:
-    """The first and the last bytes of a stream, and how many there were.
-
-    Args:
-        limit: bytes to keep.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._half = max(1, limit // 2)
-        self._head = bytearray()
-        self._tail = bytearray()
-        self._total = 0
-
-    def read_from(self, descriptor: int) -> bool:
-        """Takes what is there to read; False at the end, or if nothing is there."""
-        try:
-            data = os.read(descriptor, CHUNK)
-        except BlockingIOError:
-            return False
-        self._total += len(data)
-        room = self._half - len(self._head)
-        self._head += data[:room]
-        self._tail += data[room:][-self._half :]
-        if len(self._tail) > 4 * self._half:
-            del self._tail[: -self._half]
-        return bool(data)
-
-    def finish(self) -> tuple[str, int]:
-        """The text, with a line in place of what is missing, and the number of bytes cut."""
-        del self._tail[: -self._half]
-        cut = self._total - len(self._head) - len(self._tail)
-        if not cut:
-            return _decode(self._head + self._tail), 0
-        return f"{_decode(self._head)}\n[... {cut} bytes cut ...]\n{_decode(self._tail)}", cut
-
-
-def _decode(data: bytearray) -> str:
-    return data.decode("utf-8", "backslashreplace")
 
 
 class Process:
@@ -73,6 +35,7 @@ class Process:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.status = 0  # its wait status, once it has been reaped
+        self.cpu_seconds = 0.0  # that it and the children that it waited for have used, once it has been reaped
         self.exit_fd = _libc.syscall(_PIDFD_OPEN, pid, 0)  # Pythons built on old systems have no os.pidfd_open
         if self.exit_fd < 0:
             raise OSError(ctypes.get_errno(), "pidfd_open")
@@ -91,9 +54,10 @@ class Process:
     def reap(self, options: int) -> None:
         """Waits for children: those that have ended (os.WNOHANG), or all (0)."""
         with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, options))[0]:
+            while (ended := os.wait4(-1, options))[0]:
                 if ended[0] == self.pid:
-                    self.status = ended[1]
+                    self.status, used = ended[1], ended[2]
+                    self.cpu_seconds = used.ru_utime + used.ru_stime
 
 
 def stop_everybody() -> bool:
@@ -118,30 +82,21 @@ def stop_everybody() -> bool:
 
 
 def _stands_still(process: str) -> bool:
-    """Stopped, ended, or held by the kernel, which lets it go no further than to being stopped."""
-    state, threads = _state(f"/proc/{process}/stat")
-    if state == b"Z" and threads > 1:  # only its first thread has ended
-        return all(
-            _state(f"/proc/{process}/task/{name}/stat")[0] in b"TtZXD" for name in _names(f"/proc/{process}/task")
-        )
-    return state in b"TtZXD"
+    """Whether all its threads do; they may outlive the first one, and compute while it is held by the kernel."""
+    return all(_is_still(f"/proc/{process}/task/{thread}/stat") for thread in threads(process))
 
 
-def _state(path: str) -> tuple[bytes, int]:
-    """State of a process or thread, and how many threads its process has; X (dead) if it is gone."""
-    try:
-        with open(path, "rb") as file:
-            fields = file.read().rpartition(b") ")[2].split()
-    except OSError:
-        return b"X", 0
-    return fields[0], int(fields[17])
+def _is_still(path: str) -> bool:
+    """Whether a thread is stopped, has ended, or is held by the kernel, which lets it go no further than to its stop.
 
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
+    One that is held on its way to its end is not still: with its end, the kernel may yet send its parent a signal.
+    """
+    buffer = bytearray(1024)
+    size = read_into(path, buffer)
+    if not size:
+        return True
+    state, *fields = buffer[buffer.rfind(b") ", 0, size) + 2 : size].split()
+    return state in b"TtZX" or (state == b"D" and not int(fields[5]) & _PF_EXITING)
 
 
 def signal_everybody(number: int) -> None:
@@ -157,25 +112,27 @@ class Watch:
         control: the host's descriptor; its end is the worker's.
         process: what runs the program.
         captures: what to read, by descriptor.
-        memory: most bytes, of all processes of the call together.
+        memory: counts what all processes of the call hold together.
     """
 
-    def __init__(self, control: int, process: Process, captures: dict[int, Capture], memory: int) -> None:
+    def __init__(self, control: int, process: Process, captures: dict[int, Capture], memory: Memory) -> None:
         self._control, self._process, self._captures, self._memory = control, process, captures, memory
         self._target: int | None = None
-        self._input = memoryview(b"")
+        self._input: list[memoryview] = []
         self._closes_target = False
         self._poll = select.poll()
         self._poll.register(control, 0)  # only its end: the host sends nothing during a call
         self._poll.register(process.exit_fd, select.POLLIN)
         for descriptor in captures:
             self._poll.register(descriptor, select.POLLIN)
+        self._poll.register(memory.exceeded, select.POLLIN)
         self._next_count = time.monotonic() + MEMORY_EVERY
         self._kills = kills_for_memory()
+        memory.begin()
 
-    def feed(self, target: int, data: bytes, close: bool) -> None:
+    def feed(self, target: int, data: list[memoryview], close: bool) -> None:
         """Has ``data`` written to a descriptor as the program reads, and the descriptor closed at the end if wanted."""
-        self._target, self._input, self._closes_target = target, memoryview(data), close
+        self._target, self._input, self._closes_target = target, [part for part in data if part], close
         self._poll.register(target, select.POLLOUT)
         self._write()
 
@@ -185,7 +142,7 @@ class Watch:
             self._poll.unregister(self._target)
             if self._closes_target:
                 os.close(self._target)
-            self._target = None
+            self._target, self._input = None, []
 
     def until_over(self, deadline: float, done: int | None = None) -> str:
         """Reads the outputs until the program exits or must be stopped.
@@ -200,7 +157,7 @@ class Watch:
         if done is not None:
             self._poll.register(done, select.POLLIN)
         while (now := time.monotonic()) < deadline:
-            if now >= self._next_count and self._memory_exceeded(now, deadline):
+            if now >= self._next_count and self._memory_exceeded(now):
                 return "oom"
             wait = min(deadline, self._next_count) - time.monotonic()
             ready = [descriptor for descriptor, _ in self._poll.poll(math.ceil(1000 * max(0.0, wait)))]
@@ -210,6 +167,8 @@ class Watch:
                 return "exited"
             if done in ready:
                 return "done"
+            if self._memory.exceeded in ready:
+                return "oom"
             for descriptor in ready:
                 if descriptor == self._target:
                     self._write()
@@ -217,31 +176,31 @@ class Watch:
                     self._poll.unregister(descriptor)  # closed by everybody who could write
         return "timeout"
 
-    def died_of_memory(self, exit_code: int) -> bool:
-        """Whether the kernel ended the program for the memory of its cgroup, as far as that can be seen from inside."""
-        return exit_code == -signal.SIGKILL and kills_for_memory() > self._kills
-
-    def drain(self) -> None:
-        """Takes what the outputs still hold, without waiting for more."""
+    def end(self) -> None:
+        """Takes what the outputs still hold, without waiting for more, once everybody has ended or stands still."""
+        self._memory.end()
+        self.stop_feeding()
         for descriptor, capture in self._captures.items():
             while capture.read_from(descriptor):
                 pass
 
-    def _memory_exceeded(self, now: float, deadline: float) -> bool:
-        total = 0
-        for process in processes():
-            total += memory_of(process)
-            if total > self._memory or time.monotonic() > deadline:  # a process can make its maps slow to read
-                break
+    def kernel_ended_one(self) -> bool:
+        """Whether the kernel ended a process for the memory of its cgroup, as far as that can be seen from inside."""
+        return kills_for_memory() > self._kills
+
+    def _memory_exceeded(self, now: float) -> bool:
+        exceeded = self._memory.is_exceeded()
         self._process.reap(os.WNOHANG)  # orphans that have ended would fill the limit on processes
         took = time.monotonic() - now
         self._next_count = now + max(MEMORY_EVERY, 5 * took)  # at most a fifth of the time goes into counting
-        return total > self._memory
+        return exceeded
 
     def _write(self) -> None:
         try:
             while self._target is not None and self._input:
-                self._input = self._input[os.write(self._target, self._input) :]
+                self._input[0] = self._input[0][os.write(self._target, self._input[0]) :]
+                if not self._input[0]:
+                    del self._input[0]
         except BlockingIOError:
             return
         except BrokenPipeError:  # nobody reads any more
@@ -258,21 +217,3 @@ def kills_for_memory() -> int:
         except OSError:
             continue
     return 0
-
-
-def processes() -> list[str]:
-    """Numbers of the call's processes; none where /proc is not mounted."""
-    try:
-        return [name for name in os.listdir("/proc") if name.isdecimal() and name != "1"]
-    except FileNotFoundError:
-        return []
-
-
-def memory_of(process: str) -> int:
-    """Bytes of memory of a process, shared pages in proportion; 0 if it has ended."""
-    try:
-        with open(f"/proc/{process}/smaps_rollup", "rb") as file:
-            lines = [line.split() for line in file if line.startswith((b"Pss:", b"SwapPss:"))]
-    except OSError:
-        return 0
-    return sum(int(line[1]) for line in lines) << 10

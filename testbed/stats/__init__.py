@@ -1,14 +1,26 @@
 """The measurement: arrays in, frozen records out; numpy and scipy only. Formulas and proofs: docs/measurement.md."""
 
+from testbed.stats.bands import Band, reach_bands, simultaneous_band
+from testbed.stats.betting import MeanSequence, paired_mean_sequence
 from testbed.stats.bootstrap import Estimate, Intervals, Replicates, cluster_bootstrap
 from testbed.stats.checks import StatsError
 from testbed.stats.compare import balanced_elicitation, compare_arms
 from testbed.stats.comparison import Comparison, Figures, MissingBounds, Range, SampleEquivalent, SupportRow
 from testbed.stats.crossfit import creation_curve, decompose_cross_fitted, decompose_cross_fitted_at_spend
+from testbed.stats.extrapolate import Extrapolation, extrapolate_reach
+from testbed.stats.frontier import (
+    Bounded,
+    FreeEnergy,
+    Frontier,
+    best_of_n_frontier,
+    suite_free_energy,
+    tilt_frontier,
+)
 from testbed.stats.gain import Decomposition, decompose, sample_equivalent
 from testbed.stats.outcomes import ArmOutcomes, align
 from testbed.stats.reach import reach_at_k
 from testbed.stats.repeats import Repeats, near_identical
+from testbed.stats.reweighting import Reweighting, least_reweighting
 from testbed.stats.sequences import (
     attempts_still_needed,
     clopper_pearson,
@@ -23,16 +35,23 @@ from testbed.stats.verdicts import Accessibility, Status, Verdict, Verdicts, acc
 __all__ = [
     "Accessibility",
     "ArmOutcomes",
+    "Band",
+    "Bounded",
     "Comparison",
     "Decomposition",
     "Estimate",
+    "Extrapolation",
     "Figures",
+    "FreeEnergy",
+    "Frontier",
     "Intervals",
+    "MeanSequence",
     "MissingBounds",
     "Range",
     "ReachCurve",
     "Repeats",
     "Replicates",
+    "Reweighting",
     "SampleEquivalent",
     "SpendReach",
     "StatsError",
@@ -45,6 +64,7 @@ __all__ = [
     "align",
     "attempts_still_needed",
     "balanced_elicitation",
+    "best_of_n_frontier",
     "clopper_pearson",
     "cluster_bootstrap",
     "compare_arms",
@@ -55,13 +75,20 @@ __all__ = [
     "decompose_cross_fitted_at_spend",
     "e_bh",
     "empirical_support",
+    "extrapolate_reach",
     "failures_needed",
+    "least_reweighting",
     "near_identical",
     "p_star",
+    "paired_mean_sequence",
     "reach_at_k",
     "reach_at_spend",
+    "reach_bands",
     "reach_curve",
     "sample_equivalent",
+    "simultaneous_band",
+    "suite_free_energy",
     "support_metrics",
+    "tilt_frontier",
     "verdicts",
 ]

@@ -10,15 +10,21 @@ three clusters. Why no second stage resamples the attempts: docs/measurement.md.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.checks import FloatArray, IntArray, StatsError, probability
+from testbed.stats.checks import FloatArray, IntArray, StatsError, finite, numbers, probability, together, whole_numbers
 
 # Weights held at a time, in numbers (32 MiB): bounds the memory at any number of clusters and replicates.
 _WEIGHTS_AT_A_TIME = 4_000_000
+# Weights that `shared_weights` keeps, in numbers (256 MiB): 2,000 replicates of 16,000 clusters.
+_WEIGHTS_KEPT = 32_000_000
+
+_Block = tuple[slice, FloatArray, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -115,13 +121,15 @@ def cluster_bootstrap(
         StatsError: No task, NaN, a value outside its range, labels that do not match, R < 100.
     """
     table, share = _table(values, weights)
-    ends = [np.broadcast_to(np.asarray(end, dtype=np.float64), table.shape[1:]) for end in (least, greatest)]
+    ends = together(least=finite(least, "least"), greatest=finite(greatest, "greatest"), column=table[0])[:2]
+    if ends[0].shape != table.shape[1:]:
+        raise StatsError(f"least and greatest must be one number, or one per column: {table.shape[1]}")
     slack = 1e-9 * np.maximum(1.0, np.abs(ends[1]) + np.abs(ends[0]))
     if (table < ends[0] * share - slack).any() or (table > ends[1] * share + slack).any():
         raise StatsError("a value lies outside the range [least, greatest] given for its column")
-    if replicates < 100:
+    if (whole_numbers(replicates, "replicates") < 100).any():
         raise StatsError(f"{replicates} bootstrap replicates cannot give an interval; take at least 100")
-    code = _cluster_codes(clusters, table.shape[0])
+    code = cluster_codes(clusters, table.shape[0])
     top, bottom = _sums(code, table), _sums(code, share)
     with np.errstate(invalid="ignore", divide="ignore"):
         value = top.sum(axis=0) / bottom.sum(axis=0)
@@ -140,11 +148,11 @@ def cluster_bootstrap(
 
 
 def _table(values: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, FloatArray]:
-    table = np.asarray(values, dtype=np.float64)
+    table = numbers(values, "tasks' figures")
     table = table[:, None] if table.ndim == 1 else table
-    if table.shape[0] == 0:
-        raise StatsError("no tasks to resample")
-    share = np.ones((table.shape[0], 1)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if table.ndim != 2:
+        raise StatsError(f"figures must be one row per task, not of shape {table.shape}")
+    share = np.ones((table.shape[0], 1)) if weights is None else numbers(weights, "weights")
     share = share[:, None] if share.ndim == 1 else share
     if share.shape not in (table.shape, (table.shape[0], 1)):
         raise StatsError(f"weights of shape {share.shape} do not fit values of shape {table.shape}")
@@ -155,7 +163,8 @@ def _table(values: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, Fl
     return table, share
 
 
-def _cluster_codes(clusters: Sequence[Hashable] | None, tasks: int) -> IntArray:
+def cluster_codes(clusters: Sequence[Hashable] | None, tasks: int) -> IntArray:
+    """Return the number of each task's cluster, counted from 0 in the order in which clusters first occur."""
     if clusters is None:
         return np.arange(tasks)
     if len(clusters) != tasks:
@@ -165,13 +174,54 @@ def _cluster_codes(clusters: Sequence[Hashable] | None, tasks: int) -> IntArray:
 
 
 def _sums(code: IntArray, table: FloatArray) -> FloatArray:
-    sums = np.zeros((int(code.max()) + 1, table.shape[1]))
-    np.add.at(sums, code, table)
-    return sums
+    size = int(code.max()) + 1
+    return np.stack([np.bincount(code, weights=column, minlength=size) for column in table.T], axis=1)
 
 
-def _dirichlet(clusters: int, replicates: int, seed: int) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
+@dataclass(eq=False)
+class _Kept:
+    """Weights that were drawn, so that every table of a report need not draw the same ones again."""
+
+    blocks: dict[tuple[int, int, int], list[_Block]] = field(default_factory=dict)
+    numbers: int = 0
+
+    def keep(self, key: tuple[int, int, int], drawn: list[_Block]) -> None:
+        size = sum(seen.size + unseen.size for _, seen, unseen in drawn)
+        if self.numbers + size > _WEIGHTS_KEPT:
+            self.blocks.clear()
+            self.numbers = 0
+        self.blocks[key] = drawn
+        self.numbers += size
+
+
+_kept: ContextVar[_Kept | None] = ContextVar("weights kept", default=None)
+
+
+@contextmanager
+def shared_weights() -> Iterator[None]:
+    """Keeps the bootstrap's weights until the end: equal numbers of clusters, replicates and seed have the same ones.
+
+    Nothing changes but the time: a report calls `cluster_bootstrap` a hundred times, and most of it is drawing weights.
+    """
+    token = _kept.set(_Kept())
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def _dirichlet(clusters: int, replicates: int, seed: int) -> Iterator[_Block]:
     """Yield blocks of replicates: their rows, the seen clusters' weights and the unseen one's (not normalised)."""
+    kept, key = _kept.get(), (clusters, replicates, seed)
+    if kept is None or (clusters + 1) * replicates > _WEIGHTS_KEPT:
+        yield from _draw(clusters, replicates, seed)
+        return
+    if key not in kept.blocks:
+        kept.keep(key, list(_draw(clusters, replicates, seed)))
+    yield from kept.blocks[key]
+
+
+def _draw(clusters: int, replicates: int, seed: int) -> Iterator[_Block]:
     rng = np.random.default_rng([seed, 3])
     block = max(1, _WEIGHTS_AT_A_TIME // (clusters + 1))
     for start in range(0, replicates, block):

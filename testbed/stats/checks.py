@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+AnyArray = NDArray[Any]
+
+_MOST = 2**53  # beyond it whole numbers have gaps in float64
 
 
 class StatsError(ValueError):
@@ -45,22 +49,56 @@ NOWHERE = Where()
 
 
 def whole_numbers(values: ArrayLike, name: str, where: Where = NOWHERE) -> IntArray:
-    """Return ``values`` as int64; refuse NaN, fractions and negative numbers."""
-    raw = np.asarray(values)
+    """Return ``values`` as int64; refuse NaN, fractions, negative numbers and those that float64 cannot tell apart."""
+    try:
+        raw = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise StatsError(f"{where()}{name}: {error}") from error
     if raw.size == 0:
         raise StatsError(f"{where()}no {name} at all")
     if raw.dtype.kind not in "iubf":
         raise StatsError(f"{where()}{name} must be numbers, not {raw.dtype}")
-    bad = ~np.isfinite(raw) | (raw < 0) | (raw != np.floor(raw))
+    bad = ~np.isfinite(raw) | (raw < 0) | (raw > _MOST) | (raw != np.floor(raw))
     if bad.any():
         index = int(np.flatnonzero(bad.ravel())[0])
-        raise StatsError(f"{where(index)}{name} must be a whole number ≥ 0, not {raw.ravel()[index]}")
+        limits = "a whole number ≥ 0" if not raw.ravel()[index] > _MOST else "at most 2^53"
+        raise StatsError(f"{where(index)}{name} must be {limits}, not {raw.ravel()[index]}")
     return raw.astype(np.int64)
+
+
+def numbers(values: ArrayLike, name: str, where: Where = NOWHERE) -> FloatArray:
+    """Return ``values`` as float64, NaN and infinities included; refuse what is no number, or nothing at all."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise StatsError(f"{where()}{name} must be numbers: {error}") from error
+    if array.size == 0:
+        raise StatsError(f"{where()}no {name} at all")
+    return array
+
+
+def finite(values: ArrayLike, name: str) -> FloatArray:
+    """Return ``values`` as finite float64."""
+    array = numbers(values, name)
+    if not np.isfinite(array).all():
+        raise StatsError(f"{name} must be finite, not {array[~np.isfinite(array)].ravel()[0]}")
+    return array
+
+
+def together(**arrays: AnyArray) -> tuple[AnyArray, ...]:
+    """Broadcast arrays against each other; refuse shapes that do not fit, by name."""
+    try:
+        return np.broadcast_arrays(*arrays.values())
+    except ValueError as error:
+        shapes = ", ".join(f"{name} of shape {array.shape}" for name, array in arrays.items())
+        raise StatsError(f"{shapes} do not fit together") from error
 
 
 def counts(n: ArrayLike, c: ArrayLike, where: Where = NOWHERE) -> tuple[IntArray, IntArray]:
     """Return attempts ``n`` and successes ``c`` as int64 arrays of one shape; refuse c > n."""
-    attempts, successes = np.broadcast_arrays(whole_numbers(n, "attempts", where), whole_numbers(c, "successes", where))
+    attempts, successes = together(
+        attempts=whole_numbers(n, "attempts", where), successes=whole_numbers(c, "successes", where)
+    )
     if (successes > attempts).any():
         index = int(np.flatnonzero((successes > attempts).ravel())[0])
         raise StatsError(f"{where(index)}{successes.ravel()[index]} successes among {attempts.ravel()[index]} attempts")
@@ -69,7 +107,7 @@ def counts(n: ArrayLike, c: ArrayLike, where: Where = NOWHERE) -> tuple[IntArray
 
 def probability(value: ArrayLike, name: str, *, open_ends: bool = False) -> FloatArray:
     """Return ``value`` as float64 in [0, 1], or in (0, 1) with ``open_ends``."""
-    array = np.asarray(value, dtype=np.float64)
+    array = numbers(value, name)
     inside = (array > 0) & (array < 1) if open_ends else (array >= 0) & (array <= 1)
     if not inside.all():
         bad = array.ravel()[int(np.flatnonzero(~inside.ravel())[0])]
@@ -79,17 +117,20 @@ def probability(value: ArrayLike, name: str, *, open_ends: bool = False) -> Floa
 
 def positive(value: ArrayLike, name: str) -> FloatArray:
     """Return ``value`` as finite float64 > 0."""
-    array = np.asarray(value, dtype=np.float64)
+    array = numbers(value, name)
     good = np.isfinite(array) & (array > 0)
-    if array.size == 0 or not good.all():
-        bad = array.ravel()[int(np.flatnonzero(~good.ravel())[0])] if array.size else "nothing"
+    if not good.all():
+        bad = array.ravel()[int(np.flatnonzero(~good.ravel())[0])]
         raise StatsError(f"{name} must be a finite number > 0, not {bad}")
     return array
 
 
 def costs(values: ArrayLike, axis: str, where: Where = NOWHERE, task: int | None = None) -> FloatArray:
     """Return costs as float64; refuse NaN, infinities and negative costs."""
-    array = np.asarray(values, dtype=np.float64)
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise StatsError(f"{where(task)}costs on axis {axis!r} must be numbers: {error}") from error
     bad = ~np.isfinite(array) | (array < 0)
     if bad.any():
         worst = array.ravel()[int(np.flatnonzero(bad.ravel())[0])]

@@ -115,6 +115,19 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class CreationBySpend:
+    """Cross-fitted creation, mean over tasks, as the bare arm may spend more: true creation does not rise.
+
+    Attributes:
+        spends: Elicitation spends B, rising, the one asked for among them.
+        creation: Creation at each.
+    """
+
+    spends: tuple[float, ...]
+    creation: tuple[Estimate, ...]
+
+
+@dataclass(frozen=True)
 class Range:
     """Least and greatest value of a figure over the ways in which missing attempts could have ended."""
 
@@ -130,7 +143,8 @@ class MissingBounds:
         bare_missing: Missing attempts of the bare arm.
         tool_missing: Missing attempts of the tool arm.
         tasks: Tasks compared here, those without any scored attempt included.
-        figures: Name of a field of `Figures` → its range.
+        figures: Name of a field of `Figures` or `SupportRow` → its range; none for a ratio that is
+            undefined in a corner.
         counts: Verdict → least and greatest number of tasks.
     """
 
@@ -150,9 +164,10 @@ class Comparison:
         rho: Reach that counts as accessible.
         alpha: Level of verdicts; intervals have level 1 − alpha.
         figures: The comparison.
-        null: Two random halves of the bare arm compared in the same way, so far as half the attempts allow (see its
-            own ``operating`` and ``elicitation``); None where a task has too few bare attempts (four, or two without
-            cross-fitting).
+        null: Two samples of the bare policy compared in the same way: the bare arm and a second one where there is
+            one, else random halves of the bare arm, so far as their attempts allow (see its own ``operating`` and
+            ``elicitation``); None where a task has too few bare attempts (four, or two without cross-fitting).
+        creation_by_spend: Creation against the elicitation spend; None without cross-fitting.
         missing: Bounds, where any attempt is missing.
         only_bare: Tasks that only the bare arm has; left out.
         only_tool: Tasks that only the tool arm has; left out.
@@ -166,6 +181,7 @@ class Comparison:
     alpha: float
     figures: Figures
     null: Figures | None
+    creation_by_spend: CreationBySpend | None
     missing: MissingBounds | None
     only_bare: tuple[str, ...]
     only_tool: tuple[str, ...]

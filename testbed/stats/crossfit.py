@@ -13,11 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
-from testbed.stats.checks import NOWHERE, FloatArray, IntArray, StatsError, Where, counts, whole_numbers
+from testbed.stats.checks import NOWHERE, FloatArray, IntArray, StatsError, Where, counts, positive, whole_numbers
 from testbed.stats.gain import TIE, Decomposition
+from testbed.stats.kinds import kinds
 from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.reach import posterior_reach, reach_at_k
 from testbed.stats.spend import cyclic_reach, reach_curve
+
+# Splits held at a time, in numbers (16 MiB for each of some ten arrays): bounds the memory at any number of tasks.
+_NUMBERS_AT_A_TIME = 2_000_000
 
 
 def decompose_cross_fitted(
@@ -60,9 +64,8 @@ def decompose_cross_fitted(
     b, big = _spends(operating, elicitation)
     _enough(n0, big, "elicitation", bare)
     _enough(n1, b, "operating", tool)
-    rows, task = np.unique(np.column_stack([n0, c0, n1, c1]), axis=0, return_inverse=True)
-    splits = _Splits(b, big)
-    creation, loss = np.array([splits.mean(*(int(v) for v in row)) for row in rows])[task.ravel()].T
+    rows, kind = kinds(n0, c0, n1, c1)
+    creation, loss = _mean_over_splits(np.column_stack([n0, c0, n1, c1])[rows], b, big)[kind].T
     gain = reach_at_k(n1, c1, b) - reach_at_k(n0, c0, b)
     return Decomposition(gain, gain - creation + loss, creation, loss, creation, np.ones(gain.shape, np.bool_), True)
 
@@ -121,7 +124,8 @@ def decompose_cross_fitted_at_spend(
     """
     if bare.tasks != tool.tasks:
         raise StatsError(f"arms {bare.arm!r} and {tool.arm!r} must be aligned on the same tasks first")
-    if not 0 < operating <= elicitation < np.inf:
+    positive([operating, elicitation], "spends")
+    if operating > elicitation:
         raise StatsError(f"spends must satisfy 0 < operating ≤ elicitation, not {operating} and {elicitation}")
     for arm in (bare, tool):
         _enough(arm.n, 1, "operating", arm.where)
@@ -159,49 +163,67 @@ def _enough(n: IntArray, spend: int, name: str, where: Where) -> None:
         )
 
 
-class _Splits:
-    """Means over all splits of a task's attempts; keeps what tasks with the same counts share."""
+def _mean_over_splits(counts: IntArray, b: int, big: int) -> FloatArray:
+    """Return creation and loss, averaged over all splits of both arms, of each row (n0, c0, n1, c1); shape (R, 2)."""
+    means = np.empty((len(counts), 2))
+    # Rows whose successes are alike in number go together: they have as many splits to sum over.
+    width = np.frexp(np.maximum(np.minimum(counts[:, 1], big), np.minimum(counts[:, 3], b)))[1]
+    for bits in np.unique(width):
+        alike = np.flatnonzero(width == bits)
+        at_a_time = max(1, _NUMBERS_AT_A_TIME >> int(bits))
+        for i in range(0, alike.size, at_a_time):
+            some = alike[i : i + at_a_time]
+            means[some] = _some_means(counts[some], b, big)
+    return means
 
-    def __init__(self, b: int, big: int) -> None:
-        self._b, self._big = b, big
-        self._reach: dict[tuple[int, int], FloatArray] = {}
-        self._draws: dict[tuple[int, int, int], tuple[FloatArray, IntArray]] = {}
 
-    def mean(self, n0: int, c0: int, n1: int, c1: int) -> tuple[float, float]:
-        """Return creation and loss of one task, averaged over all splits of both arms."""
-        b, big = self._b, self._big
-        chance0, hits0 = self._hypergeometric(n0, c0, n0 - big)
-        chance1, hits1 = self._hypergeometric(n1, c1, n1 - b)
-        x, y = (posterior_reach(n0 - big, hits0, k) for k in (b, big))
-        t = posterior_reach(n1 - b, hits1, b)
-        measured_x, measured_y = self._table(big, b)[c0 - hits0], self._table(big, big)[c0 - hits0]
-        measured_t = self._table(b, b)[c1 - hits1]
-        # Reach rises with the successes in the choosing fold, so "t > y" and "t < x" are a head and a tail of the
-        # bare arm's splits: running sums replace the double sum.
-        head, tail = np.searchsorted(y, t - TIE, side="left"), np.searchsorted(x, t + TIE, side="right")
-        weight, weight_y, weight_x = (_running(chance0 * v) for v in (np.ones(x.size), measured_y, measured_x))
-        creation = chance1 @ (measured_t * weight[head] - weight_y[head])
-        loss = chance1 @ ((weight_x[-1] - weight_x[tail]) - measured_t * (weight[-1] - weight[tail]))
-        return float(creation), float(loss)
+def _some_means(rows: IntArray, b: int, big: int) -> FloatArray:
+    n0, c0, n1, c1 = (column[:, None] for column in rows.T)
+    # One column for each number of successes that the measuring fold may hold, most first: then the choosing fold's
+    # rise, and with them every reach that it expects.
+    measured0, measured1 = (np.arange(min(k, int(c.max())), -1, -1) for k, c in ((big, c0), (b, c1)))
+    chance0, hits0 = _splits(n0, c0, big, measured0)
+    chance1, hits1 = _splits(n1, c1, b, measured1)
+    x, y = (posterior_reach(n0 - big, hits0, k) for k in (b, big))
+    t = posterior_reach(n1 - b, hits1, b)
+    measured_x, measured_y = (reach_at_k(big, measured0, k) for k in (b, big))
+    measured_t = reach_at_k(b, measured1, b)
+    # "t > y" and "t < x" are a head and a tail of the bare arm's splits: running sums replace the double sum.
+    head, tail = _count_below(y, t - TIE, ties=False), _count_below(x, t + TIE, ties=True)
+    weight, weight_y, weight_x = (_running(chance0 * v) for v in (1.0, measured_y, measured_x))
+    before, before_y = (np.take_along_axis(sums, head, axis=1) for sums in (weight, weight_y))
+    after, after_x = (sums[:, -1:] - np.take_along_axis(sums, tail, axis=1) for sums in (weight, weight_x))
+    creation = (chance1 * (measured_t * before - before_y)).sum(axis=1)
+    loss = (chance1 * (after_x - measured_t * after)).sum(axis=1)
+    return np.stack([creation, loss], axis=1)
 
-    def _table(self, n: int, k: int) -> FloatArray:
-        """Reach at k for c = 0…n successes."""
-        if (n, k) not in self._reach:
-            self._reach[n, k] = reach_at_k(n, np.arange(n + 1), k)
-        return self._reach[n, k]
 
-    def _hypergeometric(self, n: int, c: int, draws: int) -> tuple[FloatArray, IntArray]:
-        """Return P(a of the c successes fall among ``draws`` of the n attempts) and the possible a."""
-        if (n, c, draws) not in self._draws:
-            a = np.arange(max(0, draws - (n - c)), min(c, draws) + 1)
-            log = -(gammaln(a + 1) + gammaln(c - a + 1) + gammaln(draws - a + 1) + gammaln(n - c - draws + a + 1))
-            chance = np.exp(log - log.max())
-            self._draws[n, c, draws] = chance / chance.sum(), a
-        return self._draws[n, c, draws]
+def _splits(n: IntArray, c: IntArray, fold: int, measured: IntArray) -> tuple[FloatArray, IntArray]:
+    """Return P(``measured`` of the c successes fall into the measuring fold) and how many are left to choose with.
+
+    Both of shape (R, M). What cannot happen has probability 0, and the nearest number that can.
+    """
+    rest = n - fold
+    left = np.clip(c - measured, np.maximum(0, rest - (n - c)), np.minimum(c, rest))
+    log = -(gammaln(left + 1) + gammaln(c - left + 1) + gammaln(rest - left + 1) + gammaln(n - c - rest + left + 1))
+    chance = np.where(left == c - measured, np.exp(log - log.max(axis=1, keepdims=True)), 0.0)
+    return chance / chance.sum(axis=1, keepdims=True), left
+
+
+def _count_below(rising: FloatArray, goals: FloatArray, *, ties: bool) -> IntArray:
+    """Return, row by row, how many of ``rising`` (R, M) lie below each of ``goals`` (R, G), or at it with ``ties``."""
+    low = np.zeros(goals.shape, dtype=np.int64)
+    high = np.full(goals.shape, rising.shape[1], dtype=np.int64)
+    for _ in range(rising.shape[1].bit_length()):
+        middle = (low + high) // 2
+        value = np.take_along_axis(rising, np.minimum(middle, rising.shape[1] - 1), axis=1)
+        below = ((value <= goals) if ties else (value < goals)) & (middle < high)
+        low, high = np.where(below, middle + 1, low), np.where(below, high, middle)
+    return low
 
 
 def _running(values: FloatArray) -> FloatArray:
-    return np.concatenate([[0.0], np.cumsum(values)])
+    return np.concatenate([np.zeros((len(values), 1)), np.cumsum(values, axis=1)], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +246,7 @@ def _halves(
     lower = cyclic_reach(won[again], spent[again], grid).reshape(splits, 2, orderings, grid.size).mean(axis=2)
     hits, cost = won[order].sum(axis=-1), spent[order]
     open_end = (hits == 0) & (grid >= (cost.sum(axis=-1) + cost.min(axis=-1)))
-    mean = np.maximum(cost.mean(axis=-1), np.finfo(np.float64).tiny)
+    mean = np.maximum(cost.mean(axis=-1), 1e-12 * grid.max())  # free attempts: as good as endless ones
     # At the operating spend the orderings choose; at the elicitation spend the posterior does, as the halves of a
     # task without successes would always say 0.
     chosen = lower.copy()

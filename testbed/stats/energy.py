@@ -10,7 +10,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import digamma, expit, rel_entr
 
-from testbed.stats.checks import NOWHERE, FloatArray, StatsError, Where, counts, probability, whole_numbers
+from testbed.stats.checks import (
+    NOWHERE,
+    FloatArray,
+    StatsError,
+    Where,
+    counts,
+    finite,
+    probability,
+    together,
+    whole_numbers,
+)
 
 
 def harmonic(m: ArrayLike) -> FloatArray:
@@ -20,7 +30,7 @@ def harmonic(m: ArrayLike) -> FloatArray:
 
 def log_partition(p: ArrayLike, beta: ArrayLike) -> FloatArray:
     """Return ln Z = ln(1 + p(e^β − 1)) for p in [0, 1] and any β, without overflow."""
-    chance, inverse = probability(p, "p"), np.asarray(beta, dtype=np.float64)
+    chance, inverse = together(p=probability(p, "p"), beta=finite(beta, "beta"))
     with np.errstate(divide="ignore", over="ignore"):
         small = np.log1p(chance * np.expm1(np.minimum(inverse, 1.0)))
         large = np.logaddexp(np.log1p(-chance), np.log(chance) + inverse)
@@ -29,17 +39,17 @@ def log_partition(p: ArrayLike, beta: ArrayLike) -> FloatArray:
 
 def free_energy(p: ArrayLike, beta: ArrayLike) -> FloatArray:
     """Return F(β) = −ln Z / β; its limit −p at β = 0."""
-    inverse = np.asarray(beta, dtype=np.float64)
+    chance, inverse = together(p=probability(p, "p"), beta=finite(beta, "beta"))
     safe = np.where(inverse == 0, 1.0, inverse)
-    return np.asarray(np.where(inverse == 0, -probability(p, "p"), -log_partition(p, inverse) / safe), dtype=np.float64)
+    return np.asarray(np.where(inverse == 0, -chance, -log_partition(chance, inverse) / safe), dtype=np.float64)
 
 
 def tilt(p: ArrayLike, beta: ArrayLike) -> FloatArray:
     """Return p_β, with logit p_β = logit p + β; 0 and 1 stay what they are."""
-    chance = probability(p, "p")
+    chance, inverse = together(p=probability(p, "p"), beta=finite(beta, "beta"))
     with np.errstate(divide="ignore"):
         logit = np.log(chance) - np.log1p(-chance)
-    return np.asarray(expit(logit + np.asarray(beta, dtype=np.float64)), dtype=np.float64)
+    return np.asarray(expit(logit + inverse), dtype=np.float64)
 
 
 def tilt_kl(p: ArrayLike, beta: ArrayLike) -> FloatArray:
@@ -52,7 +62,7 @@ def bernoulli_kl(q: ArrayLike, p: ArrayLike) -> FloatArray:
 
     inf where p = 0 < q or q < p = 1: no re-weighting reaches what never happens.
     """
-    target, chance = probability(q, "q"), probability(p, "p")
+    target, chance = together(q=probability(q, "q"), p=probability(p, "p"))
     # The two terms cancel when q is close to p; the sum is ≥ 0 exactly, so rounding below 0 is cut off.
     return np.asarray(np.maximum(rel_entr(target, chance) + rel_entr(1 - target, 1 - chance), 0.0), dtype=np.float64)
 
@@ -60,7 +70,8 @@ def bernoulli_kl(q: ArrayLike, p: ArrayLike) -> FloatArray:
 def best_of_n_success(p: ArrayLike, draws: ArrayLike) -> FloatArray:
     """Return 1 − (1−p)^N under a perfect verifier."""
     with np.errstate(divide="ignore"):
-        return np.asarray(-np.expm1(_draws(draws) * np.log1p(-probability(p, "p"))), dtype=np.float64)
+        chance, number = together(p=probability(p, "p"), draws=_draws(draws))
+        return np.asarray(-np.expm1(number * np.log1p(-chance)), dtype=np.float64)
 
 
 def best_of_n_kl(p: ArrayLike, draws: ArrayLike) -> FloatArray:
@@ -142,17 +153,24 @@ def tool_gain_nats(
     Raises:
         StatsError: Unequal n and no ``budget``: the two would be at different budgets.
     """
-    if budget is None and (np.asarray(bare_n) != np.asarray(tool_n)).any():
+    before, after = together(bare=whole_numbers(bare_n, "attempts"), tool=whole_numbers(tool_n, "attempts"))
+    if budget is None and (before != after).any():
         raise StatsError("the arms have different numbers of attempts: give a budget B that both can pay")
-    return budgeted_free_energy_estimate(bare_n, bare_c, budget) - budgeted_free_energy_estimate(tool_n, tool_c, budget)
+    bare, tool = together(
+        bare=budgeted_free_energy_estimate(bare_n, bare_c, budget),
+        tool=budgeted_free_energy_estimate(tool_n, tool_c, budget),
+    )
+    return np.asarray(bare - tool, dtype=np.float64)
 
 
 def success_ceiling(p_guess: ArrayLike, bits: ArrayLike) -> FloatArray:
     """Return min(1, 2^m · p_guess): no policy that is told m bits can succeed more often."""
-    told = np.asarray(bits, dtype=np.float64)
-    if not (np.isfinite(told) & (told >= 0)).all():
+    chance, told = together(p_guess=probability(p_guess, "p_guess"), bits=finite(bits, "bits"))
+    if (told < 0).any():
         raise StatsError("bits must be finite and ≥ 0")
-    return np.minimum(1.0, np.exp2(told) * probability(p_guess, "p_guess"))
+    with np.errstate(over="ignore", divide="ignore"):
+        # On the log scale: 2^m alone may be more than float64 holds, and 0 · inf is no ceiling.
+        return np.asarray(np.exp2(np.minimum(0.0, told + np.log2(chance))), dtype=np.float64)
 
 
 def _draws(draws: ArrayLike) -> FloatArray:
@@ -163,5 +181,5 @@ def _draws(draws: ArrayLike) -> FloatArray:
 
 
 def _budget(budget: int) -> None:
-    if budget < 1 or budget != int(budget):
+    if (whole_numbers(budget, "the budget") < 1).any():
         raise StatsError(f"the budget must be a whole number ≥ 1, not {budget}")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.checks import BoolArray, FloatArray, StatsError
+from testbed.stats.checks import BoolArray, FloatArray, StatsError, finite, probability, together, whole_numbers
 
 # Decisions compare numbers that are equal in exact arithmetic but may differ in the last bits.
 TIE = 1e-12
@@ -55,10 +55,8 @@ def decompose(bare_b: ArrayLike, bare_B: ArrayLike, tool_b: ArrayLike) -> Decomp
     Raises:
         StatsError: NaN, values outside [0, 1], or y < x.
     """
-    x, y, t = (np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in (bare_b, bare_B, tool_b))
-    x, y, t = np.broadcast_arrays(x, y, t)
-    if not all(((v >= 0) & (v <= 1)).all() for v in (x, y, t)):
-        raise StatsError("reaches must lie between 0 and 1")
+    x, y, t = (np.atleast_1d(probability(v, "reaches")) for v in (bare_b, bare_B, tool_b))
+    x, y, t = together(bare_b=x, bare_B=y, tool_b=t)
     if (y < x - TIE).any():
         task = int(np.flatnonzero(y < x - TIE)[0])
         raise StatsError(f"task number {task}: bare reach falls from {x[task]} to {y[task]} as the spend rises")
@@ -76,5 +74,8 @@ def sample_equivalent(bare_reach: ArrayLike, target: float, attempts: ArrayLike)
         target: Reach of the tool arm at its operating spend.
         attempts: The numbers of attempts that belong to ``bare_reach``, rising, shape (K,).
     """
-    reached = np.asarray(bare_reach, dtype=np.float64) >= target - TIE
-    return int(np.asarray(attempts)[int(np.argmax(reached))]) if reached.any() else None
+    reach, listed = finite(bare_reach, "reaches"), whole_numbers(attempts, "attempts")
+    if reach.shape != listed.shape or reach.ndim != 1:
+        raise StatsError(f"{reach.size} reaches for {listed.size} numbers of attempts")
+    reached = reach >= finite(target, "the target") - TIE
+    return int(listed[int(np.argmax(reached))]) if reached.any() else None

@@ -9,9 +9,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from testbed.stats.checks import BoolArray, FloatArray, IntArray, StatsError, Where, costs, counts, whole_numbers
+from testbed.stats.checks import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    StatsError,
+    Where,
+    costs,
+    counts,
+    numbers,
+    together,
+    whole_numbers,
+)
+from testbed.stats.rows import (
+    Later,
+    halves_of,
+    offsets_of,
+    read_outcomes,
+    refuse_repeated_samples,
+    rows_of,
+    successes_per_task,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +68,8 @@ class ArmOutcomes:
         counts(self.n, self.c, self.where)
         if self.success.shape != (int(self.n.sum()),) or self.offsets.shape != (len(self.tasks) + 1,):
             raise StatsError(f"arm {self.arm!r}: outcomes, offsets and attempts per task do not fit together")
+        if isinstance(self.costs, Later):
+            return  # made from costs that were checked, and asking would make them
         for axis, values in self.costs.items():
             if values.shape != self.success.shape:
                 raise StatsError(
@@ -86,7 +108,7 @@ class ArmOutcomes:
             StatsError: No rows, lengths that differ, an outcome that is none of these, a (task, sample) pair that
                 occurs twice, or a cost that is negative or not finite.
         """
-        outcome = np.asarray([np.nan if s is None else s for s in _listed(success)], dtype=np.float64)
+        outcome = read_outcomes(success, arm, tasks)
         if len(tasks) == 0:
             raise StatsError(f"arm {arm!r} has no attempts: nothing was recorded for it")
         if outcome.shape != (len(tasks),):
@@ -101,25 +123,78 @@ class ArmOutcomes:
                 f"not {outcome[odd[0]]}; a scorer's partial credit is not a success"
             )
         if samples is not None:
-            _refuse_repeated_samples(arm, tasks, samples)
-        scored = ~np.isnan(outcome)
-        order = np.argsort(code, kind="stable")
-        order = order[scored[order]]
-        n = np.bincount(code[scored], minlength=len(names)).astype(np.int64)
+            refuse_repeated_samples(arm, tasks, samples)
+        return cls._from_codes(arm, names, code, np.where(np.isnan(outcome), -1, outcome).astype(np.int8), costs or {})
+
+    @classmethod
+    def from_codes(
+        cls,
+        arm: str,
+        tasks: Sequence[str],
+        code: ArrayLike,
+        success: ArrayLike,
+        *,
+        costs: Mapping[str, ArrayLike] | None = None,
+    ) -> ArmOutcomes:
+        """Build from one row per attempt, as arrays: what `from_rows` does, without a step of Python for each attempt.
+
+        Args:
+            arm: Name of the arm.
+            tasks: Task names; those without a row are left out, the others come in the order of their first rows.
+            code: Position in ``tasks`` of each row, shape (N,).
+            success: 1, 0, or −1 for an attempt that ended in an infrastructure error, shape (N,).
+            costs: As in `from_rows`.
+
+        Raises:
+            StatsError: No rows, lengths that differ, a position that is none, an outcome that is none of these, or a
+                cost that is negative or not finite.
+        """
+        position, outcome = np.asarray(code, dtype=np.int64), np.asarray(success)
+        if position.size == 0:
+            raise StatsError(f"arm {arm!r} has no attempts: nothing was recorded for it")
+        if outcome.shape != position.shape:
+            raise StatsError(f"arm {arm!r}: {position.size} tasks for {outcome.size} outcomes")
+        if position.min() < 0 or position.max() >= len(tasks):
+            raise StatsError(f"arm {arm!r}: a row belongs to none of the {len(tasks)} tasks")
+        odd = np.flatnonzero((outcome != 0) & (outcome != 1) & (outcome != -1))
+        if odd.size:
+            raise StatsError(
+                f"{Where(arm, tasks)(int(position[odd[0]]))}success must be 1, 0, or -1 for missing, "
+                f"not {outcome[odd[0]]}; a scorer's partial credit is not a success"
+            )
+        first = np.full(len(tasks), position.size, dtype=np.int64)
+        first[position[::-1]] = np.arange(position.size)[::-1]  # the last one written, which is the first row, stays
+        present = np.argsort(first, kind="stable")[: np.count_nonzero(first < position.size)]
+        place = np.empty(len(tasks), dtype=np.int64)
+        place[present] = np.arange(present.size)
+        names = tuple(tasks[i] for i in present.tolist())
+        return cls._from_codes(arm, names, place[position], outcome.astype(np.int8), costs or {})
+
+    @classmethod
+    def _from_codes(
+        cls, arm: str, names: tuple[str, ...], code: IntArray, outcome: NDArray[np.int8], costs: Mapping[str, ArrayLike]
+    ) -> ArmOutcomes:
+        scored = outcome >= 0
+        order = None if (np.diff(code) >= 0).all() else np.argsort(code, kind="stable")
+        if not scored.all():
+            order = np.flatnonzero(scored) if order is None else order[scored[order]]
+        own = code if order is None else code[order]
+        n = np.bincount(own, minlength=len(names)).astype(np.int64)
+        success = (outcome if order is None else outcome[order]).astype(np.bool_)
         flat: dict[str, FloatArray] = {}
-        for axis, values in (costs or {}).items():
-            array = np.asarray(values, dtype=np.float64)
+        for axis, values in costs.items():
+            array = numbers(values, f"costs on axis {axis!r}", Where(arm))
             if array.shape != outcome.shape:
                 raise StatsError(f"arm {arm!r}: {array.size} costs on axis {axis!r} for {outcome.size} attempts")
-            flat[axis] = array[order]
+            flat[axis] = array if order is None else array[order]
         return cls(
             arm=arm,
             tasks=names,
             n=n,
-            c=np.bincount(code[scored], weights=outcome[scored], minlength=len(names)).astype(np.int64),
+            c=np.bincount(own[success], minlength=len(names)).astype(np.int64),
             missing=np.bincount(code[~scored], minlength=len(names)).astype(np.int64),
-            success=outcome[order].astype(np.bool_),
-            offsets=_offsets(n),
+            success=success,
+            offsets=offsets_of(n),
             costs=flat,
         )
 
@@ -143,12 +218,15 @@ class ArmOutcomes:
         if len(tasks) == 0:
             raise StatsError(f"arm {arm!r} has no tasks: nothing was recorded for it")
         attempts, successes = counts(n, c, where)
-        attempts, successes = np.broadcast_to(attempts, len(tasks)), np.broadcast_to(successes, len(tasks))
-        lost = np.zeros(len(tasks), np.int64) if missing is None else whole_numbers(missing, "missing attempts", where)
+        lost = np.zeros(1, np.int64) if missing is None else whole_numbers(missing, "missing attempts", where)
+        each = np.zeros(len(tasks), np.int64)
+        attempts, successes, lost, _ = together(attempts=attempts, successes=successes, missing=lost, tasks=each)
+        if attempts.shape != each.shape:
+            raise StatsError(f"arm {arm!r}: counts of shape {attempts.shape} for {len(tasks)} tasks")
         outcome = np.repeat(
             np.tile([True, False], len(tasks)), np.column_stack([successes, attempts - successes]).ravel()
         )
-        return cls(arm, tuple(tasks), attempts.copy(), successes.copy(), lost, outcome, _offsets(attempts), {})
+        return cls(arm, tuple(tasks), attempts.copy(), successes.copy(), lost.copy(), outcome, offsets_of(attempts), {})
 
     def cost(self, axis: str) -> FloatArray:
         """Return the flat costs on ``axis``; refuse an axis that was not recorded."""
@@ -159,7 +237,10 @@ class ArmOutcomes:
 
     def mean_cost(self, axis: str) -> FloatArray:
         """Return the mean cost of a scored attempt per task, shape (T,); every task needs at least one."""
-        sums = np.add.reduceat(self.cost(axis), self.offsets[:-1])
+        values = self.cost(axis)
+        if (self.n == 0).any():
+            raise StatsError(f"{self.where(int(np.argmin(self.n)))}no scored attempt, so there is no mean {axis!r}")
+        sums = np.add.reduceat(values, self.offsets[:-1])
         return np.asarray(sums / self.n, dtype=np.float64)
 
     def attempts_of(self, task: int) -> slice:
@@ -169,7 +250,9 @@ class ArmOutcomes:
     def take(self, chosen: Sequence[int] | IntArray) -> ArmOutcomes:
         """Return the arm on the tasks at positions ``chosen``, in that order."""
         positions = np.asarray(chosen, dtype=np.int64)
-        rows = _rows(self.offsets, positions)
+        if np.array_equal(positions, np.arange(len(self.tasks))):
+            return self
+        rows = rows_of(self.offsets, positions)
         return self._with_rows(rows, positions, self.n[positions], self.missing[positions], self.arm)
 
     def halves(self, seed: int) -> tuple[ArmOutcomes, ArmOutcomes]:
@@ -177,17 +260,12 @@ class ArmOutcomes:
 
         Missing attempts stay out of both halves. Used for the null row: two samples of the very same policy.
         """
-        rng = np.random.default_rng([seed, 1])
-        half = self.n // 2
-        # Sorting by (task, random key) shuffles every task's attempts in one pass.
-        task = np.repeat(np.arange(len(self.tasks)), self.n)
-        shuffled = np.lexsort((rng.random(task.size), task))
-        place = np.arange(task.size) - self.offsets[task]
-        first, second = shuffled[place < half[task]], shuffled[(place >= half[task]) & (place < 2 * half[task])]
+        key = np.random.default_rng([seed, 1]).random(self.success.size)
+        first, second = halves_of(self.offsets, key)
         every, none = np.arange(len(self.tasks)), np.zeros_like(self.missing)
         return (
-            self._with_rows(first, every, half, none, f"{self.arm} (half 1)"),
-            self._with_rows(second, every, half, none, f"{self.arm} (half 2)"),
+            self._with_rows(first, every, self.n // 2, none, f"{self.arm} (half 1)"),
+            self._with_rows(second, every, self.n // 2, none, f"{self.arm} (half 2)"),
         )
 
     def with_missing(self, *, succeed: bool) -> ArmOutcomes:
@@ -195,37 +273,39 @@ class ArmOutcomes:
         if not self.missing.any():
             return self
         extra = np.repeat(np.arange(len(self.tasks)), self.missing)
-        task = np.concatenate([np.repeat(np.arange(len(self.tasks)), self.n), extra])
-        order = np.argsort(task, kind="stable")
-        outcome = np.concatenate([self.success, np.full(extra.size, succeed)])[order]
-        filled: dict[str, FloatArray] = {}
-        for axis, values in self.costs.items():
-            guess = np.array([self._extreme_cost(values, i, least=succeed) for i in range(len(self.tasks))])
-            filled[axis] = np.concatenate([values, guess[extra]])[order]
+        places = self.offsets[1:][extra]  # after the scored attempts of the task
+
+        def filled(axis: str) -> FloatArray:
+            values = self.costs[axis]
+            return np.insert(values, places, self._extreme_costs(values, least=succeed)[extra])
+
         n = self.n + self.missing
         c = self.c + self.missing * int(succeed)
-        return ArmOutcomes(self.arm, self.tasks, n, c, np.zeros_like(self.missing), outcome, _offsets(n), filled)
+        outcome = np.insert(self.success, places, succeed)
+        costs = Later(self.costs, filled)
+        return ArmOutcomes(self.arm, self.tasks, n, c, np.zeros_like(self.missing), outcome, offsets_of(n), costs)
 
-    def _extreme_cost(self, values: FloatArray, task: int, *, least: bool) -> float:
-        own = values[self.attempts_of(task)]
-        pool = own if own.size else values
-        if pool.size == 0:
+    def _extreme_costs(self, values: FloatArray, *, least: bool) -> FloatArray:
+        """Return the least or the greatest cost per task; of the whole arm where a task has no scored attempt."""
+        if values.size == 0:
             raise StatsError(f"arm {self.arm!r} has missing attempts only: there is no cost to bound them with")
-        return float(pool.min() if least else pool.max())
+        extreme = np.minimum if least else np.maximum
+        found = np.full(len(self.tasks), extreme.reduce(values))
+        some = self.n > 0
+        found[some] = extreme.reduceat(values, self.offsets[:-1][some])
+        return found
 
     def _with_rows(self, rows: IntArray, tasks: IntArray, n: IntArray, missing: IntArray, arm: str) -> ArmOutcomes:
         success = self.success[rows]
-        offsets = _offsets(n)
-        running = np.concatenate([[0], np.cumsum(success)])
         return ArmOutcomes(
             arm=arm,
-            tasks=tuple(self.tasks[i] for i in tasks),
+            tasks=tuple(self.tasks[i] for i in tasks.tolist()),
             n=n,
-            c=(running[offsets[1:]] - running[offsets[:-1]]).astype(np.int64),
+            c=successes_per_task(success, n),
             missing=missing,
             success=success,
-            offsets=offsets,
-            costs={axis: values[rows] for axis, values in self.costs.items()},
+            offsets=offsets_of(n),
+            costs=Later(self.costs, lambda axis: self.costs[axis][rows]),
         )
 
 
@@ -244,27 +324,3 @@ def align(bare: ArmOutcomes, tool: ArmOutcomes) -> tuple[ArmOutcomes, ArmOutcome
         )
     left, right = zip(*pairs, strict=True)
     return bare.take(left), tool.take(right)
-
-
-def _listed(values: Sequence[bool | None] | ArrayLike) -> Sequence[object]:
-    return values.tolist() if isinstance(values, np.ndarray) else list(values)  # type: ignore[arg-type]
-
-
-def _offsets(n: IntArray) -> IntArray:
-    return np.concatenate([[0], np.cumsum(n)]).astype(np.int64)
-
-
-def _rows(offsets: IntArray, positions: IntArray) -> IntArray:
-    lengths = offsets[positions + 1] - offsets[positions]
-    starts = np.repeat(offsets[positions] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-    return np.asarray(starts + np.arange(lengths.sum()), dtype=np.int64)
-
-
-def _refuse_repeated_samples(arm: str, tasks: Sequence[str], samples: Sequence[object]) -> None:
-    if len(samples) != len(tasks):
-        raise StatsError(f"arm {arm!r}: {len(samples)} sample indices for {len(tasks)} attempts")
-    seen: set[tuple[str, object]] = set()
-    for pair in zip(tasks, samples, strict=True):
-        if pair in seen:
-            raise StatsError(f"arm {arm!r}, task {pair[0]!r}: sample {pair[1]!r} occurs twice; an attempt counts once")
-        seen.add(pair)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betaln, gammaln
 
-from testbed.stats.checks import NOWHERE, FloatArray, IntArray, StatsError, Where, counts, whole_numbers
+from testbed.stats.checks import NOWHERE, FloatArray, IntArray, StatsError, Where, counts, together, whole_numbers
 
 # Up to here the product over min(c, k) factors is evaluated; past it Stirling's series, whose relative error at
 # n = 1e6 is then below 1e-11.
@@ -33,7 +33,7 @@ def reach_at_k(n: ArrayLike, c: ArrayLike, k: ArrayLike, *, where: Where = NOWHE
     if (afforded < 1).any():
         raise StatsError("k must be at least 1")
     by_task = attempts.ndim > 0
-    attempts, successes, afforded = np.broadcast_arrays(attempts, successes, afforded)
+    attempts, successes, afforded = together(attempts=attempts, successes=successes, k=afforded)
     short = np.argwhere(afforded > attempts)
     if len(short):
         place = tuple(short[0])

@@ -14,7 +14,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betaincinv, betaln, xlog1py, xlogy
 
-from testbed.stats.checks import NOWHERE, BoolArray, FloatArray, IntArray, Where, counts, positive, probability
+from testbed.stats.checks import (
+    NOWHERE,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    StatsError,
+    Where,
+    counts,
+    positive,
+    probability,
+    together,
+)
+from testbed.stats.kinds import kinds
 
 _HALF = betaln(0.5, 0.5)
 _BISECTIONS = 80
@@ -44,8 +56,8 @@ def p_star(rho: float, k: ArrayLike) -> FloatArray:
         rho: Reach that counts as accessible, 0 < ρ < 1.
         k: Affordable attempts K > 0, whole or not.
     """
-    probability(rho, "rho", open_ends=True)
-    threshold = -np.expm1(np.log1p(-rho) / positive(k, "affordable attempts K"))
+    share, afforded = together(rho=probability(rho, "rho", open_ends=True), k=positive(k, "affordable attempts K"))
+    threshold = -np.expm1(np.log1p(-share) / afforded)
     # Far below one attempt it would round to 1, which no failure contradicts.
     return np.asarray(np.minimum(threshold, np.nextafter(1.0, 0.0)), dtype=np.float64)
 
@@ -57,7 +69,7 @@ def failures_needed(epsilon: ArrayLike, alpha: float = 0.05) -> IntArray:
     p ≥ ε survives that many with probability at most α.
     """
     limit = probability(epsilon, "epsilon", open_ends=True)
-    probability(alpha, "alpha", open_ends=True)
+    _level(alpha)
     # Equality (ε = .5, α = .25) must not be rounded up to one failure more.
     return np.asarray(np.ceil(np.log(alpha) / np.log1p(-limit) - 1e-12), dtype=np.int64)
 
@@ -73,7 +85,8 @@ def log_martingale(n: ArrayLike, c: ArrayLike, p: ArrayLike) -> FloatArray:
         p: Probability tested, in [0, 1]; all broadcast. inf where p makes the data impossible.
     """
     attempts, successes = counts(n, c)
-    return _log_martingale(attempts, successes, probability(p, "p"))
+    attempts, successes, tested = together(attempts=attempts, successes=successes, p=probability(p, "p"))
+    return _log_martingale(attempts, successes, tested)
 
 
 def confidence_sequence(
@@ -91,11 +104,8 @@ def confidence_sequence(
         Both ends, in the broadcast shape, to a relative precision of about 1e-12.
     """
     attempts, successes = counts(n, c, where)
-    probability(alpha, "alpha", open_ends=True)
-    return (
-        _lower_end(attempts, successes, np.log(1 / alpha)),
-        1 - _lower_end(attempts, attempts - successes, np.log(1 / alpha)),
-    )
+    limit = -np.log(_level(alpha))
+    return _lower_end(attempts, successes, limit), 1 - _lower_end(attempts, attempts - successes, limit)
 
 
 def clopper_pearson(n: ArrayLike, c: ArrayLike, alpha: float = 0.05) -> tuple[FloatArray, FloatArray]:
@@ -104,7 +114,7 @@ def clopper_pearson(n: ArrayLike, c: ArrayLike, alpha: float = 0.05) -> tuple[Fl
     For comparison only. Looked at after each of 1,000 attempts at p = .05 it excludes the truth 30% of the time.
     """
     attempts, successes = counts(n, c)
-    probability(alpha, "alpha", open_ends=True)
+    _level(alpha)
     failures = attempts - successes
     low = np.where(successes == 0, 0.0, betaincinv(np.maximum(successes, 1), failures + 1, alpha / 2))
     high = np.where(failures == 0, 1.0, betaincinv(successes + 1, np.maximum(failures, 1), 1 - alpha / 2))
@@ -117,17 +127,14 @@ def log_e_below(n: ArrayLike, c: ArrayLike, threshold: ArrayLike) -> FloatArray:
     The least of M(p) over p ≥ threshold, which is at max(threshold, c/n): at every stopping time its mean is ≤ 1
     under each such p.
     """
-    attempts, successes = counts(n, c)
-    tested = np.maximum(probability(threshold, "threshold"), _rate(attempts, successes))
-    return _log_martingale(attempts, successes, tested)
+    attempts, successes, limit = _against(n, c, threshold)
+    return _log_martingale(attempts, successes, np.maximum(limit, _rate(attempts, successes)))
 
 
 def log_e_above(n: ArrayLike, c: ArrayLike, threshold: ArrayLike) -> FloatArray:
     """Return the log e-value against "p ≤ threshold": the evidence that p lies above it."""
-    attempts, successes = counts(n, c)
-    return _log_martingale(
-        attempts, successes, np.minimum(probability(threshold, "threshold"), _rate(attempts, successes))
-    )
+    attempts, successes, limit = _against(n, c, threshold)
+    return _log_martingale(attempts, successes, np.minimum(limit, _rate(attempts, successes)))
 
 
 def attempts_still_needed(
@@ -141,13 +148,25 @@ def attempts_still_needed(
         p_out: Threshold below which the task is out, in (0, 1).
         p_in: Threshold from which it is in; ``p_out`` where left out.
         alpha: Level of the confidence sequence.
+
+    Raises:
+        StatsError: c > n, a threshold or level outside (0, 1), ``p_out`` > ``p_in``, shapes that do not fit.
     """
     attempts, successes = counts(n, c)
-    probability(alpha, "alpha", open_ends=True)
+    limit = -np.log(_level(alpha))
     low = probability(p_out, "p_out", open_ends=True)
     high = low if p_in is None else probability(p_in, "p_in", open_ends=True)
-    attempts, successes, low, high = np.broadcast_arrays(attempts, successes, low, high)
-    limit = np.log(1 / alpha)
+    attempts, successes, low, high = together(attempts=attempts, successes=successes, p_out=low, p_in=high)
+    if (low > high).any():
+        raise StatsError(f"p_out = {low[low > high].ravel()[0]} must not exceed p_in = {high[low > high].ravel()[0]}")
+    if attempts.size > 1:
+        # Many tasks have the same counts: each kind is projected once.
+        n, c, out, into = (column.ravel() for column in (attempts, successes, low, high))
+        first, kind = kinds(n, c, out, into)
+        if first.size < attempts.size:
+            few = attempts_still_needed(n[first], c[first], out[first], into[first], alpha)
+            place = kind.reshape(attempts.shape)
+            return AttemptsNeeded(few.if_all_fail[place], few.if_all_succeed[place], few.at_this_rate[place])
     settled = (log_e_below(attempts, successes, low) >= limit) | (log_e_above(attempts, successes, high) >= limit)
     rate = (successes + 0.5) / (attempts + 1)
     projected = np.where(
@@ -160,6 +179,21 @@ def attempts_still_needed(
         if_all_succeed=np.where(settled, 0.0, _first_crossing(attempts, successes, high, 1.0, limit, whole=True)),
         at_this_rate=np.where(settled, 0.0, projected),
     )
+
+
+def _level(alpha: float) -> float:
+    level = probability(alpha, "alpha", open_ends=True)
+    if level.ndim:
+        raise StatsError(f"alpha must be one number, not {level.size}")
+    return float(level)
+
+
+def _against(n: ArrayLike, c: ArrayLike, threshold: ArrayLike) -> tuple[IntArray, IntArray, FloatArray]:
+    attempts, successes = counts(n, c)
+    attempts, successes, limit = together(
+        attempts=attempts, successes=successes, threshold=probability(threshold, "threshold")
+    )
+    return attempts, successes, limit
 
 
 def _rate(n: IntArray, c: IntArray) -> FloatArray:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.checks import FloatArray, StatsError
+from testbed.stats.checks import FloatArray, StatsError, finite, probability
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SupportCounts:
 
 def support_metrics(preserved: float, expanded: float, shrunk: float) -> SupportMetrics:
     """Return the metrics of counts P, E and S (whole or expected numbers of tasks, ≥ 0)."""
-    if not all(np.isfinite(x) and x >= 0 for x in (preserved, expanded, shrunk)):
+    if (finite([preserved, expanded, shrunk], "P, E, S") < 0).any():
         raise StatsError(f"P, E, S must be numbers ≥ 0, not {preserved}, {expanded}, {shrunk}")
     srr = _ratio(preserved, preserved + shrunk)
     ndr = _ratio(expanded, preserved + expanded)
@@ -59,7 +59,7 @@ def empirical_support(bare_reach: ArrayLike, tool_reach: ArrayLike) -> SupportCo
 
     The arms' attempts are independent given the task, so the shares are products of reaches.
     """
-    before, after = np.asarray(bare_reach, dtype=np.float64), np.asarray(tool_reach, dtype=np.float64)
+    before, after = probability(bare_reach, "bare reach"), probability(tool_reach, "tool reach")
     if before.shape != after.shape:
         raise StatsError(f"{before.size} tasks in the bare arm but {after.size} in the tool arm")
     return SupportCounts(before * after, (1 - before) * after, before * (1 - after))

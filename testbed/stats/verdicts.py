@@ -21,7 +21,9 @@ from testbed.stats.checks import (
     StatsError,
     Where,
     counts,
+    numbers,
     probability,
+    together,
 )
 from testbed.stats.sequences import AttemptsNeeded, attempts_still_needed, log_e_above, log_e_below, p_star
 
@@ -129,11 +131,13 @@ def accessibility(
     """
     attempts, successes = counts(np.atleast_1d(n), np.atleast_1d(c), where)
     rho_out, rho_in = rho if isinstance(rho, tuple) else (rho, rho)
+    probability([rho_out, rho_in], "rho", open_ends=True)
     if rho_out > rho_in:
         raise StatsError(f"rho_out = {rho_out} must not exceed rho_in = {rho_in}")
     probability(alpha, "alpha", open_ends=True)
-    p_out = np.broadcast_to(p_star(rho_out, k), attempts.shape)
-    p_in = np.broadcast_to(p_star(rho_in, k), attempts.shape)
+    attempts, successes, p_out, p_in = together(
+        attempts=attempts, successes=successes, k=p_star(rho_out, k), k_in=p_star(rho_in, k)
+    )
     above, below = log_e_above(attempts, successes, p_in), log_e_below(attempts, successes, p_out)
     status = np.full(attempts.shape, Status.UNDETERMINED, dtype=object)
     status[above >= np.log(1 / alpha)] = Status.IN
@@ -187,7 +191,7 @@ def e_bh(log_e: ArrayLike, alpha: float = 0.05) -> BoolArray:
         log_e: Natural logarithms of T e-values.
         alpha: False discovery rate.
     """
-    values = np.atleast_1d(np.asarray(log_e, dtype=np.float64))
+    values = np.atleast_1d(numbers(log_e, "log e-values")).ravel()
     probability(alpha, "alpha", open_ends=True)
     if np.isnan(values).any():
         raise StatsError("an e-value is not a number")

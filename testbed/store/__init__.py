@@ -12,18 +12,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import sqlalchemy as sa
 import zstandard
 
 from testbed.errors import StoreError, UnknownName
-from testbed.store.records import ArmRecord, Outcomes, Run, RunSummary, changes, check_run, imported, outcomes_of
+from testbed.store.records import (
+    USUAL,
+    ArmRecord,
+    Outcomes,
+    Run,
+    RunSummary,
+    changes,
+    check_run,
+    imported,
+    outcomes_of,
+)
 from testbed.store.runs import Merge, RunTables, in_run, whole_attempts, within
 from testbed.store.schema import Database, attempts, run_arms, run_tasks
 from testbed.store.writer import BATCH, AttemptWriter, row_attempt
 from testbed.types import COST_COMPONENTS, Attempt, Status, Task
 
 __all__ = ["ArmRecord", "AttemptWriter", "Outcomes", "Run", "RunSummary", "Store"]
+
+_BLOCK = 500  # rows of outcomes that are Python objects at one time; more leave the processor's cache
 
 
 class Store:
@@ -145,12 +158,14 @@ class Store:
         Raises:
             UnknownName: there is no such run.
         """
-        cells = (run_arms.c.position, run_tasks.c.position, attempts.c.sample, attempts.c.success)
+        success = sa.func.coalesce(attempts.c.success, -1)
+        cells = (run_arms.c.position, run_tasks.c.position, attempts.c.sample, success)
         costs = (attempts.c[component] for component in COST_COMPONENTS)
+        texts = (sa.func.nullif(attempts.c.ended, USUAL[0]), sa.func.nullif(attempts.c.faults, USUAL[1]))
         with self._database.reading() as connection:
             run = self._runs.read(connection, name)
-            rows = connection.execute(in_run(name, *cells, *costs, attempts.c.ended, attempts.c.faults)).all()
-            return outcomes_of(self._runs.tasks(connection, name), run.arms, rows)
+            found = connection.execute(in_run(name, *cells, *costs, *texts))
+            return outcomes_of(self._runs.tasks(connection, name), run.arms, _blocks(found))
 
     def find(self, id: str) -> Attempt | None:
         """An attempt by its whole id, with its transcript; None if it is not stored."""
@@ -216,3 +231,10 @@ class Store:
         """
         with self._database.writing() as connection:
             yield Merge(self._database, connection, name)
+
+
+def _blocks(found: sa.CursorResult[Any]) -> Iterator[Sequence[Sequence[Any]]]:
+    """A query's rows as the driver gives them: SQLAlchemy's own rows take as long again."""
+    if found.cursor is not None:
+        while rows := found.cursor.fetchmany(_BLOCK):
+            yield rows

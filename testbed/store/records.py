@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from testbed.store.schema import pack, unpack
 from testbed.types import COST_COMPONENTS, Task
 
 _MAX_SEED = 2**63
+# How most attempts end, and their tool faults: what a query need not fetch as text.
+USUAL = ("answered", "{}")
 
 
 @dataclass(frozen=True)
@@ -91,18 +94,61 @@ class Outcomes:
     faults: npt.NDArray[np.int32]
 
 
-def outcomes_of(listed: tuple[Task, ...], records: tuple[ArmRecord, ...], rows: Sequence[Any]) -> Outcomes:
-    """Outcomes from rows of arm, task, sample, success, the components of cost, ended and faults."""
-    columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * (6 + len(COST_COMPONENTS))
-    arm, task, sample = (np.array(column, np.int32) for column in columns[:3])
-    success = np.array([-1 if value is None else value for value in columns[3]], np.int8)
-    cost = np.array(columns[4:-2], np.float64).T.reshape(len(rows), len(COST_COMPONENTS))
-    totals = {text: sum(unpack(text).values()) for text in set(columns[-1])}
-    faults = np.array([totals[text] for text in columns[-1]], np.int32)
-    ended = np.array(columns[-2], np.str_)
+def outcomes_of(
+    listed: tuple[Task, ...], records: tuple[ArmRecord, ...], blocks: Iterable[Sequence[Sequence[Any]]]
+) -> Outcomes:
+    """Outcomes from blocks of rows.
+
+    Blocks become arrays as they come, so that a million rows never exist as Python objects at one time.
+
+    Args:
+        listed: the run's tasks.
+        records: the run's arms.
+        blocks: rows of arm, task, sample, success (−1 for missing), the components of cost, ended and faults, the last
+            two None where they are `USUAL`.
+    """
+    ended, faults = _Codes(USUAL[0]), _Codes(USUAL[1])
+    whole = [np.empty((4, 0), np.int32)]
+    costs = [np.empty((0, len(COST_COMPONENTS)))]
+    codes = [np.empty((2, 0), np.int32)]
+    for rows in blocks:
+        columns = list(zip(*rows, strict=True))
+        figures = np.fromiter(chain.from_iterable(columns[:-2]), np.float64).reshape(-1, len(rows))
+        whole.append(figures[:4].astype(np.int32))
+        costs.append(figures[4:].T)
+        texts = chain(map(ended.__getitem__, columns[-2]), map(faults.__getitem__, columns[-1]))
+        codes.append(np.fromiter(texts, np.int32).reshape(2, -1))
+    arm, task, sample, success = np.concatenate(whole, axis=1)
+    ending, fault = np.concatenate(codes, axis=1)
+    cost = np.concatenate(costs)
+    costs.clear()
     order = np.lexsort((sample, task, arm))
-    parts = (task[order], arm[order], sample[order], success[order], cost[order], ended[order], faults[order])
-    return Outcomes(listed, records, *parts)
+    names = np.array(ended.texts, np.str_)
+    totals = np.array([sum(unpack(text).values()) for text in faults.texts], np.int32)
+    return Outcomes(
+        tasks=listed,
+        arms=records,
+        task=task[order],
+        arm=arm[order],
+        sample=sample[order],
+        success=success[order].astype(np.int8),
+        cost=cost[order],
+        ended=names[ending[order]],
+        faults=totals[fault[order]],
+    )
+
+
+class _Codes(dict[str | None, int]):
+    """Numbers texts in the order in which they are met; None stands for the usual one, which is number 0."""
+
+    def __init__(self, usual: str) -> None:
+        super().__init__({None: 0})
+        self.texts = [usual]
+
+    def __missing__(self, text: str) -> int:
+        self.texts.append(text)
+        self[text] = len(self.texts) - 1
+        return self[text]
 
 
 def imported(name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -103,8 +103,12 @@ class Merge:
         if self._old is not None and self._old.experiment != imported(name):
             raise StoreError(f"run {name!r} was made by `testbed run`. Import under another name.")
 
-    def add(self, batch: Sequence[Attempt]) -> int:
+    def add(self, batch: Sequence[Attempt], name: Callable[[Attempt], str]) -> int:
         """Writes attempts; returns how many are new.
+
+        Args:
+            batch: the attempts.
+            name: an attempt's arm and task, for people.
 
         Raises:
             StoreError: the run has one of them with another outcome.
@@ -114,7 +118,7 @@ class Merge:
             same = stored.get(attempt.id)
             if same is not None and same.status is Status.COMPLETE and same != attempt:
                 raise StoreError(
-                    f"run {self._name!r} has sample {attempt.sample} of this arm and task already, with another "
+                    f"run {self._name!r} has sample {attempt.sample} of {name(attempt)} already, with another "
                     f"outcome or cost (attempt {attempt.id[:8]}). Import into another run, or name the arm differently."
                 )
         self._attempts.write(self._connection, batch)

@@ -83,7 +83,7 @@ def import_outcomes(store: Store, path: str | Path, run: str, columns: Columns) 
     with store.merging(run) as merge:
         new = 0
         while chunk := list(islice(attempts, _CHUNK)):
-            new += merge.add(chunk)
+            new += merge.add(chunk, outcomes.name)
         counts = tuple(outcomes.arms.values())
         spec = {"imported": True, "costs": sorted(columns.costs)}
         records = [ArmRecord(_arm_hash(run, count.name), count.name, spec) for count in counts]
@@ -123,6 +123,12 @@ class _Outcomes:
             kept = " and ".join(f"{t.path.text}{t.sign}{t.value}" for t in self._columns.where)
             raise DataError(f"{self._path}: no record has {kept}." if kept else f"{self._path}: its lists are empty.")
 
+    def name(self, attempt: Attempt) -> str:
+        """An attempt's arm and task, as the file calls them."""
+        arm = next(count.name for count in self.arms.values() if _arm_hash(self._run, count.name) == attempt.arm)
+        task = next(task.prompt for task in self.tasks.values() if task.hash == attempt.task)
+        return f"arm {arm!r} at task {task[:60]!r}"
+
     def _elements(self, where: str, record: Mapping[str, Any]) -> int:
         """Attempts in a record: one, or as many as its lists have elements."""
         lengths = {}
@@ -136,8 +142,16 @@ class _Outcomes:
         return next(iter(lengths.values()), 1)
 
     def _attempt(self, where: str, record: Mapping[str, Any], element: int) -> Attempt:
-        columns = self._columns
         task, arm = self._task(where, record, element), self._arm(where, record, element)
+        try:
+            attempt = self._read(where, record, element, task, arm)
+        except DataError as error:
+            raise DataError(f"{error} This is arm {arm.name!r} at task {task.prompt[:60]!r}.") from error
+        self._count(where, attempt, arm, task)
+        return attempt
+
+    def _read(self, where: str, record: Mapping[str, Any], element: int, task: Task, arm: ArmCount) -> Attempt:
+        columns = self._columns
         sample = self._sample(where, record, element, task, arm)
         missing = columns.missing is not None and columns.missing.holds(where, record, element)
         success = None if missing else columns.success.holds(where, record, element)
@@ -147,7 +161,7 @@ class _Outcomes:
         score = None if missing else self._value("score", where, record, element)
         answer, faults = (self._value(name, where, record, element) for name in ("answer", "faults"))
         arm_hash = _arm_hash(self._run, arm.name)
-        attempt = Attempt(
+        return Attempt(
             id=attempt_id(task.hash, arm_hash, sample, 0),
             task=task.hash,
             arm=arm_hash,
@@ -161,8 +175,6 @@ class _Outcomes:
             cost=self._cost(where, record, element, missing=missing),
             faults={} if columns.faults is None else read_faults(where, columns.faults, faults),
         )
-        self._count(where, attempt, arm, task)
-        return attempt
 
     def _task(self, where: str, record: Mapping[str, Any], element: int) -> Task:
         path = self._columns.task

@@ -1,0 +1,110 @@
+"""An earlier run, from which a plan takes variances, attempts and costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from testbed.allocation import recorded_rules
+from testbed.errors import UnknownName, UsageError
+from testbed.experiment import Measure
+from testbed.report.analyse import bare_arm, scored_arms
+from testbed.report.arms import Arm
+from testbed.stats import decompose_cross_fitted
+from testbed.stats.pilot import Figure, Pilot, cluster_codes, estimate_spread, figure
+from testbed.store import Store
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A run of a store.
+
+    Attributes:
+        name: its name.
+        measure: how its report reads it.
+        tasks: number of its tasks.
+        arms: its arms with a scored attempt, by name; of arms that stopped early only the attempts made in any case.
+        costs: mean cost of an attempt by arm and component, of components that were recorded.
+        default_bare: name of the arm that its report compares with; empty if it knows none.
+    """
+
+    name: str
+    measure: Measure
+    tasks: int
+    arms: Mapping[str, Arm]
+    costs: Mapping[str, Mapping[str, float]]
+    default_bare: str
+
+    @classmethod
+    def read(cls, store: Store, name: str) -> Earlier:
+        """Reads a run.
+
+        Raises:
+            UnknownName: there is none of that name.
+            UsageError: it has no scored attempt.
+        """
+        run = store.run(name)
+        outcomes = store.outcomes(name)
+        rules = recorded_rules(run.experiment)
+        arms = scored_arms(outcomes, rules)
+        if not arms:
+            raise UsageError(f"run {name!r} has no scored attempt, so nothing can be planned from it.")
+        measure = Measure(**run.experiment.get("measure", {}))
+        bare = bare_arm(outcomes.arms, arms, measure.bare)
+        return cls(
+            name=name,
+            measure=measure,
+            tasks=len(outcomes.tasks),
+            arms={arm.name: arm for arm in arms},
+            costs={arm.name: _mean_costs(arm) for arm in (scored_arms(outcomes) if rules else arms)},
+            default_bare=bare.name if bare else "",
+        )
+
+    def arm(self, name: str) -> Arm:
+        """An arm by name.
+
+        Raises:
+            UnknownName: no arm of that name has a scored attempt.
+        """
+        if name not in self.arms:
+            raise UnknownName(
+                f"arm of the pilot {self.name!r}", name, self.arms, hint="Name arms of the pilot with --arm and --bare."
+            )
+        return self.arms[name]
+
+    def attempts(self, name: str) -> int:
+        """Scored attempts of an arm at its tasks: the least number that nine tenths of them have."""
+        n = self.arm(name).scored.n
+        return max(1, int(np.quantile(n, 0.1, method="lower")))
+
+    def spent(self, name: str) -> int:
+        """Attempts that an arm made per task: on average where it stopped early, else as `attempts`."""
+        every = self.arm(name).every
+        return self.attempts(name) if every is None else math.ceil(every.n.mean())
+
+    def pilot(self, bare: str, arm: str, operating: int) -> Pilot:
+        """What two arms say about the gain's variation.
+
+        Raises:
+            StatsError: they have too few tasks in common.
+        """
+        left, right = self.arm(bare), self.arm(arm)
+        return estimate_spread(left.outcomes, right.outcomes, operating=operating, clusters=left.clusters)
+
+    def parts(self, bare: str, arm: str, tasks: tuple[str, ...], measure: Measure) -> dict[str, Figure]:
+        """How elicitation, creation and loss vary at these tasks; empty where the attempts allow no split."""
+        left, right = self.arm(bare).on(tasks), self.arm(arm).on(tasks)
+        elicitation = min(measure.elicitation, int(left.n.min()) - 1)
+        operating = min(measure.operating, elicitation, int(right.n.min()) - 1)
+        if operating < measure.operating:
+            return {}
+        found = decompose_cross_fitted(left.n, left.c, right.n, right.c, operating=operating, elicitation=elicitation)
+        code = cluster_codes(left.tasks, self.arm(bare).clusters)
+        return {part: figure(getattr(found, part), code) for part in ("elicitation", "creation", "loss")}
+
+
+def _mean_costs(arm: Arm) -> dict[str, float]:
+    return {axis: float(values.mean()) for axis, values in arm.outcomes.costs.items()}

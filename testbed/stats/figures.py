@@ -1,0 +1,192 @@
+"""Every figure of one pair of arms: reach, gain and its parts, support metrics, verdicts, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from testbed.stats.bootstrap import Replicates, cluster_bootstrap
+from testbed.stats.checks import FloatArray, StatsError
+from testbed.stats.comparison import Figures, SampleEquivalent, SupportRow
+from testbed.stats.crossfit import decompose_cross_fitted, decompose_cross_fitted_at_spend
+from testbed.stats.energy import harmonic, tool_gain_nats
+from testbed.stats.gain import Decomposition, decompose, sample_equivalent
+from testbed.stats.outcomes import ArmOutcomes
+from testbed.stats.reach import reach_at_k
+from testbed.stats.spend import ReachCurve, reach_curve
+from testbed.stats.support import empirical_support, harmonic_mean
+from testbed.stats.verdicts import Verdicts, accessibility, verdicts
+
+_EQUIVALENT_POINTS = 128
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a pair of arms is read; the fields are the arguments of `testbed.stats.compare_arms`."""
+
+    axis: str
+    operating: float
+    elicitation: float
+    rho: float | tuple[float, float]
+    alpha: float
+    replicates: int
+    seed: int
+    clusters: Mapping[str, Hashable] | None
+    cross_fit: bool
+    judged: Mapping[str, ArmOutcomes]
+
+    def labels(self, tasks: tuple[str, ...]) -> list[Hashable] | None:
+        """Return the tasks' cluster labels; None where every task is its own cluster."""
+        if self.clusters is None:
+            return None
+        unknown = [task for task in tasks if task not in self.clusters]
+        if unknown:
+            raise StatsError(f"task {unknown[0]!r} has no cluster label")
+        return [self.clusters[task] for task in tasks]
+
+    def all_attempts(self, arm: ArmOutcomes) -> ArmOutcomes:
+        """Return the arm's attempts on the same tasks, those included that were made or not as outcomes came in."""
+        every = self.judged.get(arm.arm)
+        if every is None:
+            return arm
+        position = {task: i for i, task in enumerate(every.tasks)}
+        lacking = [task for task in arm.tasks if task not in position]
+        if lacking:
+            raise StatsError(f"arm {arm.arm!r}, task {lacking[0]!r}: not among all attempts, by which it is judged")
+        return every.take([position[task] for task in arm.tasks])
+
+
+def figures_of(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> Figures:
+    """Return every figure of a pair of arms on the same tasks, each with a scored attempt in both."""
+    labels, grid = plan.labels(bare.tasks), [plan.operating, plan.elicitation]
+    parts = decomposition(bare, tool, plan)
+    before, after = (reaches(arm, grid, plan) for arm in (bare, tool))
+    budget = int(min(bare.n.min(), tool.n.min()))
+    ceiling = float(harmonic(budget))
+    columns: dict[str, tuple[FloatArray, float, float]] = {
+        "bare_pass1": (bare.c / bare.n, 0, 1),
+        "tool_pass1": (tool.c / tool.n, 0, 1),
+        "bare_operating": (before.lower[:, 0], 0, 1),
+        "tool_operating": (after.lower[:, 0], 0, 1),
+        "bare_elicitation": (before.lower[:, 1], 0, 1),
+        "tool_elicitation": (after.lower[:, 1], 0, 1),
+        "bare_elicitation_upper": (before.upper[:, 1], 0, 1),
+        "tool_elicitation_upper": (after.upper[:, 1], 0, 1),
+        "gain": (parts.gain, -1, 1),
+        # A single task's cross-fitted part may be negative: on every split it is a difference of reaches. On a cost
+        # axis the gain is measured apart from the splits, so elicitation may leave [−1, 1] by Monte-Carlo noise.
+        "elicitation_part": (parts.elicitation, min(-1.0, parts.elicitation.min()), max(1.0, parts.elicitation.max())),
+        "creation": (parts.creation, -1, 1),
+        "creation_upper": (parts.creation_upper, -1, 1),
+        "loss": (parts.loss, -1, 1),
+        "nats": (tool_gain_nats(bare.n, bare.c, tool.n, tool.c, budget), -ceiling, ceiling),
+    }
+    table, least, greatest = (np.stack(part, axis=-1) for part in zip(*columns.values(), strict=True))
+    found = cluster_bootstrap(
+        table, least=least, greatest=greatest, clusters=labels, replicates=plan.replicates, seed=plan.seed
+    ).intervals(plan.alpha)
+    unsettled = ~parts.settled | (before.lower != before.upper).any(axis=1) | (after.lower != after.upper).any(axis=1)
+    return Figures(
+        bare=bare.arm,
+        tool=tool.arm,
+        tasks=bare.tasks,
+        clusters=found.clusters,
+        operating=plan.operating,
+        elicitation=plan.elicitation,
+        **{name: found[i] for i, name in enumerate(columns)},
+        nats_budget=budget,
+        support=_support(before.lower[:, 1], after.lower[:, 1], labels, plan),
+        verdicts=verdicts_of(bare, tool, plan),
+        equivalent=_equivalent(bare, after.lower[:, 0], labels, plan),
+        parts=parts,
+        unsettled=int(np.count_nonzero(unsettled)),
+    )
+
+
+def decomposition(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> Decomposition:
+    """Return gain = elicitation + creation − loss per task."""
+    if not plan.cross_fit:
+        return _plug_in(*(reaches(arm, [plan.operating, plan.elicitation], plan) for arm in (bare, tool)))
+    if plan.axis != "attempts":
+        return decompose_cross_fitted_at_spend(
+            bare, tool, axis=plan.axis, operating=plan.operating, elicitation=plan.elicitation, seed=plan.seed
+        )
+    return decompose_cross_fitted(
+        bare.n, bare.c, tool.n, tool.c, operating=int(plan.operating), elicitation=int(plan.elicitation),
+        bare=bare.where, tool=tool.where,
+    )  # fmt: skip
+
+
+def _plug_in(bare: ReachCurve, tool: ReachCurve) -> Decomposition:
+    """Decompose estimates as they are: bare at its upper and tool at its lower bound, but for the greatest creation."""
+    settled = (bare.lower == bare.upper).all(axis=1) & (tool.lower == tool.upper)[:, 0]
+    upper = np.maximum(0.0, tool.upper[:, 0] - bare.lower[:, 1])
+    return replace(
+        decompose(bare.upper[:, 0], bare.upper[:, 1], tool.lower[:, 0]), creation_upper=upper, settled=settled
+    )
+
+
+def reaches(arm: ArmOutcomes, grid: list[float], plan: Plan) -> ReachCurve:
+    """Reach at both spends. In attempts, a task with fewer than the spend is read at its own n and left open above."""
+    if plan.axis != "attempts":
+        return reach_curve(arm, grid, axis=plan.axis, seed=plan.seed)
+    lower = np.column_stack([reach_at_k(arm.n, arm.c, np.minimum(int(k), arm.n)) for k in grid])
+    short = arm.n[:, None] < np.array(grid)
+    return ReachCurve("attempts", np.array(grid), lower, np.where(short, 1.0, lower), np.zeros_like(lower))
+
+
+def verdicts_of(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> Verdicts:
+    """Return the verdicts at the elicitation spend, from all attempts there are."""
+    judged = [
+        accessibility(arm.n, arm.c, _affordable(arm, plan), rho=plan.rho, alpha=plan.alpha, where=arm.where)
+        for arm in (plan.all_attempts(bare), plan.all_attempts(tool))
+    ]
+    return verdicts(judged[0], judged[1])
+
+
+def _affordable(arm: ArmOutcomes, plan: Plan) -> FloatArray:
+    """Attempts K that the elicitation spend buys, per task."""
+    if plan.axis == "attempts":
+        return np.full(len(arm.tasks), float(plan.elicitation))
+    mean = arm.mean_cost(plan.axis)
+    if (mean <= 0).any():
+        raise StatsError(
+            f"{arm.where(int(np.argmin(mean)))}attempts cost nothing on axis {plan.axis!r}: "
+            "no spend on it limits them; choose another axis"
+        )
+    return np.asarray(plan.elicitation / mean, dtype=np.float64)
+
+
+def _support(before: FloatArray, after: FloatArray, labels: list[Hashable] | None, plan: Plan) -> SupportRow:
+    share = empirical_support(before, after)
+    p, e, s = share.preserved, share.expanded, share.shrunk
+    replicas = cluster_bootstrap(
+        np.column_stack([p, e, e - s]), np.column_stack([p + s, p + e, p + e + s]),
+        least=[0, 0, -1], greatest=[1, 1, 1], clusters=labels, replicates=plan.replicates, seed=plan.seed,
+    )  # fmt: skip
+    rates = replicas.intervals(plan.alpha)
+    # SDS rises with both SRR and NDR, so it may be taken inside each set of replicates.
+    both = [None if r is None else harmonic_mean(r[:, :1], r[:, 1:2]) for r in (replicas.low, replicas.high)]
+    middle = harmonic_mean(replicas.value[:1], replicas.value[1:2])
+    undefined = np.isnan(replicas.value[:2]).any()
+    sds = Replicates(np.where(undefined, np.nan, middle), both[0], both[1], replicas.clusters).intervals(plan.alpha)
+    return SupportRow(float(p.sum()), float(e.sum()), float(s.sum()), rates[0], rates[1], sds[0], rates[2])
+
+
+def _equivalent(bare: ArmOutcomes, target: FloatArray, labels: list[Hashable] | None, plan: Plan) -> SampleEquivalent:
+    most = int(bare.n.min())
+    points = np.unique(np.geomspace(1, most, _EQUIVALENT_POINTS).round().astype(np.int64))
+    grid = np.arange(1, most + 1) if most <= _EQUIVALENT_POINTS else points
+    curve = reach_curve(bare, grid).lower
+    # k* > k exactly if R_0(k) < R_T(b): the interval inverts the pointwise intervals of the paired difference.
+    difference = cluster_bootstrap(
+        curve - target[:, None], least=-1, greatest=1, clusters=labels, replicates=plan.replicates, seed=plan.seed
+    ).intervals(plan.alpha)
+    k = sample_equivalent(difference.value, 0.0, grid)
+    if difference.low is None or difference.high is None:
+        return SampleEquivalent(k, None, None, most, False)
+    return SampleEquivalent(
+        k, sample_equivalent(difference.high, 0.0, grid), sample_equivalent(difference.low, 0.0, grid), most, True
+    )

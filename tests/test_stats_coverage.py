@@ -1,0 +1,528 @@
+"""What is promised about error rates, checked by simulation or exactly: coverage, bias, peeking, false discoveries.
+
+The slow forms print the tables that docs/measurement.md keeps: pytest -m slow -s tests/test_stats_coverage.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from testbed.stats import (
+    Accessibility,
+    ArmOutcomes,
+    Estimate,
+    Figures,
+    Status,
+    Verdict,
+    accessibility,
+    clopper_pearson,
+    compare_arms,
+    confidence_sequence,
+    decompose_cross_fitted,
+    e_bh,
+    p_star,
+    verdicts,
+)
+from testbed.stats.energy import budgeted_free_energy, budgeted_free_energy_stopped
+from testbed.stats.sequences import log_e_above, log_e_below
+
+# ---- suites whose truth is known -------------------------------------------------------------------------------------
+
+KINDS = 240  # kinds of tasks in a population; a suite draws from them, so every truth is a mean over them
+
+
+@dataclass(frozen=True)
+class Population:
+    """Kinds of tasks, each with its success probabilities and its numbers of attempts in both arms."""
+
+    p: np.ndarray
+    q: np.ndarray
+    n0: np.ndarray
+    n1: np.ndarray
+
+
+def population(name: str, n: int) -> Population:
+    rng = np.random.default_rng(5)
+    p = rng.beta(0.3, 2, KINDS) * (rng.random(KINDS) >= 0.3)
+    n0 = n1 = np.full(KINDS, n)
+    if name == "mixed":  # three tasks in ten gain much, the others nothing
+        return Population(p, np.where(rng.random(KINDS) < 0.3, rng.beta(4, 2, KINDS), p), n0, n1)
+    if name == "same":
+        return Population(p, p, n0, n1)
+    if name == "harmful":
+        return Population(np.maximum(p, 0.1), np.maximum(p, 0.1) * 0.3, n0, n1)
+    n0 = np.where(np.arange(KINDS) % 2 == 0, n, 2 * n)  # "uneven": numbers of attempts differ
+    return Population(p, np.where(rng.random(KINDS) < 0.5, rng.beta(2, 2, KINDS), p), n0, n1)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the intervals are about: name of a figure to its value in the population."""
+
+    figures: dict[str, float]
+    creation: float
+    loss: float
+    equivalent: int | None
+
+
+@cache
+def cross_fitted_means(n0: int, n1: int, big: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cross-fitted creation and loss for every pair of counts, shape (n0 + 1, n1 + 1)."""
+    c0, c1 = (m.ravel() for m in np.meshgrid(np.arange(n0 + 1), np.arange(n1 + 1), indexing="ij"))
+    parts = decompose_cross_fitted(n0, c0, n1, c1, elicitation=big)
+    shape = (n0 + 1, n1 + 1)
+    return parts.creation.reshape(shape), parts.loss.reshape(shape)
+
+
+def truth_of(found: Population, big: int) -> Truth:
+    """Exact values; creation and loss of the cross-fitted estimators are their expectations over both arms' counts."""
+    parts = np.empty((KINDS, 2))
+    for i in range(KINDS):
+        chance0 = binom.pmf(np.arange(found.n0[i] + 1), found.n0[i], found.p[i])
+        chance1 = binom.pmf(np.arange(found.n1[i] + 1), found.n1[i], found.q[i])
+        tables = cross_fitted_means(int(found.n0[i]), int(found.n1[i]), big)
+        parts[i] = [chance0 @ table @ chance1 for table in tables]
+    creation, loss = parts.mean(axis=0)
+    p, q = found.p, found.q
+    y, reached = 1 - (1 - p) ** big, 1 - (1 - q) ** big
+    budget = int(min(found.n0.min(), found.n1.min()))
+    both, more, less = (y * reached).mean(), ((1 - y) * reached).mean(), (y * (1 - reached)).mean()
+    srr, ndr = both / (both + less), more / (both + more)
+    most = int(found.n0.min())
+    curve = np.array([(1 - (1 - p) ** k).mean() for k in range(1, most + 1)])
+    first = np.flatnonzero(curve >= q.mean() - 1e-12)
+    figures = {
+        "bare_pass1": p.mean(),
+        "bare_elicitation": y.mean(),
+        "gain": (q - p).mean(),
+        "creation": creation,
+        "loss": loss,
+        "elicitation_part": (q - p).mean() - creation + loss,
+        "nats": (budgeted_free_energy(p, budget) - budgeted_free_energy(q, budget)).mean(),
+        "srr": srr,
+        "ndr": ndr,
+        "sds": 2 * srr * ndr / (srr + ndr),
+        "nscr": (more - less) / (both + more + less),
+    }
+    return Truth(
+        figures={name: float(value) for name, value in figures.items()},
+        creation=float(np.maximum(0, q - y).mean()),
+        loss=float(np.maximum(0, p - q).mean()),
+        equivalent=int(first[0]) + 1 if first.size else None,
+    )
+
+
+def suite(
+    found: Population, sizes: Sequence[int], rng: np.random.Generator
+) -> tuple[ArmOutcomes, ArmOutcomes, dict[str, int]]:
+    """Both arms on a random suite; seven tasks in ten of a cluster are of one kind."""
+    label = np.repeat(np.arange(len(sizes)), sizes)
+    kind = np.where(
+        rng.random(label.size) < 0.7, rng.integers(KINDS, size=len(sizes))[label], rng.integers(KINDS, size=label.size)
+    )
+    names = [str(i) for i in range(label.size)]
+    n0, n1 = found.n0[kind], found.n1[kind]
+    bare = ArmOutcomes.from_counts("bare", names, n0, rng.binomial(n0, found.p[kind]))
+    tool = ArmOutcomes.from_counts("tool", names, n1, rng.binomial(n1, found.q[kind]))
+    return bare, tool, dict(zip(names, label.tolist(), strict=True))
+
+
+class Tally:
+    """How often an interval held its truth, its mean width, and the estimates' mean."""
+
+    def __init__(self) -> None:
+        self.held: list[bool] = []
+        self.width: list[float] = []
+        self.values: list[float] = []
+
+    def add(self, found: Estimate, truth: float) -> None:
+        if found.value is None:
+            # Nothing is claimed where a ratio has no denominator; it is no failure and no success.
+            return
+        assert found.low is not None
+        assert found.high is not None
+        self.held.append(found.low - 1e-9 <= truth <= found.high + 1e-9)
+        self.width.append(found.high - found.low)
+        self.values.append(found.value)
+
+    @property
+    def coverage(self) -> float:
+        return float(np.mean(self.held))
+
+
+@dataclass
+class Simulated:
+    """Tallies by figure, and how often one-sided and censored statements held."""
+
+    truth: Truth
+    tallies: dict[str, Tally]
+    creation_below: float
+    loss_below: float
+    equivalent: float
+    null_gain: float
+
+
+def simulate(
+    name: str, sizes: Sequence[int], n: int, big: int, suites: int, *, seed: int = 0, replicates: int = 500
+) -> Simulated:
+    """Compares the arms of many suites by the whole instrument."""
+    kinds = population(name, n)
+    truth = truth_of(kinds, big)
+    tallies = {figure: Tally() for figure in truth.figures}
+    rng = np.random.default_rng([seed, n, big, len(sizes)])
+    below, lost, worth, null = [], [], [], []
+    for number in range(suites):
+        bare, tool, clusters = suite(kinds, sizes, rng)
+        found = compare_arms(bare, tool, elicitation=big, replicates=replicates, seed=number, clusters=clusters)
+        f = found.figures
+        for figure, tally in tallies.items():
+            tally.add(
+                getattr(f.support if figure in ("srr", "ndr", "sds", "nscr") else f, figure), truth.figures[figure]
+            )
+        below.append(low_of(f.creation) <= truth.creation + 1e-9)
+        lost.append(low_of(f.loss) <= truth.loss + 1e-9)
+        worth.append(holds_equivalent(f, truth.equivalent))
+        assert found.null is not None
+        null.append(low_of(found.null.gain) <= 1e-9 and (found.null.gain.high or 0) >= -1e-9)
+    return Simulated(truth, tallies, *(float(np.mean(part)) for part in (below, lost, worth, null)))
+
+
+def low_of(found: Estimate) -> float:
+    assert found.low is not None
+    return found.low
+
+
+def holds_equivalent(f: Figures, truth: int | None) -> bool:
+    """Whether the interval of the sample-equivalent gain holds the truth; None stands for "more than n"."""
+    least, value, most = (np.inf if k is None else k for k in (f.equivalent.low, truth, f.equivalent.high))
+    return bool(least <= value <= most)
+
+
+def show(title: str, found: Simulated) -> None:
+    print(
+        f"\n{title}\n{'figure':>18} {'target':>8} {'mean':>8} {'error':>8} {'sim. se':>8} {'covered':>8} {'width':>7}"
+    )
+    for name, tally in found.tallies.items():
+        values = np.array(tally.values)
+        target, error = found.truth.figures[name], values.std(ddof=1) / np.sqrt(values.size)
+        print(
+            f"{name:>18} {target:8.4f} {values.mean():8.4f} {values.mean() - target:+8.4f} {error:8.4f} "
+            f"{tally.coverage:8.3f} {np.mean(tally.width):7.3f}"
+        )
+    print(
+        f"{'true creation':>18} {found.truth.creation:8.4f}   lower end at most the truth: {found.creation_below:.3f}\n"
+        f"{'true loss':>18} {found.truth.loss:8.4f}   lower end at most the truth: {found.loss_below:.3f}\n"
+        f"{'worth':>18} {found.truth.equivalent!s:>8}   covered {found.equivalent:.3f}\n"
+        f"{'null row gain':>18} {0:8.4f}   covered {found.null_gain:.3f}"
+    )
+
+
+UNBIASED = ("bare_pass1", "bare_elicitation", "gain", "creation", "loss", "elicitation_part", "nats")
+
+
+def check(found: Simulated, least: float, sigmas: float = 4.0) -> None:
+    for name, tally in found.tallies.items():
+        assert tally.coverage >= least, (name, tally.coverage)
+        if name in UNBIASED:
+            values = np.array(tally.values)
+            error = max(values.std(ddof=1) / np.sqrt(values.size), 1e-12)
+            assert abs(values.mean() - found.truth.figures[name]) <= sigmas * error + 1e-9, name
+    # Never biased upward: the cross-fitted estimators' expectation is at most the truth ...
+    assert found.truth.figures["creation"] <= found.truth.creation + 1e-9
+    assert found.truth.figures["loss"] <= found.truth.loss + 1e-9
+    # ... so that the lower end is a bound for the truth itself.
+    assert min(found.creation_below, found.loss_below) >= least + 0.02
+    assert min(found.equivalent, found.null_gain) >= least
+
+
+SETTINGS = {
+    "10 tasks, n = 16, B = 8": ("mixed", [1] * 10, 16, 8),
+    "30 tasks, n = 64, B = 16": ("mixed", [1] * 30, 64, 16),
+    "100 tasks, n = 64, B = 16": ("mixed", [1] * 100, 64, 16),
+    "400 tasks, n = 16, B = 8": ("mixed", [1] * 400, 16, 8),
+    "12 clusters of 5, n = 16, B = 8": ("mixed", [5] * 12, 16, 8),
+    "20 clusters of 1 to 8, n = 24 or 48 bare, 24 with tools, B = 12": ("uneven", [1, 2, 3, 8] * 5, 24, 12),
+    "30 tasks, no effect, n = 64, B = 16": ("same", [1] * 30, 64, 16),
+    "30 tasks, harmful, n = 16, B = 8": ("harmful", [1] * 30, 16, 8),
+}
+
+
+def test_intervals_of_every_figure_cover_in_a_small_clustered_suite_and_estimates_are_unbiased() -> None:
+    check(simulate("mixed", [1, 1, 2, 3, 1, 2, 4, 1, 1, 2], 12, 4, 50, replicates=200), least=0.86, sigmas=4.5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_intervals_at_95_percent_cover_at_least_94_and_estimates_are_unbiased(setting: str) -> None:
+    found = simulate(*SETTINGS[setting], suites=2000)
+    show(setting, found)
+    check(found, least=0.94)
+
+
+# ---- the cost axis ---------------------------------------------------------------------------------------------------
+
+
+def reach_within(p: np.ndarray, spend: int) -> np.ndarray:
+    """Chance that the first success ends within the spend, where a failure costs 1 or 2 evenly and a success 2."""
+    reach = [np.zeros(p.shape), np.zeros(p.shape)]  # of spends −1 and 0
+    for left in range(1, spend + 1):
+        reach.append(p * (left >= 2) + (1 - p) * (reach[-1] + reach[-2]) / 2)
+    return reach[-1]
+
+
+def costed_arm(name: str, p: np.ndarray, n: int, rng: np.random.Generator) -> ArmOutcomes:
+    success = rng.random((p.size, n)) < p[:, None]
+    cost = np.where(success, 2, rng.integers(1, 3, success.shape))
+    tasks = np.repeat([str(i) for i in range(p.size)], n).tolist()
+    return ArmOutcomes.from_rows(name, tasks, success.ravel(), costs={"calls": cost.ravel()})
+
+
+def simulate_costs(suites: int, tasks: int, n: int, b: int, big: int) -> dict[str, Tally]:
+    kinds = population("mixed", n)
+    x, y, t = reach_within(kinds.p, b), reach_within(kinds.p, big), reach_within(kinds.q, b)
+    truth = {
+        "bare_operating": x.mean(),
+        "tool_operating": t.mean(),
+        "bare_elicitation": y.mean(),
+        "gain": (t - x).mean(),
+    }
+    bound = {"creation": np.maximum(0, t - y).mean(), "loss": np.maximum(0, x - t).mean()}
+    tallies = {name: Tally() for name in (*truth, *bound)}
+    rng = np.random.default_rng(12)
+    for number in range(suites):
+        kind = rng.integers(KINDS, size=tasks)
+        bare, tool = costed_arm("bare", kinds.p[kind], n, rng), costed_arm("tool", kinds.q[kind], n, rng)
+        f = compare_arms(bare, tool, axis="calls", operating=b, elicitation=big, replicates=300, seed=number).figures
+        for name, value in truth.items():
+            tallies[name].add(getattr(f, name), float(value))
+        for name, value in bound.items():
+            part = getattr(f, name)
+            tallies[name].add(Estimate(part.value, part.low, 1.0), float(value))
+    print(f"\ncost axis: {tasks} tasks, n = {n}, b = {b}, B = {big}")
+    for name, value in {**truth, **bound}.items():
+        values = np.array(tallies[name].values)
+        se = values.std(ddof=1) / np.sqrt(values.size)
+        off = values.mean() - value
+        if name in truth:
+            assert abs(off) <= 4.5 * se, name
+        else:
+            assert off <= 4 * se, name  # never biased upward
+        print(
+            f"{name:>18} {value:8.4f} {values.mean():8.4f} {off:+8.4f} {se:8.4f} {tallies[name].coverage:8.3f} "
+            f"{np.mean(tallies[name].width) if name in truth else float('nan'):7.3f}"
+        )
+    return tallies
+
+
+def test_on_a_cost_axis_intervals_cover_and_creation_is_not_biased_upward() -> None:
+    assert min(tally.coverage for tally in simulate_costs(25, 8, 16, 3, 8).values()) >= 0.84
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_on_a_cost_axis_intervals_at_95_percent_cover_at_least_94() -> None:
+    assert min(tally.coverage for tally in simulate_costs(2000, 20, 24, 3, 12).values()) >= 0.94
+
+
+# ---- budgeted free energy --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("p", [0.0, 0.003, 0.05, 0.4, 1.0])
+def test_stopping_at_the_first_success_leaves_the_budgeted_free_energy_unbiased(p: float) -> None:
+    rng, cap, runs = np.random.default_rng(8), 64, 40_000
+    first = rng.geometric(p, runs) if p > 0 else np.full(runs, cap + 1)
+    values = budgeted_free_energy_stopped(first, cap)
+    error = values.std() / np.sqrt(runs)
+    assert abs(values.mean() - float(budgeted_free_energy(p, cap))) <= 4 * error + 1e-9
+
+
+# ---- peeking, exactly ------------------------------------------------------------------------------------------------
+
+
+def ever(chance: np.ndarray, wrong: list[np.ndarray]) -> np.ndarray:
+    """Probability that a statement is wrong at any look, per success probability, by dynamic programming.
+
+    Args:
+        chance: success probabilities, shape (P,).
+        wrong: for n = 1, 2, …: which counts c = 0…n make it wrong, shape (P, n + 1).
+    """
+    alive, total = np.ones((chance.size, 1)), np.zeros(chance.size)
+    for bad in wrong:
+        after = np.zeros((chance.size, alive.shape[1] + 1))
+        after[:, 1:] = alive * chance[:, None]
+        after[:, :-1] += alive * (1 - chance[:, None])
+        total += np.where(bad, after, 0).sum(axis=1)
+        alive = np.where(bad, 0, after)
+    return total
+
+
+PEEKED = np.array([0, 1e-4, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999, 0.9999, 1])
+
+
+def excluded(p: np.ndarray, looks: int, alpha: float, interval: str) -> list[np.ndarray]:
+    n, c = np.tril_indices(looks + 1)
+    ends = confidence_sequence(n, c, alpha) if interval == "sequence" else clopper_pearson(n, c, alpha)
+    split = np.cumsum(np.arange(1, looks + 1))
+    parts = [np.split(end, split) for end in ends]
+    slack = 1e-12  # an end that is the truth itself, 0 or 1, is no error
+    return [(p[:, None] < low - slack) | (p[:, None] > high + slack) for low, high in zip(*parts, strict=True)][1:]
+
+
+def test_a_sequence_peeked_at_200_times_is_ever_wrong_less_often_than_its_level() -> None:
+    p = np.linspace(0, 1, 41)
+    found = ever(p, excluded(p, 200, 0.05, "sequence"))
+    assert found.max() <= 0.05
+    assert ever(p, excluded(p, 200, 0.05, "clopper-pearson")).max() > 0.15
+
+
+@pytest.mark.slow
+def test_a_sequence_peeked_at_after_each_of_1000_attempts_is_ever_wrong_less_often_than_its_level() -> None:
+    fine = np.unique(np.concatenate([PEEKED, np.linspace(0, 1, 201)]))
+    sequence = ever(fine, excluded(fine, 1000, 0.05, "sequence"))
+    peeked = ever(fine, excluded(fine, 1000, 0.05, "clopper-pearson"))
+    low, high = (end[-1] for end in confidence_sequence([1000, 1000], [0, 50]))
+    print(f"\nat 1,000 attempts and 50 successes the sequence is [{low:.4f}, {high:.4f}]")
+    print("       p   sequence   Clopper-Pearson")
+    for p, one, two in zip(fine, sequence, peeked, strict=True):
+        if p in PEEKED:
+            print(f"{p:8.4f}   {one:8.4f}   {two:8.4f}")
+    print(f"greatest of {fine.size}: {sequence.max():.4f}")
+    assert sequence.max() <= 0.05
+    for alpha in (0.01, 0.2):
+        assert ever(PEEKED, excluded(PEEKED, 1000, alpha, "sequence")).max() <= alpha
+
+
+@pytest.mark.parametrize("k", [1, 16, 64])
+def test_a_status_peeked_at_1000_times_is_ever_wrong_less_often_than_its_level(k: int) -> None:
+    """At the threshold itself the task is *in*, so "out" is wrong; just below it, "in" is."""
+    threshold = float(p_star(0.5, k))
+    p = np.array([threshold])
+    n, c = np.tril_indices(1001)
+    split = np.cumsum(np.arange(1, 1001))
+    for log_e in (log_e_below(n, c, threshold), log_e_above(n, c, threshold)):
+        wrong = [part[None, :] >= np.log(20) for part in np.split(log_e, split)][1:]
+        assert 0 < float(ever(p, wrong)[0]) <= 0.05
+    assert accessibility([1000], [0], k).status[0] == Status.OUT
+
+
+# ---- false discoveries -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Discoveries:
+    """Means over suites: false discovery rate of e-BH, share of true expansions found, and the same without e-BH."""
+
+    fdr: float
+    found: float
+    uncorrected: float
+
+
+@cache
+def every_status(n: int) -> Accessibility:
+    return accessibility(np.full(n + 1, n), np.arange(n + 1), 16)
+
+
+def judged(n: int, c: np.ndarray) -> Accessibility:
+    """Accessibility after n attempts; it depends on the count of successes alone."""
+    table = every_status(n)
+    needed = type(table.needed)(*(getattr(table.needed, f.name)[c] for f in fields(table.needed)))
+    arrays = (table.status, table.n, table.p_out, table.p_in, table.log_e_in, table.log_e_out)
+    return Accessibility(*(array[c] for array in arrays), needed, table.alpha)
+
+
+def discoveries(
+    expanded: float,
+    nulls: str,
+    suites: int,
+    *,
+    tasks: int = 40,
+    shared: bool = False,
+    peek: bool = False,
+    seed: int = 0,
+) -> Discoveries:
+    """Expands a share of the tasks, the others sitting where "expanded" is hardest to tell from the truth.
+
+    Args:
+        expanded: share of tasks that are truly expanded.
+        nulls: "bare": the others are on the bare threshold with an able tool; "tool": out of reach of the bare arm,
+            just below the threshold with tools; "same": both arms alike.
+        suites: simulated suites.
+        tasks: tasks of a suite.
+        shared: whether tasks share their random numbers in blocks of ten, so that e-values depend on each other.
+        peek: whether one looks after each of eight batches and reports the look with the most discoveries.
+        seed: seed.
+    """
+    rng = np.random.default_rng([seed, tasks, int(1000 * expanded)])
+    threshold, n = float(p_star(0.5, 16)), 320
+    null_p, null_q = {
+        "bare": (threshold, 0.9),
+        "tool": (0.0, threshold * 0.999),
+        "same": (threshold, threshold),
+    }[nulls]
+    looks = np.linspace(n // 8, n, 8).astype(int) if peek else np.array([n])
+    rates, powers, raw = [], [], []
+    for _ in range(suites):
+        truly = rng.random(tasks) < expanded
+        p, q = np.where(truly, 0.004, null_p), np.where(truly, 0.3, null_q)
+        uniform = rng.random((2, -(-tasks // 10) if shared else tasks, n))
+        uniform = np.repeat(uniform, 10, axis=1)[:, :tasks] if shared else uniform
+        counts = np.cumsum(uniform < np.stack([p, q])[:, :, None], axis=2)
+        best = None
+        for look in looks:
+            found = verdicts(*(judged(int(look), arm[:, look - 1]) for arm in counts))
+            if best is None or found.expanded_fdr.sum() > best.expanded_fdr.sum():
+                best = found
+        assert best is not None
+        rates.append((best.expanded_fdr & ~truly).sum() / max(best.expanded_fdr.sum(), 1))
+        alone = best.verdict == Verdict.EXPANDED
+        raw.append((alone & ~truly).sum() / max(alone.sum(), 1))
+        powers.append(best.expanded_fdr[truly].mean() if truly.any() else np.nan)
+    power = float(np.nanmean(powers)) if not np.isnan(powers).all() else float("nan")
+    return Discoveries(float(np.mean(rates)), power, float(np.mean(raw)))
+
+
+@pytest.mark.parametrize("nulls", ["bare", "tool", "same"])
+def test_without_any_expansion_e_bh_seldom_declares_one(nulls: str) -> None:
+    assert discoveries(0.0, nulls, 100).fdr <= 0.05
+
+
+def test_in_a_mixture_that_is_peeked_at_e_bh_keeps_its_rate_and_finds_the_expansions() -> None:
+    found = discoveries(0.3, "bare", 25, peek=True)
+    assert found.fdr <= 0.05
+    assert found.found > 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("peek", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_false_discovery_rate_of_the_verdicts_stays_below_its_level(shared: bool, peek: bool) -> None:
+    print(f"\ndependent: {shared}, peeked at: {peek}\nexpanded  nulls      FDR    found  FDR without e-BH")
+    for expanded in (0.0, 0.1, 0.5):
+        for nulls in ("bare", "tool", "same"):
+            found = discoveries(expanded, nulls, 2000, shared=shared, peek=peek, seed=4)
+            print(f"{expanded:8.1f} {nulls:>6} {found.fdr:8.4f} {found.found:8.3f} {found.uncorrected:8.4f}")
+            assert found.fdr <= 0.05
+
+
+@pytest.mark.slow
+def test_e_bh_keeps_its_level_also_where_e_values_are_as_large_as_they_may_be() -> None:
+    """E-values that are 1/α' with chance α' make Markov's inequality an equality: the hardest nulls there are."""
+    rng, tasks = np.random.default_rng(1), 50
+    for share in (0.0, 0.2, 0.6):
+        rates = []
+        for _ in range(4000):
+            truly = rng.random(tasks) < share
+            level = np.exp(rng.uniform(np.log(0.001), 0, tasks))
+            log_e = np.where(rng.random(tasks) < level, -np.log(level), -np.inf)
+            said = e_bh(np.where(truly, 8.0, log_e), 0.1)
+            rates.append((said & ~truly).sum() / max(said.sum(), 1))
+        print(f"{share=} FDR {np.mean(rates):.4f}")
+        assert np.mean(rates) <= 0.1
