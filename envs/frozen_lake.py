@@ -14,7 +14,7 @@ from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv, generate_random_m
 
 from testbed.env import Common, Environment
 from testbed.errors import FaultKind, ToolFault, UsageError
-from testbed.game import ClonableGame
+from testbed.game import CloneableGame
 from testbed.types import Grade, Task
 
 MOVES = ("left", "down", "right", "up")  # in the order of Gymnasium's actions
@@ -96,7 +96,7 @@ class FrozenLake(Environment):
                 return lakes
         raise UsageError(f"{self.id}: found no {self.size} different lakes of size {self.lake_size}; lower tasks.")
 
-    def make_game(self, task: Task) -> ClonableGame:
+    def make_game(self, task: Task) -> CloneableGame:
         """A walk over the lake."""
         return Walk(task.reference["map"])
 

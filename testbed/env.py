@@ -44,7 +44,7 @@ from langchain_core.tools import BaseTool
 from testbed.budget import LARGEST, UNLIMITED, VISIBLE, Budget
 from testbed.episode import WRONG, Episode, Observation, Step
 from testbed.errors import UnknownName, UsageError
-from testbed.game import ClonableGame, Game
+from testbed.game import CloneableGame, Game
 from testbed.spaces import Utf8
 from testbed.threads import LoopThread
 from testbed.tool import AttemptContext, ToolSet
@@ -191,7 +191,7 @@ class Environment(gym.Env[Observation, str], ABC):
             if game is None:
                 raise UsageError(f"tool {name!r} acts on a game, and {self.id} makes none; leave the tool out.")
             if not isinstance(game, kind):
-                cannot = "cannot be cloned" if kind is ClonableGame else f"is no {kind.__name__}"
+                cannot = "cannot be cloned" if kind is CloneableGame else f"is no {kind.__name__}"
                 raise UsageError(f"tool {name!r} cannot act on the game of {self.id}: it {cannot}; leave the tool out.")
         return replace(context, game=game)
 

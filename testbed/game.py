@@ -24,7 +24,7 @@ class Game(Protocol):
 
 
 @runtime_checkable
-class ClonableGame(Game, Protocol):
+class CloneableGame(Game, Protocol):
     """A game whose course can be tried out.
 
     Only for games in which nothing is hidden that acting would not cost: whoever may act on clones may look ahead, and

@@ -60,7 +60,7 @@ class Tool(BaseTool):
         return self
 
     def acts_on(self) -> type | None:
-        """What the tool needs the attempt's game to be: `Game`, `ClonableGame`; None for tools that need no game."""
+        """What the tool needs the attempt's game to be: `Game`, `CloneableGame`; None for tools that need no game."""
         return None
 
     def get_input_schema(self, config: Any = None) -> Any:

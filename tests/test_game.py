@@ -13,7 +13,7 @@ from langchain_core.tools import BaseTool
 from testbed.env import Environment
 from testbed.errors import FaultKind, ModelUnavailable, ToolFault, UsageError
 from testbed.experiment_file import parse_experiment
-from testbed.game import ClonableGame, Game
+from testbed.game import CloneableGame, Game
 from testbed.models.base import Request
 from testbed.models.scripted import Scripted
 from testbed.protocol import write_answer, write_call
@@ -128,8 +128,8 @@ def told(env: Environment, tool: str, **arguments: Any) -> str:
 
 def test_protocols_tell_games_that_can_be_cloned_from_those_that_cannot() -> None:
     assert isinstance(Counting(), Game)
-    assert isinstance(Cloned(), ClonableGame)
-    assert not isinstance(Counting(), ClonableGame)
+    assert isinstance(Cloned(), CloneableGame)
+    assert not isinstance(Counting(), CloneableGame)
     assert not isinstance("a text", Game)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, Field, StringConstraints
 
 from testbed.errors import ToolFault
-from testbed.game import ClonableGame
+from testbed.game import CloneableGame
 from testbed.game_tool import GameTool
 
 MOST = 100  # moves tried in one call
@@ -39,7 +39,7 @@ class Simulate(GameTool):
 
     def acts_on(self) -> type | None:
         """A game that can be cloned."""
-        return ClonableGame
+        return CloneableGame
 
     def inert_result(self, arguments: Mapping[str, Any], rng: np.random.Generator) -> str:
         """A line for each move, which says nothing."""
@@ -50,7 +50,7 @@ class Simulate(GameTool):
         return "\n".join(f"{n}. {move}: {_tried(game, n, move)}" for n, move in enumerate(moves, 1))
 
 
-def _tried(game: ClonableGame, number: int, move: str) -> str:
+def _tried(game: CloneableGame, number: int, move: str) -> str:
     try:
         return game.act(move)
     except ToolFault as fault:
