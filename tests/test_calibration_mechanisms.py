@@ -35,7 +35,7 @@ from testbed.types import Control
 from testbed.wrappers import under_control
 
 judging = import_module("testbed.stats.verdicts")  # the package has a function of that name
-reporting, running = import_module("testbed.report.compare"), import_module("testbed.runner")
+reporting, preparing = import_module("testbed.report.compare"), import_module("testbed.preparation")
 
 SMALL = Size(tasks=12, attempts=64, suites=1)
 ORACLE = OracleBits(kinds=((4, 2), (6, 4), (8, 6), *FLIPPED, (16, 16)))
@@ -131,7 +131,7 @@ def controlled_as(made: dict[Control, Control]) -> Callable[..., Any]:
 
 
 def test_a_yoked_arm_that_is_live_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "under_control", controlled_as({Control.YOKED: Control.LIVE}))
+    monkeypatch.setattr(preparing, "under_control", controlled_as({Control.YOKED: Control.LIVE}))
     found = failed(TwentyQuestions())
     assert any(what.startswith("interaction") for what in found)
     assert any(what.startswith("yoked against bare: no task expanded") for what in found)
@@ -147,14 +147,14 @@ def test_a_yoked_attempt_that_replays_its_own_stream_is_noticed(monkeypatch: pyt
 
 
 def test_a_yoked_arm_that_is_inert_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "under_control", controlled_as({Control.YOKED: Control.INERT}))
+    monkeypatch.setattr(preparing, "under_control", controlled_as({Control.YOKED: Control.INERT}))
     found = failed(FixedHint())
     assert any(what.startswith("information") for what in found)
     assert "yoked against bare: expanded" in found
 
 
 def test_a_placebo_that_works_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "under_control", controlled_as({Control.INERT: Control.LIVE}))
+    monkeypatch.setattr(preparing, "under_control", controlled_as({Control.INERT: Control.LIVE}))
     assert any(what.startswith("scaffold") for what in failed(FixedHint()))
 
 

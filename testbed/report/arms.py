@@ -47,6 +47,7 @@ class Arm:
         ended: how attempts ended → number, the missing included.
         fixed: attempts per task that were made whatever their outcomes; 0 where all were.
         every: all its attempts, where sampling stopped early.
+        unrecorded: components of cost that are not known of every scored attempt.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Arm:
     ended: Mapping[str, int]
     fixed: int = 0
     every: ArmOutcomes | None = None
+    unrecorded: frozenset[str] = frozenset()
 
     @property
     def judged(self) -> ArmOutcomes:
@@ -160,7 +162,8 @@ def summarise(arm: Arm, settings: Measure, axes: Sequence[str]) -> ArmSummary:
     operating, elicitation = (min(k, int(scored.n.min())) for k in (settings.operating, settings.elicitation))
     labels = arm.labels(scored.tasks)
     successes = int(scored.c.sum())
-    totals = {axis: float(scored.costs[axis].sum()) if axis in scored.costs else 0.0 for axis in axes}
+    known = [axis for axis in axes if axis not in arm.unrecorded]
+    totals = {axis: float(scored.costs[axis].sum()) if axis in scored.costs else 0.0 for axis in known}
     return ArmSummary(
         name=arm.name,
         control=arm.control,
