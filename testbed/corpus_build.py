@@ -71,7 +71,7 @@ def build(entries: Iterable[tuple[str, Document]], out: str | Path, tell: Tell =
     folder = Path(out)
     with _building(folder):
         former, earlier = described(folder), _earlier(folder)
-        clear(folder, keep=earlier.lexical.parent.name if earlier else "")
+        clear(folder, keep=former.get("data", ""))  # also what cannot be extended stays until there is better
         data = make_data_folder(folder)
         try:
             digest = _write_documents(entries, data, tell)

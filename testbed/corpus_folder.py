@@ -35,6 +35,8 @@ def refuse_overlap(source: Path, out: Path) -> None:
         UsageError: it is such.
     """
     here, there = source.resolve(), out.resolve()
+    if not source.exists():
+        return
     if there == here or there in here.parents or (here in there.parents and source.is_dir()):
         raise UsageError(f"{source} and {out} lie within one another: name a folder for the corpus that is apart.")
 

@@ -163,6 +163,11 @@ class _TrecParser(HTMLParser):
     def set_cdata_mode(self, *_: object, **__: object) -> None:
         """Does nothing: in HTML, <script> and <style> would swallow the marks up to their own end."""
 
+    def parse_bogus_comment(self, i: int, report: int = 1) -> int:
+        """Where text that only begins like a mark, such as ``</3``, goes on."""
+        self.handle_data(self.rawdata[i : i + 2])
+        return i + 2
+
     def parse_html_declaration(self, i: int) -> int:
         """Where the declaration at a place ends; −1 if that is not seen yet."""
         text = self.rawdata

@@ -73,7 +73,7 @@ def parse_row(line: bytes) -> Document:
 
 
 def read_corpus(path: str | Path, expected: str = "") -> StoredCorpus:
-    """The corpus in a folder once its files are what was written: a few milliseconds a megabyte, once per process.
+    """The corpus in a folder once its files are what was written: about a millisecond a megabyte, once per process.
 
     Args:
         path: the folder.

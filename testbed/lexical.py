@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -75,12 +76,12 @@ class LexicalIndex:
 
         with (
             _guarded(DataError, f"the index in {folder} cannot be opened, build the corpus again"),
-            tempfile.TemporaryDirectory(prefix="testbed-index-") as links,
+            _scratch() as links,
         ):
             for file in folder.resolve().iterdir():
                 if file.suffix != ".lock":
-                    Path(links, file.name).symlink_to(file)
-            return cls(tantivy.Index.open(links), ranks)
+                    (links / file.name).symlink_to(file)
+            return cls(tantivy.Index.open(str(links)), ranks)
 
     def words(self, text: str) -> list[str]:
         """The different words of a text as they are indexed: folded, without stop words, stemmed."""
@@ -148,6 +149,19 @@ def write(folder: Path, documents: Iterable[Document], first: int = 0) -> None:
 
     with _guarded(DataError, f"the index in {folder} cannot be written"):
         _add(tantivy.Index(_schema(), path=str(folder), reuse=first > 0), documents, first, _ON_DISK)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A temporary folder, also where the engine's watching thread puts its lock there once more in the meantime."""
+    folder = Path(tempfile.mkdtemp(prefix="testbed-index-"))
+    try:
+        yield folder
+    finally:
+        for _ in range(100):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from testbed.budget import Budget, Meter
 from testbed.cli import app
 from testbed.corpus import Corpus, Document
 from testbed.corpus_build import build
-from testbed.corpus_folder import FOLDER, MARK
+from testbed.corpus_folder import FOLDER, MARK, refuse_overlap
 from testbed.corpus_store import DOCUMENTS, LEXICAL, MANIFEST, open_corpus, read_corpus, verify
 from testbed.errors import DataError, InfrastructureError, UsageError
 from testbed.lexical import LexicalIndex
@@ -110,6 +110,34 @@ def test_a_corpus_and_its_source_lie_apart(tmp_path: Path, source: str, out: str
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_source_that_is_no_file_lies_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refuse_overlap(Path("Worlds-v0"), tmp_path)
+    refuse_overlap(Path("Worlds-v0"), Path("Worlds-v0"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("corpsu", "Did you mean 'corpus'"),
+        ("docs.jsnl", "Did you mean 'docs.jsonl'"),
+        ("deep/corpsu", "Did you mean 'deep/corpus'"),
+        ("Fcts-v0", "Did you mean 'Facts-v0'"),
+        ("", "corpus '' "),
+    ],
+)
+def test_the_corpus_that_was_meant_is_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build(made(2), "corpus")
+    build(made(2), "deep/corpus")
+    Path("docs.jsonl").write_text('{"id": "a", "text": "b"}')
+    for source in (wrong, {"path": wrong}):
+        with pytest.raises(DataError, match=says):
+            make_corpus(source)
+
+
 def test_a_corpus_of_an_earlier_version_opens_and_is_renewed(folder: Path) -> None:
     former = as_built_by_an_earlier_version(folder)
     assert verify(folder) == []
@@ -189,6 +217,19 @@ def test_a_changed_index_is_never_used_and_never_inherited(folder: Path) -> None
                 read_corpus(folder)
     assert build(made(31), folder).indexed == 31
     assert verify(folder) == []
+
+
+@pytest.mark.parametrize("why", ["damaged", "of another engine"])
+def test_a_build_that_fails_leaves_also_what_it_could_not_extend(folder: Path, why: str) -> None:
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    if why == "damaged":
+        flip(data_of(folder) / DOCUMENTS, 0)
+    else:
+        (folder / MANIFEST).write_text(json.dumps({**manifest, "engine": "older"}))
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with pytest.raises(DataError, match="is empty"):
+        build([("f:1", Document("a", " "))], folder)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
 def test_building_again_repairs(folder: Path) -> None:

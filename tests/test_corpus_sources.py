@@ -58,6 +58,7 @@ def test_trec(tmp_path: Path) -> None:
         ("<textarea>a <plaintext>b", "a b"),
         ("a <![foo x", "a <![foo x"),
         ("a <!foo> b <? c > d", "a <!foo> b <? c > d"),
+        ("a </3 b> c", "a </3 b> c"),
         ("a <!-- b --> c", "a  c"),
     ],
 )

@@ -14,12 +14,11 @@ ROOT = Path(__file__).parents[1]
 # Lower layers first; a module may import from its own layer and those below.
 LAYERS = [
     {"types", "errors"},
-    {"spaces", "protocol", "budget", "threads", "results", "game"}
-    | {"schemas", "own_loop", "scramble"},
+    {"spaces", "protocol", "budget", "threads", "results", "game"} | {"schemas", "own_loop", "scramble"},
     {"tool", "tool_base", "sandbox_tool", "game_tool", "offer", "episode", "env"} | {"sandbox", "models", "mcp"},
     {"program_env", "question_env"},
     {"wrappers", "registry", "foreign_tools", "builtin", "plugins", "gymnasium_hook"}
-    | {"corpus", "corpus_sources", "corpus_store", "corpus_build", "lexical", "dense", "encoders"},
+    | {"corpus", "corpus_sources", "corpus_store", "corpus_folder", "corpus_build", "lexical", "dense", "encoders"},
     {"experiment", "experiment_file", "experiment_tables", "places", "schedule", "store", "transfer", "engine"},
     {"allocation", "preparation"},
     {"trial"},

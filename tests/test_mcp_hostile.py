@@ -69,16 +69,48 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-async def test_a_host_that_is_killed_leaves_no_servers_behind(number: signal.Signals) -> None:
+async def test_a_host_that_is_killed_leaves_no_servers_behind() -> None:
     script = HOST.format(command=command(do="daemon"))
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as host:
         assert host.stdout is not None
         server, daemon = map(int, (await asyncio.to_thread(host.stdout.readline)).split())
         assert runs(server)
         assert runs(daemon)
-        host.send_signal(number)
+        host.kill()
     assert await gone(server, daemon)
+
+
+async def test_a_server_ends_with_its_warden() -> None:
+    tool_set = ToolSet(made(do="daemon"))
+    server, _ = map(int, (await text(box(tool_set), "t")).split())
+    warden = int(Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[1])
+    assert warden != os.getpid()
+    daemon = int((await text(box(tool_set), "t")).split()[1])
+    os.kill(warden, signal.SIGKILL)
+    assert await gone(server)
+    os.kill(daemon, signal.SIGKILL)  # which nobody was left to end, as docs/tools_mcp.md says
+    await tool_set.aclose()
+
+
+ENDLESS = """
+from testbed.errors import UsageError
+from testbed.mcp import stdio
+from testbed.registry import make_tool
+stdio.LONGEST_LINE = 2**40
+try:
+    make_tool("mcp:raw", command={command!r}, start_timeout=0.7)
+except UsageError as error:
+    print(error)
+"""
+
+
+async def test_a_server_that_is_given_up_leaves_no_complaints_on_the_screen() -> None:
+    script = ENDLESS.format(command=command(do="endless"))
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert "mcp:raw: no MCP server answers" in done.stdout
+    assert done.stderr == ""
 
 
 @pytest.mark.slow

@@ -10,6 +10,6 @@ from testbed.models.base import Sampling
 
 
 def test_a_misspelled_key_of_any_model_is_recognised() -> None:
-    with pytest.raises(UnknownName, match="option of model 'scripted': 'temprature'. Did you mean 'temperature'"):
+    with pytest.raises(UnknownName, match=r"option of model 'scripted': 'temprature'\. Did you mean 'temperature'"):
         make_model("scripted", {"temprature": 1.0})
     assert set(GENERAL) == {"id", *Sampling().as_dict()}

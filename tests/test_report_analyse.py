@@ -350,6 +350,24 @@ def test_few_clusters_of_unequal_size_are_warned_of(sizes: Sequence[int], warned
     assert any("clusters of unequal size" in warning for warning in found.warnings) == warned
 
 
+def test_support_is_read_at_the_same_attempts_in_both_arms() -> None:
+    """A policy that is the bare one, with 4 attempts beside 160, retains what equal samples of one policy do."""
+    rng = np.random.default_rng(5)
+    chances = rng.beta(0.4, 2, 60)
+    counts = {name: [(n, int(rng.binomial(n, p))) for p in chances] for name, n in (("bare", 160), ("python", 4))}
+    found = analyse(outcomes(tasks_of([("A-v0", "", 60)]), counts), replicates=200)
+    full = found.comparisons[0].full
+    assert full is not None
+    assert full.null is not None
+    assert full.figures.support.spend == 4
+    reach = 1 - (1 - chances) ** 4
+    truth = (reach**2).sum() / reach.sum()
+    nscr = full.figures.support.nscr
+    assert full.figures.support.srr.low < truth < full.figures.support.srr.high
+    assert nscr.low < 0 < nscr.high
+    assert any("only where the spends are equal" in note for note in found.comparisons[0].notes)
+
+
 def test_costs_that_are_recorded_of_some_attempts_only_make_no_figure_and_are_named() -> None:
     counts = {"bare": [(4, 2)] * 12, "python": [(4, 3)] * 12}
     found = outcomes(tasks_of([("A-v0", "", 12)]), counts, cost={"bare": {"usd": 3.0}, "python": {"usd": 3.0}})

@@ -63,13 +63,15 @@ def test_the_null_row_shows_no_gain_and_no_creation(found: Comparison) -> None:
         assert (figure.low or 0) <= 0 < (figure.high or 0)
 
 
-def test_on_a_cost_axis_of_ones_reach_and_verdicts_are_those_of_attempts(
+def test_on_a_cost_axis_of_ones_reach_is_that_of_attempts_and_no_verdict_contradicts_theirs(
     pair: tuple[ArmOutcomes, ArmOutcomes], found: Comparison
 ) -> None:
     calls = compare_arms(*pair, operating=1, elicitation=16, axis="calls", replicates=200).figures
     for name in ("bare_operating", "tool_operating", "bare_elicitation", "tool_elicitation", "gain"):
         assert getattr(calls, name).value == pytest.approx(getattr(found.figures, name).value, abs=1e-9)
-    assert calls.verdicts.verdict.tolist() == found.figures.verdicts.verdict.tolist()
+    pairs = set(zip(calls.verdicts.verdict.tolist(), found.figures.verdicts.verdict.tolist(), strict=True))
+    assert all(one == other or "undetermined" in (one, other) for one, other in pairs)
+    assert any(one == other != "undetermined" for one, other in pairs)
     assert calls.creation.value == pytest.approx(found.figures.creation.value, abs=0.01)
     assert calls.unsettled == 0
 
@@ -79,8 +81,7 @@ def test_equal_spend_charges_the_dearer_arm(pair: tuple[ArmOutcomes, ArmOutcomes
     # 400 tokens buy about four bare attempts but two of the tool arm's.
     assert f.bare_operating.value > reach_at_k(pair[0].n, pair[0].c, 3).mean()  # type: ignore[operator]
     assert f.tool_operating.value < reach_at_k(pair[1].n, pair[1].c, 3).mean()  # type: ignore[operator]
-    ratio = f.verdicts.tool.p_out / f.verdicts.bare.p_out
-    assert ratio.mean() == pytest.approx(2, abs=0.2)
+    assert {*f.verdicts.tool.p_out, *f.verdicts.bare.p_out} == {0.5}  # of a spell, whatever attempts cost
 
 
 def test_the_same_seed_gives_the_same_comparison(pair: tuple[ArmOutcomes, ArmOutcomes]) -> None:

@@ -139,5 +139,5 @@ def test_the_divergence_of_a_tilt_is_right_where_its_terms_cancel(p: float, beta
 def test_levels_that_are_arrays_and_costs_that_overflow_are_refused_by_name() -> None:
     with pytest.raises(StatsError, match="alpha must be one number"):
         accessibility([4], [1], 2, alpha=np.array([0.1, 0.2]))  # type: ignore[arg-type]
-    with pytest.raises(StatsError, match="arm 'x', task 'a'.*at most"):
+    with pytest.raises(StatsError, match=r"arm 'x', task 'a'.*at most"):
         ArmOutcomes.from_rows("x", ["a"] * 4, [0, 1, 0, 1], costs={"t": [1e308] * 4})

@@ -3,7 +3,8 @@
 Usage: warden.py HOST UNSET COMMAND…, as a child of the process HOST; UNSET is a variable that COMMAND must not see, or
 "". The program gets this process's stdin, stdout and stderr. Whatever it starts, in whatever session, is this process's
 too once its own parent is gone (prctl(2), PR_SET_CHILD_SUBREAPER). When the program ends, when the host is gone,
-however it ended, or on SIGQUIT, all of that is killed. SIGTERM is passed on to the program's process group.
+however it ended, or on SIGQUIT, all of that is killed. SIGTERM, SIGINT and SIGHUP are passed on to the program's
+process group.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import time
 
 PDEATHSIG, CHILD_SUBREAPER = 1, 36  # operations of prctl(2)
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PATIENCE = 5.0  # seconds for killed processes to go
 POLL = 0.2  # seconds between looks at the host, on kernels without pidfd_open(2)
 
@@ -31,7 +33,7 @@ def main(host: int, unset: str, command: list[str]) -> int:
         os.set_blocking(end, False)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     told: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
+    for number in (*PASSED_ON, signal.SIGQUIT, signal.SIGCHLD):
         signal.signal(number, lambda number, frame: told.append(number))
     alive = _watch(host)
     environment = {name: value for name, value in os.environ.items() if name != unset}
@@ -49,15 +51,18 @@ def main(host: int, unset: str, command: list[str]) -> int:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):  # the program's end must close them
         os.dup2(nowhere, stream)
-    while program.poll() is None and os.getppid() == host and signal.SIGQUIT not in told:
-        if signal.SIGTERM in told:
-            told.remove(signal.SIGTERM)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(program.pid, signal.SIGTERM)
+    over = False
+    while not over and program.poll() is None and os.getppid() == host:
         _others_reaped(program)
         select.select([wake] if alive is None else [wake, alive], [], [], POLL if alive is None else None)
         with contextlib.suppress(BlockingIOError):
             os.read(wake, 4_096)
+        while told:
+            caught = told.pop(0)
+            over = over or caught == signal.SIGQUIT
+            if caught in PASSED_ON:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(program.pid, caught)
     _kill_all()
     status = program.returncode
     return 137 if status is None else status if status >= 0 else 128 - status

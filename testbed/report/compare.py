@@ -72,6 +72,11 @@ def compare(
         notes.append(
             "fewer than four bare attempts at most tasks: no null row, so support figures have nothing to stand beside."
         )
+    elif full.figures.support.spend < full.null.support.spend:
+        notes.append(
+            f"its support is read at {full.figures.support.spend:g} attempts, as it has no more, and the null row's at "
+            f"{full.null.support.spend:g}: hold them against one another only where the spends are equal."
+        )
     return ArmComparison(
         arm=arm.name,
         bare=bare.name,

@@ -172,9 +172,9 @@ def support(analysis: Analysis) -> Table:
     columns = (*(f"{m} [{level}]" for m in ("SRR", "NDR", "SDS", "NSCR")), f"nats [{level}]", f"worth [{level}]")
     rows = []
     for c, f in _full(analysis):
-        rows.append(Row(c.arm, _support_cells(f)))
+        rows.append(Row(_head(c.arm, f), _support_cells(f)))
         if c.full is not None and c.full.at_null is not None and c.full.null is not None:
-            rows.append(Row(f"{c.arm} at {c.full.null.elicitation:g}", (*_rate_cells(c.full.at_null), ("",), ("",))))
+            rows.append(Row(f"{c.arm} at {c.full.at_null.spend:g}", (*_rate_cells(c.full.at_null), ("",), ("",))))
     rows += [Row(_null_head(f, analysis), _support_cells(f), "null") for f in null_rows(analysis)]
     budgets = sorted({f.nats_budget for _, f in _full(analysis)})
     notes = [
@@ -286,7 +286,12 @@ def _rate_cells(s: SupportRow) -> tuple[Cell, ...]:
 
 def _null_head(f: Figures, analysis: Analysis) -> str:
     apart = any(c.full is not None and c.full.at_null is not None for c in analysis.comparisons)
-    return f"null row at {f.elicitation:g}" if apart else "null row"
+    return f"null row at {f.support.spend:g}" if apart else _head("null row", f)
+
+
+def _head(arm: str, f: Figures) -> str:
+    """An arm's name, with the spend at which its support is read, where it has too few attempts for the one asked."""
+    return arm if f.support.spend == f.elicitation else f"{arm} at {f.support.spend:g}"
 
 
 def _count(attempts: int) -> str:

@@ -140,8 +140,8 @@ def _reading(analysis: Analysis) -> str:
     return (
         f"An arm is read at {operating}. Gain is what it adds to the bare arm there: elicitation is the part that up "
         f"to {elicitation} of the bare arm reach too, creation the part that they do not, loss what became worse. "
-        f"Intervals are {s.level}, over tasks. Estimates of the parts add up to the gain exactly, and noise may draw one "
-        "below 0; intervals of the parts are about what is true, which is never below 0. A task is "
+        f"Intervals are {s.level}, over tasks. Estimates of the parts add up to the gain exactly, and noise may draw "
+        "one below 0; intervals of the parts are about what is true, which is never below 0. A task is "
         f"accessible if its reach within {_attempts(s.elicitation)} is at least {s.rho:g}."
     )
 

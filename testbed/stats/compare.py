@@ -84,14 +84,14 @@ def compare_arms(
         raise StatsError(f"arms {bare.arm!r} and {tool.arm!r} share no task with a scored attempt in both")
     before, after = (arm.take(scored) for arm in both)
     common = set(both[0].tasks)
-    null = _null_row(before, second_bare, plan)
+    null, figures = _null_row(before, second_bare, plan), figures_of(before, after, plan)
     return Comparison(
         axis=axis,
         rho=rho,
         alpha=alpha,
-        figures=figures_of(before, after, plan),
+        figures=figures,
         null=null,
-        at_null=_at_null(before, after, null, plan),
+        at_null=_at_null(before, after, null, figures, plan),
         creation_by_spend=_creation_by_spend(before, after, plan),
         missing=_missing_bounds(*(both if everything is None else align(*everything)), plan),
         only_bare=tuple(task for task in bare.tasks if task not in common),
@@ -137,17 +137,17 @@ def _null_row(bare: ArmOutcomes, second: ArmOutcomes | None, plan: Plan) -> Figu
     return figures_of(one.take(kept), other.take(kept), plan) if kept.size else None
 
 
-def _at_null(bare: ArmOutcomes, tool: ArmOutcomes, null: Figures | None, plan: Plan) -> SupportRow | None:
-    if null is None or null.elicitation == plan.elicitation:
+def _at_null(
+    bare: ArmOutcomes, tool: ArmOutcomes, null: Figures | None, figures: Figures, plan: Plan
+) -> SupportRow | None:
+    if null is None or null.support.spend >= figures.support.spend:
         return None
     own = set(null.tasks)
     rows = np.array([i for i, task in enumerate(bare.tasks) if task in own], dtype=np.int64)
     if not rows.size:
         return None
     bare, tool = bare.take(rows), tool.take(rows)
-    plan = replace(plan, elicitation=null.elicitation)
-    before, after = (reaches(arm, [null.elicitation], plan).lower[:, 0] for arm in (bare, tool))
-    return support_row(before, after, plan.labels(bare.tasks), plan)
+    return support_row(bare, tool, replace(plan, elicitation=null.support.spend))
 
 
 def _creation_by_spend(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> CreationBySpend | None:

@@ -36,6 +36,7 @@ class SupportRow:
     """SRR, NDR, SDS, NSCR with intervals, and the expected counts of tasks they rest on.
 
     Attributes:
+        spend: At which both arms are read.
         preserved: Expected number P of tasks that both arms solve within the spend.
         expanded: Expected number E that only the tool arm solves.
         shrunk: Expected number S that only the bare arm solves.
@@ -45,6 +46,7 @@ class SupportRow:
         nscr: (E−S)/(P+E+S).
     """
 
+    spend: float
     preserved: float
     expanded: float
     shrunk: float

@@ -16,6 +16,7 @@ from testbed.stats.gain import Decomposition, decompose, sample_equivalent
 from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.parts import Columns, part_columns, part_estimates
 from testbed.stats.reach import reach_at_k
+from testbed.stats.spells import accessibility_at_spend
 from testbed.stats.spend import ReachCurve, reach_curve
 from testbed.stats.support import empirical_support, harmonic_mean
 from testbed.stats.verdicts import Accessibility, Verdicts, accessibility, verdicts
@@ -90,7 +91,7 @@ def figures_of(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> Figures:
         **{name: named[name] for name in own},
         **part_estimates(named),
         nats_budget=budget,
-        support=support_row(before.lower[:, 1], after.lower[:, 1], labels, plan),
+        support=support_row(bare, tool, plan),
         verdicts=verdicts_of(bare, tool, plan),
         log_e_created=created_evidence(bare, tool, plan),
         equivalent=_equivalent(bare, after.lower[:, 0], labels, plan),
@@ -151,26 +152,19 @@ def created_evidence(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> FloatA
 def _judged(arm: ArmOutcomes, spend: float, plan: Plan) -> Accessibility:
     """Return whether each task is accessible to the arm within a spend, from all attempts there are."""
     arm = plan.all_attempts(arm)
-    k = _affordable(arm, spend, plan)
-    return accessibility(arm.n, arm.c, k, rho=plan.rho, alpha=plan.alpha, where=arm.where)
-
-
-def _affordable(arm: ArmOutcomes, spend: float, plan: Plan) -> FloatArray:
-    """Attempts K that a spend buys, per task."""
     if plan.axis == "attempts":
-        return np.full(len(arm.tasks), float(spend))
-    mean = arm.mean_cost(plan.axis)
-    if (mean <= 0).any():
-        raise StatsError(
-            f"{arm.where(int(np.argmin(mean)))}attempts cost nothing on axis {plan.axis!r}: "
-            "no spend on it limits them; choose another axis"
-        )
-    return np.asarray(spend / mean, dtype=np.float64)
+        return accessibility(arm.n, arm.c, spend, rho=plan.rho, alpha=plan.alpha, where=arm.where)
+    return accessibility_at_spend(arm, plan.axis, spend, rho=plan.rho, alpha=plan.alpha)
 
 
-def support_row(before: FloatArray, after: FloatArray, labels: list[Hashable] | None, plan: Plan) -> SupportRow:
-    """Return the support metrics of two arms' reach at one spend, shape (T,) each."""
-    share = empirical_support(before, after)
+def support_row(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> SupportRow:
+    """Return the support metrics at the elicitation spend, or at the most that both arms spent on every task.
+
+    An arm that was read further than the other would seem to support more.
+    """
+    spend = min(plan.elicitation, *(_spent(arm, plan.axis) for arm in (bare, tool)))
+    before, after = (reaches(arm, [spend], plan).lower[:, 0] for arm in (bare, tool))
+    labels, share = plan.labels(bare.tasks), empirical_support(before, after)
     p, e, s = share.preserved, share.expanded, share.shrunk
     replicas = cluster_bootstrap(
         np.column_stack([p, e, e - s]), np.column_stack([p + s, p + e, p + e + s]),
@@ -182,7 +176,20 @@ def support_row(before: FloatArray, after: FloatArray, labels: list[Hashable] | 
     middle = harmonic_mean(replicas.value[:1], replicas.value[1:2])
     undefined = np.isnan(replicas.value[:2]).any()
     sds = Replicates(np.where(undefined, np.nan, middle), both[0], both[1], replicas.clusters).intervals(plan.alpha)
-    return SupportRow(float(p.sum()), float(e.sum()), float(s.sum()), rates[0], rates[1], sds[0], rates[2])
+    return SupportRow(spend, float(p.sum()), float(e.sum()), float(s.sum()), rates[0], rates[1], sds[0], rates[2])
+
+
+def _spent(arm: ArmOutcomes, axis: str) -> float:
+    """What the arm spent on the task on which it spent least."""
+    if axis == "attempts":
+        return float(arm.n.min())
+    totals = np.add.reduceat(arm.cost(axis), arm.offsets[:-1])
+    if not totals.all():
+        raise StatsError(
+            f"{arm.where(int(np.argmin(totals)))}attempts cost nothing on axis {axis!r}: "
+            "no spend on it limits them; choose another axis"
+        )
+    return float(totals.min())
 
 
 def _equivalent(bare: ArmOutcomes, target: FloatArray, labels: list[Hashable] | None, plan: Plan) -> SampleEquivalent:
