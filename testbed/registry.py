@@ -174,7 +174,7 @@ def make_corpus(source: Any) -> Corpus:
     if isinstance(source, Corpus):
         return source
     table = dict(source) if isinstance(source, Mapping) else {"env": source}
-    if "path" in table:
+    if "path" in table and "env" not in table:  # an environment may have an option of that name
         return _stored_corpus(table)
     name = str(table.pop("env", ""))
     if name.removeprefix(NAMESPACE) in env_names():

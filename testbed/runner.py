@@ -1,8 +1,8 @@
 """Runs an experiment: attempts stream through one bounded scheduler into the store.
 
-The loop of one attempt reads as a sentence: ask the model, read its message, run the tools it calls, show the results.
-Around it: a fixed number of slots, a store that says when an attempt is durable, and one boundary at which faults of
-the infrastructure become retries and then missing data.
+`testbed.preparation` makes what they share, `testbed.allocation` says which come next, `testbed.trial` makes one of
+them. Here is what is around it: a fixed number of slots, a store that says when an attempt is durable, and one boundary
+at which faults of the infrastructure become retries and then missing data.
 """
 
 from __future__ import annotations
@@ -10,53 +10,27 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-from langchain_core.tools import BaseTool
 
 from testbed.allocation import Allocation, recorded_rules, rule_of
-from testbed.env import Environment
-from testbed.episode import Episode
-from testbed.errors import ContextFull, InfrastructureError, TestbedError, UnknownName, UsageError, YokeMissing
-from testbed.experiment import ArmSpec, Cell, Experiment
-from testbed.models import make_model
-from testbed.models.base import Model, Request
-from testbed.protocol import VERSION as PROTOCOL_VERSION
-from testbed.registry import make_env, make_tools
+from testbed.errors import InfrastructureError, TestbedError, UsageError, YokeMissing
+from testbed.experiment import Cell, Experiment
+from testbed.models.base import Model
+from testbed.preparation import Arm, Prepared
 from testbed.schedule import Progress, RetryQueue
 from testbed.stats.stopping import UNKNOWN, Outcomes
-from testbed.store import ArmRecord, AttemptWriter, Run, Store
+from testbed.store import AttemptWriter, Run, Store
 from testbed.threads import DaemonThreads
-from testbed.tool import AttemptContext, ToolSet
-from testbed.types import Attempt, Control, Cost, Message, Status, Task, attempt_id, digest, stream_key
-from testbed.wrappers import under_control
+from testbed.trial import Trial
+from testbed.types import Attempt, Control, Status, Task, attempt_id
 
 CONCURRENCY = 256
 MOST_CONCURRENT = 10_000  # each takes memory while it is under way
 SLOW_GRADES = 32  # graders that work in threads at one time; how many sandboxes they have is their own matter
 RETRIES = 4
 BACK_OFF = 0.5  # seconds before the first retry; doubles, with jitter
-
-
-@dataclass(frozen=True)
-class Arm:
-    """An arm ready to run: its model, its tools, and its content hash.
-
-    Attributes:
-        spec: what the experiment says.
-        model: shared by all arms that name it.
-        tools: shared by the arm's attempts.
-        hash: covers everything that can change an outcome.
-        identity: what was hashed, for people.
-    """
-
-    spec: ArmSpec
-    model: Model
-    tools: ToolSet
-    hash: str
-    identity: dict[str, object]
 
 
 class Runner:
@@ -87,16 +61,21 @@ class Runner:
         self.progress = Progress()
         self._concurrency, self._retries, self._back_off = concurrency, retries, back_off
         self._given = dict(models or {})
-        self._models: dict[str, Model] = {}
-        self._tool_sets: list[ToolSet] = []
-        self._servers: dict[str, list[BaseTool]] = {}
+        self._prepared = Prepared(experiment, self._given, lambda: self.store)
         self._graders = DaemonThreads(SLOW_GRADES)
-        self._stopping = False
-        self.environments: list[Environment] = []
-        self.tasks: list[Task] = []
-        self._grader_of: list[Environment] = []
-        self.arms: list[Arm] = []
         self._allocation: Allocation | None = None
+        self._index: dict[str, int] = {}  # of a task by its hash
+        self._stopping = False
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The experiment's tasks, in order; none before the run has begun."""
+        return self._prepared.tasks
+
+    @property
+    def arms(self) -> list[Arm]:
+        """The experiment's arms, in order; none before the run has begun."""
+        return self._prepared.arms
 
     def stop(self) -> None:
         """Begins no further attempt; those under way end normally."""
@@ -124,7 +103,9 @@ class Runner:
             UsageError: the experiment cannot run as written, or differs from the run of that name in the store.
         """
         try:
-            await self._prepare()
+            await self._prepared.start()
+            self._index = {task.hash: n for n, task in enumerate(self.tasks)}
+            self.store.add_run(self._record(), self.tasks)
             finished = self.store.finished(self.experiment.name)
             self.progress.resumed = self.progress.done = len(finished)
             async with self.store.writer() as writer:
@@ -138,101 +119,9 @@ class Runner:
                     if self._stopping or self._allocation.over:
                         break
         finally:
-            await self._close()
+            await self._prepared.aclose()
+            self._graders.close()
         return self.progress
-
-    # -- preparation
-    # --------------------------------------------------------------------------------------------------------
-
-    async def _prepare(self) -> None:
-        for n, source in enumerate(self.experiment.environments):
-            with self.experiment.places.blaming(("env", n)):
-                environment = make_env(source.id, **source.options)
-                self.environments.append(environment)
-                self.tasks += environment.tasks
-                self._grader_of += [environment] * len(environment.tasks)
-                self._refuse_duplicates()
-        self.experiment.check_size(len(self.tasks))
-        self._index = {task.hash: n for n, task in enumerate(self.tasks)}
-        specs = self.experiment.arms
-        for spec in sorted(specs, key=lambda s: s.control is Control.YOKED):  # a yoked arm's hash covers its live arm's
-            self.arms.append(await self._arm(spec))
-        self.arms.sort(key=lambda arm: specs.index(arm.spec))
-        self._refuse_equal_arms()
-        self._check_calls()
-        self.store.add_run(self._record(), self.tasks)
-
-    def _refuse_duplicates(self) -> None:
-        seen: set[str] = set()
-        for task in self.tasks:
-            if task.hash in seen:
-                raise UsageError(f"two [[env]] tables list the task {task.prompt[:60]!r} ({task.environment}).")
-            seen.add(task.hash)
-
-    def _refuse_equal_arms(self) -> None:
-        names: dict[str, str] = {}
-        for n, arm in enumerate(self.arms):
-            if (first := names.setdefault(arm.hash, arm.spec.name)) != arm.spec.name:
-                raise self.experiment.places.error(
-                    f"arms {first!r} and {arm.spec.name!r} differ in nothing but their names, so they would share all "
-                    "attempts; drop one of them",
-                    ("arm", n, "name"),
-                )
-
-    def _make_tools(self, names: Sequence[str]) -> list[BaseTool]:
-        """The tools of an arm; all arms share the servers of an MCP name, which take their time to start."""
-        made: list[BaseTool] = []
-        for name in names:
-            tools = self._servers.get(name) or make_tools([name], self.experiment.tool_options)
-            if name.startswith("mcp:"):
-                self._servers[name] = tools
-            made += tools
-        return made
-
-    def _check_calls(self) -> None:
-        """Limits of single tools name tools that some arm offers; only now is known what foreign names stand for."""
-        offered = {name for arm in self.arms for name in arm.tools.offers}
-        for n, arm in enumerate(self.arms):
-            for name in arm.spec.budget.calls:
-                if name not in offered:
-                    wrong = str(UnknownName("tool in budget calls", name, offered))
-                    at = ("budget", "calls", name)
-                    raise self.experiment.places.error(wrong, ("arm", n, *at), at)
-
-    async def _arm(self, spec: ArmSpec) -> Arm:
-        at = ("arm", self.experiment.arms.index(spec))
-        with self.experiment.places.blaming((*at, "model"), ("model",)):
-            model = await self._model(spec)
-            of_model = dict(model.fingerprint())
-        with self.experiment.places.blaming(*[("tool", name) for name in spec.tools], (*at, "tools")):
-            # In a thread: making tools may read a corpus or ask a server, and a Ctrl-C must be heard meanwhile.
-            made = await asyncio.to_thread(self._make_tools, spec.tools)
-            tools = ToolSet(under_control(made, spec.control))
-            self._tool_sets.append(tools)
-            for environment in self.environments:  # a tool may lack something to act on: better told now
-                environment.enter(environment.tasks[0], tools, AttemptContext())
-            await tools.start()
-            of_tools = tools.fingerprint()
-        identity: dict[str, object] = {
-            "model": of_model,
-            "sampling": spec.sampling.as_dict(),
-            "tools": of_tools,
-            "control": str(spec.control),
-            "budget": spec.budget.as_dict(),
-            "protocol": PROTOCOL_VERSION,
-        }
-        if spec.yoke:
-            identity["yoke"] = next(arm.hash for arm in self.arms if arm.spec.name == spec.yoke)
-        return Arm(spec, model, tools, digest(identity), identity)
-
-    async def _model(self, spec: ArmSpec) -> Model:
-        if spec.model in self._given:
-            return self._given[spec.model]
-        key = digest([spec.model, spec.model_options])
-        if key not in self._models:
-            self._models[key] = make_model(spec.model, spec.model_options)
-            await self._models[key].start()
-        return self._models[key]
 
     def _record(self) -> Run:
         rules = {spec.name: rule for spec in self.experiment.arms if (rule := rule_of(self.experiment, spec))}
@@ -240,7 +129,7 @@ class Runner:
             raise UsageError(
                 "arms stop early by a rule that the experiment's source does not have; parse it from data."
             )
-        arms = tuple(ArmRecord(arm.hash, arm.spec.name, {**arm.identity, "name": arm.spec.model}) for arm in self.arms)
+        arms = tuple(arm.record() for arm in self.arms)
         return Run(
             name=self.experiment.name,
             experiment=self.experiment.source,
@@ -249,18 +138,6 @@ class Runner:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             samples={arm.spec.name: arm.spec.samples for arm in self.arms},
         )
-
-    async def _close(self) -> None:
-        for tools in self._tool_sets:
-            await tools.aclose()
-        for model in self._models.values():
-            await model.aclose()
-        for environment in self.environments:
-            await asyncio.to_thread(environment.close)  # a grader may hold a sandbox
-        self._graders.close()
-
-    # -- scheduling
-    # ---------------------------------------------------------------------------------------------------------
 
     def _allocate(self, finished: set[str]) -> Allocation:
         return Allocation(
@@ -279,9 +156,6 @@ class Runner:
                 rows = np.flatnonzero((stored.arm == n) & (stored.success >= 0))
                 outcomes[stored.task[rows], stored.sample[rows]] = stored.success[rows]
         return known
-
-    def _live(self, arm: Arm) -> int:
-        return next(n for n, other in enumerate(self.arms) if other.spec.name == arm.spec.yoke)
 
     def _id(self, cell: Cell) -> str:
         return attempt_id(self.tasks[cell.task].hash, self.arms[cell.arm].hash, cell.sample, self.experiment.seed)
@@ -317,89 +191,16 @@ class Runner:
     async def _try(self, cell: Cell, tries: int, queue: RetryQueue) -> Attempt | None:
         """One attempt; after a fault of the infrastructure it is queued again, at last recorded as missing."""
         arm, task = self.arms[cell.arm], self.tasks[cell.task]
-        episode: Episode | None = None
+        trial = Trial(arm, task, self._prepared.environment(cell.task), cell.sample, self.experiment.seed)
         try:
-            episode = self._episode(arm, cell)
-            return await self._attempt(arm, cell, episode)
+            return await trial.run(self._replay(arm, cell), self._graders)
         except InfrastructureError as error:
-            if tries < self._retries and not isinstance(error, YokeMissing):
+            if tries < self._retries and error.passing:
                 self.progress.retried += 1
                 delay = self._back_off * 2**tries * (1 + random.random() / 2)  # jitter, no part of any outcome
                 queue.again(cell, tries + 1, delay)
                 return None
-            ended = f"missing:{error.kind}"
-            return self._finished(arm, task, cell, episode, ended, note=str(error))
-
-    def _episode(self, arm: Arm, cell: Cell) -> Episode:
-        task = self.tasks[cell.task]
-        context = AttemptContext(stream_key(self.experiment.seed, task.hash, cell.sample), self._replay(arm, cell))
-        env = self._grader_of[cell.task]
-        context = env.enter(task, arm.tools, context)
-        return Episode(task, env.grade, arm.tools, arm.spec.budget, arm.model.count, context, env.feedback)
-
-    async def _attempt(self, arm: Arm, cell: Cell, episode: Episode) -> Attempt:
-        try:
-            async with asyncio.timeout(arm.spec.budget.seconds) as clock:
-                while not episode.over:
-                    reply = await arm.model.generate(self._request(arm, episode))
-                    episode.read(reply.text, reply.usage)
-                    await self._finish_turn(cell, episode, clock)
-        except TimeoutError:
-            episode.end("limit:seconds")
-        except ContextFull as error:
-            episode.end("limit:context", str(error))
-        finally:
-            await episode.toolbox.aclose()
-        return self._finished(arm, episode.task, cell, episode, episode.ended)
-
-    async def _finish_turn(self, cell: Cell, episode: Episode, clock: asyncio.Timeout) -> None:
-        """Runs the tools and finishes the turn; a slow grader works in a thread while the attempt's clock stands."""
-        results = await episode.run_tools()
-        if episode.action.answer is None or not self._grader_of[cell.task].grades_slowly:
-            episode.finish(results)
-            return
-        ends, began = clock.when(), asyncio.get_running_loop().time()
-        clock.reschedule(None)
-        await self._graders.run(lambda: episode.finish(results))
-        if ends is not None:
-            clock.reschedule(ends + asyncio.get_running_loop().time() - began)
-
-    @staticmethod
-    def _request(arm: Arm, episode: Episode) -> Request:
-        left = episode.meter.left("generated_tokens")
-        return Request(
-            messages=episode.transcript,
-            tools=arm.tools.schemas,
-            sampling=arm.spec.sampling,
-            max_tokens=int(min(arm.spec.sampling.max_tokens, left)),
-            stream=episode.context.key,
-            position=int(episode.meter.amounts["generated_tokens"]),
-            task=episode.task,
-        )
-
-    def _finished(
-        self, arm: Arm, task: Task, cell: Cell, episode: Episode | None, ended: str, note: str = ""
-    ) -> Attempt:
-        missing = ended.startswith("missing:")
-        transcript: list[Message] = list(episode.transcript) if episode else []
-        if note:
-            transcript.append({"role": "system", "content": note})
-        grade = episode.grade if episode and not missing else None
-        return Attempt(
-            id=self._id(cell),
-            task=task.hash,
-            arm=arm.hash,
-            sample=cell.sample,
-            seed=self.experiment.seed,
-            status=Status.MISSING if missing else Status.COMPLETE,
-            ended=ended,
-            success=None if missing else bool(grade and grade.success),
-            score=grade.score if grade else None,
-            answer=episode.answer if episode else None,
-            cost=episode.cost() if episode else Cost(),
-            faults=dict(episode.faults) if episode else {},
-            transcript=transcript,
-        )
+            return trial.missing(error)
 
     def _replay(self, arm: Arm, cell: Cell) -> Iterator[str] | None:
         """What the partner of a yoked attempt saw: the live arm's next sample, which has another random stream.
@@ -407,11 +208,11 @@ class Runner:
         The next one in a circle of the live attempts that were asked for together: all of them are made whatever their
         outcomes, so that stopping early does not choose what is replayed.
         """
-        if arm.spec.control is not Control.YOKED or self._allocation is None:
+        if arm.spec.control is not Control.YOKED or arm.spec.replays_all or self._allocation is None:
             return None
-        live, task = self._live(arm), self.tasks[cell.task]
+        live = next(n for n, other in enumerate(self.arms) if other.spec.name == arm.spec.yoke)
         sample = partner_of(cell.sample, self._allocation.blocks(live, cell.task))
-        partner = attempt_id(task.hash, self.arms[live].hash, sample, self.experiment.seed)
+        partner = self._id(Cell(live, cell.task, sample))
         attempt = self.store.find(partner)
         if attempt is None or attempt.status is Status.MISSING:
             raise YokeMissing(f"the live attempt {partner} that this one replays is missing; run the experiment again.")

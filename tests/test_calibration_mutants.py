@@ -14,9 +14,9 @@ from scipy.special import betaincinv
 import testbed.report.analyse
 import testbed.report.arms
 import testbed.report.groups
-import testbed.runner
 import testbed.stats.bootstrap
 import testbed.stats.figures
+import testbed.trial
 import testbed.wrappers
 from testbed.calibration import CASES, cheaters, suites, tabular
 from testbed.calibration.case import Size
@@ -160,7 +160,7 @@ def test_copies_that_nobody_notices_are_caught(monkeypatch: pytest.MonkeyPatch) 
 
 def test_arms_that_do_not_share_their_randomness_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     counter = iter(range(10**9))
-    monkeypatch.setattr(testbed.runner, "stream_key", lambda *parts: next(counter))
+    monkeypatch.setattr(testbed.trial, "stream_key", lambda *parts: next(counter))
     assert any("gain is exactly 0" in line for line in broken("one-stream"))
 
 

@@ -1,0 +1,118 @@
+"""One try at an attempt, as a sentence: ask the model, read its message, run the tools it calls, show the results."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from testbed.env import Environment
+from testbed.episode import Episode
+from testbed.errors import ContextFull, InfrastructureError
+from testbed.lookahead.beginning import begin
+from testbed.models.base import Request
+from testbed.preparation import Arm
+from testbed.threads import DaemonThreads
+from testbed.tool import AttemptContext
+from testbed.types import Attempt, Cost, Message, Status, Task, attempt_id, stream_key
+
+
+class Trial:
+    """One try at an attempt; every further try after a fault of the infrastructure is another trial.
+
+    Args:
+        arm: who tries.
+        task: what is tried.
+        environment: the task's.
+        sample: index of the attempt within arm and task.
+        seed: the experiment's.
+    """
+
+    def __init__(self, arm: Arm, task: Task, environment: Environment, sample: int, seed: int) -> None:
+        self._arm, self._task, self._environment = arm, task, environment
+        self._sample, self._seed = sample, seed
+        self._episode: Episode | None = None
+
+    async def run(self, replay: Iterator[str] | None, graders: DaemonThreads) -> Attempt:
+        """The attempt, however the model fared in it.
+
+        Args:
+            replay: the results that a yoked attempt's tools give, one after another.
+            graders: where slow graders work.
+
+        Raises:
+            InfrastructureError: it could not be made; see `missing`.
+        """
+        arm = self._arm
+        episode = self._episode = self._begin(replay)
+        try:
+            async with asyncio.timeout(arm.spec.budget.seconds) as clock:
+                while not episode.over:
+                    reply = await arm.model.generate(self._request(episode))
+                    episode.read(reply.text, reply.usage)
+                    await self._finish_turn(episode, clock, graders)
+        except TimeoutError:
+            episode.end("limit:seconds")
+        except ContextFull as error:
+            episode.end("limit:context", str(error))
+        finally:
+            await episode.toolbox.aclose()
+        return self._record(Status.COMPLETE, episode.ended, episode.transcript)
+
+    def missing(self, error: InfrastructureError) -> Attempt:
+        """What is recorded of an attempt that the infrastructure ended: as far as it came, and why."""
+        transcript = list(self._episode.transcript) if self._episode else []
+        if why := str(error):
+            transcript.append({"role": "system", "content": why})
+        return self._record(Status.MISSING, f"missing:{error.kind}", transcript)
+
+    def _begin(self, replay: Iterator[str] | None) -> Episode:
+        arm, task, env = self._arm, self._task, self._environment
+        budget, count, lookahead = arm.spec.budget, arm.model.count, arm.spec.lookahead
+        recorded = arm.recording.of(task.hash, self._sample) if arm.recording else None
+        context = AttemptContext(stream_key(self._seed, task.hash, self._sample), replay, recorded)
+        if lookahead is not None:
+            return begin(lookahead, env, task, arm.tools, budget, count, context, arm.spec.sampling.max_tokens)
+        return Episode(task, env.grade, arm.tools, budget, count, env.enter(task, arm.tools, context), env.feedback)
+
+    def _request(self, episode: Episode) -> Request:
+        sampling = self._arm.spec.sampling
+        return Request(
+            messages=episode.messages,
+            tools=self._arm.tools.schemas,
+            sampling=sampling,
+            max_tokens=int(min(sampling.max_tokens, episode.meter.left("generated_tokens"))),
+            stream=episode.stream,
+            position=episode.position,
+            task=episode.task,
+        )
+
+    async def _finish_turn(self, episode: Episode, clock: asyncio.Timeout, graders: DaemonThreads) -> None:
+        """Runs the tools and finishes the turn; a slow grader works in a thread while the attempt's clock stands."""
+        results = await episode.run_tools()
+        if episode.action.answer is None or not self._environment.grades_slowly:
+            episode.finish(results)
+            return
+        ends, began = clock.when(), asyncio.get_running_loop().time()
+        clock.reschedule(None)
+        await graders.run(lambda: episode.finish(results))
+        if ends is not None:
+            clock.reschedule(ends + asyncio.get_running_loop().time() - began)
+
+    def _record(self, status: Status, ended: str, transcript: Sequence[Message]) -> Attempt:
+        episode, scored = self._episode, status is Status.COMPLETE
+        grade = episode.grade if episode and scored else None
+        return Attempt(
+            id=attempt_id(self._task.hash, self._arm.hash, self._sample, self._seed),
+            task=self._task.hash,
+            arm=self._arm.hash,
+            sample=self._sample,
+            seed=self._seed,
+            status=status,
+            ended=ended,
+            success=bool(grade and grade.success) if scored else None,
+            score=grade.score if grade else None,
+            answer=episode.answer if episode else None,
+            cost=episode.cost() if episode else Cost(),
+            faults=dict(episode.faults) if episode else {},
+            transcript=list(transcript),
+        )
