@@ -171,7 +171,7 @@ class ReasoningGym(Environment):
         with contextlib.redirect_stdout(io.StringIO()):
             try:
                 return float(self._library.score_answer(answer, entry))
-            except Exception:  # noqa: BLE001  # foreign code fed with anything: an answer it chokes on is not right
+            except Exception:  # noqa: BLE001 (foreign code fed with anything: what it chokes on is not right)
                 return 0.0
 
 

@@ -40,6 +40,17 @@ PluginOption = Annotated[
     list[str] | None,
     typer.Option("--plugin", help="Python file with further environments or tools; may be given several times."),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+BareOption = Annotated[
+    str, typer.Option("--bare", help="Arm that others are compared with; by default the one without tools.")
+]
+OperatingOption = Annotated[
+    int | None, typer.Option("--operating", help="Attempts at which arms are read (b); by default the experiment's.")
+]
+ElicitationOption = Annotated[
+    int | None,
+    typer.Option("--elicitation", help="Bare attempts that resampling may spend (B); by default the experiment's."),
+]
 DEFAULT_STORE = "testbed.sqlite"
 
 
@@ -68,16 +79,10 @@ def report(
     store: StoreOption = DEFAULT_STORE,
     html: Annotated[Path | None, typer.Option(help="Also write one self-contained HTML page.")] = None,
     png: Annotated[Path | None, typer.Option(help="Also write the charts as PNG into this folder.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the analysis as JSON instead of text.")] = False,
-    bare: Annotated[
-        str, typer.Option(help="Arm that others are compared with; by default the one without tools.")
-    ] = "",
-    operating: Annotated[
-        int | None, typer.Option(help="Attempts at which arms are read; by default the experiment's.")
-    ] = None,
-    elicitation: Annotated[
-        int | None, typer.Option(help="Bare attempts that resampling may spend; by default the experiment's.")
-    ] = None,
+    json: JsonOption = False,
+    bare: BareOption = "",
+    operating: OperatingOption = None,
+    elicitation: ElicitationOption = None,
 ) -> None:
     """Print what each arm added to the bare one, with intervals and verdicts."""
     from testbed.report.text import print_report
@@ -91,9 +96,7 @@ def report(
         if png is not None:
             write_png(analysis, png)
     if json:
-        import json as encoder
-
-        print(encoder.dumps(analysis.as_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+        _print_json(analysis.as_dict())
     else:
         print_report(analysis)
     for path in (html, png):
@@ -121,7 +124,7 @@ def plan(
     pilot: Annotated[str, typer.Option(help="Run in the store that variances and costs are estimated from.")] = "",
     store: StoreOption = DEFAULT_STORE,
     arm: Annotated[str, typer.Option(help="Only this arm; by default all.")] = "",
-    bare: Annotated[str, typer.Option(help="Arm to compare with; by default the one without tools.")] = "",
+    bare: BareOption = "",
     tasks: Annotated[int | None, typer.Option(help="Tasks; by default the experiment's or the pilot's.")] = None,
     attempts: Annotated[
         int | None, typer.Option(help="Attempts per task; by default the experiment's or the pilot's.")
@@ -129,14 +132,14 @@ def plan(
     bare_attempts: Annotated[int | None, typer.Option(help="Attempts per task of the bare arm, if others.")] = None,
     power: Annotated[float, _fraction("Probability of finding the gain.")] = 0.8,
     alpha: Annotated[float | None, _fraction("Level of the interval; by default the experiment's, or 0.05.")] = None,
-    operating: Annotated[int | None, typer.Option(help="Attempts at which arms are read (b).")] = None,
-    elicitation: Annotated[int | None, typer.Option(help="Bare attempts that re-sampling may spend (B).")] = None,
+    operating: OperatingOption = None,
+    elicitation: ElicitationOption = None,
     rho: Annotated[float | None, _fraction("Reach from which a task is accessible.")] = None,
     between: Annotated[float | None, _fraction("Variance of the true gain between tasks.")] = None,
     within: Annotated[float | None, _fraction("Variance of one attempt within a task.")] = None,
     cluster_size: Annotated[float | None, _fraction("Tasks in a cluster.")] = None,
     icc: Annotated[float | None, _fraction("Correlation of the gains of two tasks of a cluster.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON instead of text.")] = False,
+    json: JsonOption = False,
     plugin: PluginOption = None,
 ) -> None:
     """Say how many tasks and attempts a gain needs, and what a run can find, before it is made."""
@@ -282,11 +285,11 @@ def calibrate(
 
 
 def _print_json(record: object) -> None:
-    import json as encoder
+    import json
 
     from testbed.report.plain import plain
 
-    print(encoder.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def _analysis(run: str, store: str, bare: str, operating: int | None, elicitation: int | None) -> Analysis:

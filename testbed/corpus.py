@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from testbed.errors import DataError, UsageError, did_you_mean
+from testbed.errors import LONGEST_NAME, DataError, UsageError, did_you_mean
 from testbed.types import canonical, well_formed
 
 # The names that collections on the web use for the same thing, first match wins.
@@ -21,6 +22,8 @@ _TEXT_FIELDS = ("text", "contents")
 NO_RESULTS = "No results."
 SNIPPET = 256  # tokens of a document that a result shows; short documents are shown whole
 TOKEN_CHARS = 4  # characters counted as a token, since a tool does not know its model's tokenizer
+LONGEST_SHOWN = 250_000  # characters of a document that a snippet is taken from: of more it would take seconds
+MOST_PASSAGES, MOST_TOKENS = 10_000, 1_000_000  # in a result: far beyond what any model is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Document:
     """One document.
 
     Attributes:
-        id: its name in results; one line, not blank.
+        id: its name in results; one line, not blank, without control characters and outer blanks.
         text: what it says; not blank.
         title: its heading; may be empty.
     """
@@ -84,15 +87,16 @@ class Corpus:
     def read(cls, path: str | Path) -> Corpus:
         """A corpus from a JSONL file: one object a line with "id" (or "_id"), "text" (or "contents"), perhaps "title".
 
-        Of a folder that `testbed corpus build` made, the corpus that is stored there.
+        Of a folder that `testbed corpus build` made, the corpus that is stored there, once it is seen to be sound.
 
         Raises:
-            DataError: the file is missing, or a line is not such an object; names the line.
+            DataError: the file is missing, or a line is not such an object; names the line. Or the folder's corpus is
+                damaged.
         """
         if Path(path).is_dir():
-            from testbed.corpus_store import open_corpus
+            from testbed.corpus_store import read_corpus
 
-            return open_corpus(path)
+            return read_corpus(path)
         return _collect(jsonl_documents(path))
 
     def __len__(self) -> int:
@@ -107,11 +111,13 @@ class StoredCorpus(Corpus):
         folder: where it is.
         lexical: folder of the index.
         ranks: a document's place in order of id by its number in the index; None where these are the same.
+        index: the `testbed.lexical.LexicalIndex`, open.
     """
 
     folder: Path = Path()
     lexical: Path = Path()
     ranks: Sequence[int] | None = field(default=None, compare=False)
+    index: Any = field(default=None, compare=False, repr=False)
 
 
 def passages(
@@ -130,12 +136,14 @@ def passages(
 def _snippet(document: Document, characters: int, part: Callable[[str, int], str]) -> str:
     if len(document.title) > characters:
         document = replace(document, title=f"{well_formed(document.title[:characters])} …")
-    text = " ".join(document.text.split())
-    if len(text) <= characters:
+    seen = max(LONGEST_SHOWN, 2 * characters)
+    text = " ".join(document.text[:seen].split())
+    whole = len(document.text) <= seen
+    if whole and len(text) <= characters:
         return document.line
     chosen = well_formed(part(text, characters)[:characters])
     before = "" if text.startswith(chosen) else "… "
-    after = "" if text.endswith(chosen) else " …"
+    after = "" if whole and text.endswith(chosen) else " …"
     return document.shown(f"{before}{chosen.strip()}{after}")
 
 
@@ -145,23 +153,36 @@ def _start(text: str, characters: int) -> str:
 
 
 def check_snippet(tokens: int, tool: str) -> None:
-    """Refuses a tool's option tokens below 1.
+    """Refuses a tool's option tokens below 1 or beyond `MOST_TOKENS`.
 
     Raises:
         UsageError: it is.
     """
-    if tokens < 1:
-        raise UsageError(f"tool {tool}: tokens must be at least 1, not {tokens}.")
+    if not 1 <= tokens <= MOST_TOKENS:
+        raise UsageError(f"tool {tool}: tokens must be at least 1 and at most {MOST_TOKENS}, not {tokens}.")
 
 
 def check_passage_count(k: int, tool: str) -> None:
-    """Refuses a tool's option k below 1.
+    """Refuses a tool's option k below 1 or beyond `MOST_PASSAGES`.
 
     Raises:
         UsageError: it is.
     """
-    if k < 1:
-        raise UsageError(f"tool {tool}: k must be at least 1 passage, not {k}.")
+    if not 1 <= k <= MOST_PASSAGES:
+        raise UsageError(f"tool {tool}: k must be at least 1 passage and at most {MOST_PASSAGES}, not {k}.")
+
+
+def check_placebo(documents: int, k: int, tool: str) -> None:
+    """Refuses a placebo over so few documents that it would show other numbers of passages, or the best of them.
+
+    Raises:
+        UsageError: there are fewer than twice the passages of a result.
+    """
+    if documents < 2 * k:
+        raise UsageError(
+            f"tool {tool}: the corpus is too small for control = 'inert': a placebo of k = {k} passages, none of them "
+            f"near the query, needs at least {2 * k} documents, not {documents}. Lower k or add documents."
+        )
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -185,7 +206,7 @@ def _parse_line(where: str, raw: bytes) -> dict[str, Any]:
         value = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 (byte {error.start}); convert the file to UTF-8.") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a whole number of thousands of digits
         raise DataError(f"{where}: not JSON ({error}); each line must be one JSON object.") from None
     if not isinstance(value, dict):
         raise DataError(f"{where}: {type(value).__name__} instead of an object; each line must be one JSON object.")
@@ -203,7 +224,9 @@ def jsonl_documents(path: str | Path) -> Iterator[tuple[str, Document]]:
 
 
 def _document(where: str, row: Mapping[str, Any]) -> Document:
-    title = row.get("title") or ""
+    title = "" if row.get("title") is None else row["title"]
+    if isinstance(title, bool) or not isinstance(title, str | int | float):
+        raise DataError(f"{where}: 'title' must be text.")
     return Document(str(_field(where, row, _ID_FIELDS)), str(_field(where, row, _TEXT_FIELDS)), str(title))
 
 
@@ -235,13 +258,16 @@ def _collect(entries: Iterable[tuple[str, Document]]) -> Corpus:
 
 
 def check_document(where: str, document: Document) -> None:
-    """Refuses a document without text, with an id that is not one line, or with broken characters.
+    """Refuses a document without text, with an id that cannot be told or typed, or with broken characters.
 
     Raises:
         DataError: it is such; names the place.
     """
+    shown = document.id[:LONGEST_NAME]
     if not document.id.strip() or len(document.id.splitlines()) != 1:
-        raise DataError(f"{where}: the id {document.id!r} must be one line and not blank.")
+        raise DataError(f"{where}: the id {shown!r} must be one line and not blank.")
+    if document.id != document.id.strip() or any(unicodedata.category(character) == "Cc" for character in document.id):
+        raise DataError(f"{where}: the id {shown!r} has outer blanks or control characters; take them out.")
     if not document.text.strip():
         raise DataError(f"{where}: document {document.id!r} is empty; leave it out.")
     try:

@@ -1,8 +1,9 @@
 """Building corpora on disk: checked, in order, indexed, and put in place in one step.
 
-New data are written beside the old; then ``corpus.json`` is replaced. A reader sees the old corpus or the new one, and
-what a killed build left is removed by the next. Where documents were only added, building again indexes only these; the
-results are those of a fresh build, since the statistics of BM25 are sums over the parts of an index.
+New data are written beside the old, into a folder of their own; then ``corpus.json`` is replaced. A reader sees the old
+corpus or the new one, and what a killed build left is removed by the next. Only folders that a build made are ever
+removed, see `testbed.corpus_folder`. Where documents were only added, building again indexes only these; the results
+are those of a fresh build, since the statistics of BM25 are sums over the parts of an index.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 
 from testbed import lexical
 from testbed.corpus import Document, StoredCorpus, check_document
+from testbed.corpus_folder import LOCK, MARK, clear, described, forget, make_data_folder, strangers
 from testbed.corpus_store import (
     DOCUMENTS,
     FORMAT,
@@ -34,7 +36,7 @@ from testbed.corpus_store import (
     Rows,
     file_fingerprint,
     open_corpus,
-    read_manifest,
+    read_corpus,
 )
 from testbed.errors import DataError
 
@@ -68,9 +70,9 @@ def build(entries: Iterable[tuple[str, Document]], out: str | Path, tell: Tell =
     """
     folder = Path(out)
     with _building(folder):
-        earlier = _earlier(folder)
-        _clear(folder, keep=earlier.lexical.parent.name if earlier else "")
-        data = Path(tempfile.mkdtemp(prefix="data-", dir=folder))
+        former, earlier = described(folder), _earlier(folder)
+        clear(folder, keep=earlier.lexical.parent.name if earlier else "")
+        data = make_data_folder(folder)
         try:
             digest = _write_documents(entries, data, tell)
             if earlier and earlier.hash == digest:
@@ -78,10 +80,11 @@ def build(entries: Iterable[tuple[str, Document]], out: str | Path, tell: Tell =
                 return Built(earlier, 0)
             indexed = _write_index(data, earlier, tell)
             _publish(folder, data, digest)
-        except BaseException:
+        except BaseException:  # an interrupt too: half a corpus is no use to anybody; raised again
             shutil.rmtree(data, ignore_errors=True)
             raise
-        _clear(folder, keep=data.name)
+        clear(folder, keep=data.name)
+        forget(folder, former)
         return Built(open_corpus(folder), indexed)
 
 
@@ -91,36 +94,32 @@ def _building(folder: Path) -> Iterator[None]:
     fresh = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        others = [p.name for p in folder.iterdir() if p.name not in (MANIFEST, ".lock") and p.name[:5] != "data-"]
-        if others:
+        if others := strangers(folder):
             raise DataError(f"{folder} holds other files, such as {min(others)}: name a new folder for the corpus.")
-        lock = (folder / ".lock").open("w")
+        with (folder / LOCK).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(f"{folder}: another build is under way there; wait for its end.") from None
+            try:
+                yield
+            finally:
+                if fresh and not (folder / MANIFEST).exists():
+                    clear(folder, keep="")
+                    (folder / LOCK).unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):  # somebody has put something there
+                        folder.rmdir()
     except OSError as error:
-        raise DataError(f"cannot build a corpus in {folder}: {error.strerror}.") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{folder}: another build is under way there; wait for its end.") from None
-        try:
-            yield
-        finally:
-            if fresh and not (folder / MANIFEST).exists():
-                shutil.rmtree(folder)
+        where = error.filename or folder
+        raise DataError(f"cannot build a corpus in {folder}: {where}: {error.strerror or error}.") from None
 
 
 def _earlier(folder: Path) -> StoredCorpus | None:
-    """The corpus that is being renewed, if it can be read and its index extended."""
+    """The corpus that is being renewed, if it is sound and its index can be extended."""
     try:
-        return open_corpus(folder) if read_manifest(folder).get("engine") == lexical.engine() else None
+        return read_corpus(folder) if described(folder).get("engine") == lexical.engine() else None
     except DataError:
         return None
-
-
-def _clear(folder: Path, keep: str) -> None:
-    for path in folder.glob("data-*"):
-        if path.name != keep:
-            shutil.rmtree(path)
 
 
 def _write_documents(entries: Iterable[tuple[str, Document]], data: Path, tell: Tell) -> str:
@@ -207,14 +206,19 @@ def _link(source: Path, target: Path) -> None:
         if file.suffix == ".json":
             shutil.copy(file, target)
         elif file.suffix != ".lock":
-            os.link(file, target / file.name)
+            try:
+                os.link(file, target / file.name)
+            except OSError:  # not every file system has links
+                shutil.copy(file, target)
 
 
 def _publish(folder: Path, data: Path, digest: str) -> None:
     """Lists the data's files, sees them on disk, and makes them the current ones in one step."""
     for lock in data.rglob("*.lock"):
         lock.unlink()
-    files = {str(p.relative_to(data)): file_fingerprint(p) for p in sorted(data.rglob("*")) if p.is_file()}
+    files = {
+        str(p.relative_to(data)): file_fingerprint(p) for p in sorted(data.rglob("*")) if p.is_file() and p.name != MARK
+    }
     for path in [*(data / name for name in files), data / LEXICAL, data]:
         _sync(path)
     manifest = {

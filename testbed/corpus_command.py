@@ -46,6 +46,9 @@ def build(
 
     What is there stays until the new corpus is complete.
     """
+    from testbed.corpus_folder import refuse_overlap
+
+    refuse_overlap(source, out)
     built = _build(_documents(source, form, option or []), out)
     corpus = built.corpus
     print(f"{out}: {len(corpus)} documents, {built.indexed} indexed, hash {corpus.hash}")
@@ -60,7 +63,7 @@ def info(corpus: CorpusArgument, hash: HashOption = "") -> None:
     size = sum(file[0] for file in manifest["files"].values())
     print(f"documents  {len(opened)}\nhash       {opened.hash}\nbytes      {size}")
     print(f"analyser   {manifest['analyser']}\nengine     {manifest['engine']}")
-    print(f"first      {opened.documents[0].line[:100]}")
+    print(f"first      {_printable(opened.documents[0].line[:100])}")
 
 
 @app.command(epilog="Example: testbed corpus verify my_corpus --hash c307e96ca42863e0f7dfe0545a849930")
@@ -75,6 +78,11 @@ def verify(corpus: CorpusArgument, hash: HashOption = "") -> None:
     if problems:
         raise typer.Exit(1)
     print(f"{corpus}: {read_manifest(corpus)['documents']} documents as they were written")
+
+
+def _printable(text: str) -> str:
+    """A text without characters that a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _documents(source: Path, form: str, options: list[str]) -> Entries:

@@ -6,6 +6,8 @@ import csv
 import gzip
 import io
 import os
+import stat
+import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +33,19 @@ TEXTS = (".txt", ".text", ".md", ".markdown", ".pdf")
 _ID_COLUMNS, _TEXT_COLUMNS = ("id", "_id", "doc_id", "docid", "docno"), ("text", "contents", "body", "abstract")
 _HEADINGS = frozenset({"title", "headline", "head", "hl", "ti"})  # what TREC's collections call a title
 _CHUNK = 1 << 20
+_DAMAGE = (  # what readers of damaged PDF files raise, besides their own errors
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 
 
 def read_documents(source: str | Path, form: str = "") -> Entries:
@@ -98,17 +113,20 @@ def _table(path: Path, separator: str) -> Entries:
         try:
             names = rows.fieldnames or ()
             identity, text = (_column(path, names, known) for known in (_ID_COLUMNS, _TEXT_COLUMNS))
+            title = _column(path, names, ("title",)) if "title" in names else ""
             for row in rows:
                 where = f"{path}:{rows.line_num}"
                 if None in row or None in row.values():
                     raise DataError(f"{where}: {len(names)} fields were expected in this row, as in the first.")
-                yield where, Document(row[identity], row[text], row.get("title", ""))
+                yield where, Document(row[identity], row[text], row[title] if title else "")
         except csv.Error as error:
             raise DataError(f"{path}:{rows.reader.line_num}: not CSV ({error}).") from None
 
 
 def _column(path: Path, names: Any, known: tuple[str, ...]) -> str:
     for name in known:
+        if list(names).count(name) > 1:
+            raise DataError(f"{path}:1: {names.count(name)} columns are named {name!r}; rename all but one.")
         if name in names:
             return name
     raise DataError(
@@ -117,7 +135,10 @@ def _column(path: Path, names: Any, known: tuple[str, ...]) -> str:
 
 
 class _TrecParser(HTMLParser):
-    """Collects <DOC>…</DOC> elements: DOCNO is the id, a heading the title, all other text the text."""
+    """Collects <DOC>…</DOC> elements: DOCNO is the id, a heading the title, all other text the text.
+
+    This is no HTML: no element's content is anything but text and marks, and a declaration that is none is text.
+    """
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -127,11 +148,14 @@ class _TrecParser(HTMLParser):
         self._part = "text"
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
+        here = self.getpos()[0]
         if tag == "doc":
             if self.line:
-                raise DataError(f"{self.getpos()[0]}: <DOC> within the <DOC> of line {self.line}: one is not closed.")
-            self.line, self._parts, self._part = self.getpos()[0], {"id": [], "title": [], "text": []}, "text"
+                raise DataError(f"{here}: <DOC> within the <DOC> of line {self.line}: one is not closed.")
+            self.line, self._parts, self._part = here, {"id": [], "title": [], "text": []}, "text"
         else:
+            if tag == "docno" and self.line and self._parts["id"]:
+                raise DataError(f"{here}: a second <DOCNO> in the <DOC> of line {self.line}: it must have one.")
             self._part = "id" if tag == "docno" else "title" if tag in _HEADINGS else "text"
 
     def handle_endtag(self, tag: str) -> None:
@@ -148,6 +172,28 @@ class _TrecParser(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.line:
             self._parts[self._part].append(data)
+
+    def handle_pi(self, data: str) -> None:
+        self.handle_data(f"<?{data}>")
+
+    def set_cdata_mode(self, *_: object, **__: object) -> None:
+        """Does nothing: in HTML, <script> and <style> would swallow the marks up to their own end."""
+
+    def parse_html_declaration(self, i: int) -> int:
+        """Where the declaration at a place ends; −1 if that is not seen yet."""
+        text = self.rawdata
+        if text.startswith("<![CDATA[", i):
+            end = text.find("]]>", i)
+            if end >= 0:
+                self.handle_data(text[i + len("<![CDATA[") : end])
+            return end + len("]]>") if end >= 0 else -1
+        if text[i : i + 9].lower() == "<!doctype":
+            return text.find(">", i) + 1 or -1
+        rest = text[i : i + 9].lower()
+        if any(mark.startswith(rest) for mark in ("<!--", "<![cdata[", "<!doctype")):  # cut at the end of a chunk
+            return -1
+        self.handle_data("<!")
+        return i + len("<!")
 
 
 def _trec(path: Path) -> Entries:
@@ -167,15 +213,33 @@ def _trec(path: Path) -> Entries:
 
 
 def _folder(folder: Path) -> Entries:
-    """Every text, Markdown and PDF file in a folder; ids are the paths within it. Hidden files are passed over."""
+    """Every text, Markdown and PDF file in a folder; ids are the paths within it. Hidden files are passed over.
+
+    Raises:
+        DataError: something in it cannot be read, or is a link: what it leads to is not the folder's content.
+    """
     readers: Mapping[str, Callable[[Path], tuple[str, str]]] = {".pdf": _pdf, ".md": _markdown, ".markdown": _markdown}
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_refuse_unread):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            _refuse_link(Path(place, name))
         for name in sorted(names):
             path = Path(place, name)
             if path.suffix.lower() in TEXTS and not name.startswith("."):
+                _refuse_link(path)
+                if not stat.S_ISREG(path.stat().st_mode):
+                    raise DataError(f"{path}: not a regular file; take it out of the folder.")
                 title, text = readers.get(path.suffix.lower(), _plain)(path)
                 yield str(path), Document(path.relative_to(folder).as_posix(), text, title)
+
+
+def _refuse_unread(error: OSError) -> None:
+    raise DataError(f"cannot read {error.filename}: {error.strerror}. Make it readable, or take it out of the folder.")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise DataError(f"{path}: a link; put what it leads to in its place (`cp -rL` copies so), or take it out.")
 
 
 def _plain(path: Path) -> tuple[str, str]:
@@ -204,14 +268,16 @@ def _markdown(path: Path) -> tuple[str, str]:
 def _pdf(path: Path) -> tuple[str, str]:
     try:
         from pypdf import PdfReader
-        from pypdf.errors import PyPdfError
+        from pypdf.errors import DependencyError, PyPdfError
     except ImportError:
         raise DataError(f"{path}: PDF files need pypdf: pip install 'capability-testbed[pdf]'") from None
     try:
         reader = PdfReader(path)
         text = "\n\n".join(page.extract_text() for page in reader.pages)
         title = str((reader.metadata and reader.metadata.title) or "")
-    except (PyPdfError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # what damaged files raise
+    except DependencyError as error:
+        raise DataError(f"{path}: it is encrypted, and {error}: install that, or decrypt the file.") from None
+    except (PyPdfError, *_DAMAGE) as error:
         raise DataError(f"{path}: not a readable PDF file ({error}); repair it or take it out.") from None
     if not text.strip():
         raise DataError(f"{path}: its pages hold no text, perhaps only scans; recognise it first, or take it out.")

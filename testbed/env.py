@@ -341,7 +341,7 @@ class Environment(gym.Env[Observation, str], ABC):
     async def _with_tools(self, coroutine: Coroutine[Any, Any, T]) -> T:
         try:
             await self.tools.start()
-        except BaseException:
+        except BaseException:  # raised again; Python warns of coroutines that nobody awaits or closes
             coroutine.close()
             raise
         return await coroutine

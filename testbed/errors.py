@@ -144,6 +144,12 @@ class ModelUnavailable(InfrastructureError):
     kind = "model_unavailable"
 
 
+class ModelNotAsked(ModelUnavailable):
+    """The model was not even asked: no connection, too many requests, overload. No reply was lost."""
+
+    kind = "model_not_asked"
+
+
 class YokeMissing(InfrastructureError):
     """The live attempt whose results a yoked attempt replays is itself missing."""
 

@@ -12,16 +12,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from testbed import registry
 from testbed.budget import Budget
 from testbed.errors import ExperimentError, UnknownName, did_you_mean
 from testbed.experiment import STOPS, ArmSpec, EnvSpec, Experiment, Measure, Replay
 from testbed.lookahead import read_lookahead
+from testbed.experiment_tables import Tables
 from testbed.models import MODEL_KINDS
 from testbed.models.base import Sampling
-from testbed.places import Key, Places
+from testbed.places import Key
 from testbed.types import Control
 
 KEYS = (
@@ -108,11 +109,8 @@ def _load(source: str) -> tuple[str, str]:
         raise ExperimentError(f"cannot be read: {error.strerror or error}.", path=source) from None
 
 
-class _Reader:
-    """Turns the data of one file into an `Experiment`, knowing where each key stands."""
-
-    def __init__(self, data: Mapping[str, Any], path: str, text: str) -> None:
-        self.data, self.path, self.places = data, path, Places.of(path, text)
+class _Reader(Tables):
+    """Turns the data of one file into an `Experiment`."""
 
     def experiment(self, plugins: Sequence[str]) -> Experiment:
         data = self.data
@@ -334,45 +332,6 @@ class _Reader:
         if "id" in table and (not isinstance(table["id"], str) or table["id"].partition(":")[0] not in kinds):
             self._fail(str(UnknownName("model", str(table["id"]), MODEL_KINDS)), (*at, "id"))
         return table
-
-    # -- helpers that know where things stand
-    # -------------------------------------------------------------------------------
-
-    def _table(self, name: str, known: Collection[str]) -> dict[str, Any]:
-        table = self._mapping(self.data.get(name, {}), name, (name,))
-        self._keys(table, known, f"key of [{name}]", (name,))
-        return dict(table)
-
-    def _list(self, name: str) -> Sequence[Mapping[str, Any]]:
-        value = self.data.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-            self._fail(f"write [[{name}]], with two brackets", (name,))
-        return value
-
-    def _mapping(self, value: Any, name: str, at: Key) -> Mapping[str, Any]:
-        if not isinstance(value, dict):
-            self._fail(f"[{name}] must be a table", at)
-        return value
-
-    def _strings(self, value: Any, name: str, at: Key) -> tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            self._fail(f"{name} must be a list of strings, not {value!r}", at)
-        return tuple(value)
-
-    def _whole(self, value: Any, name: str, at: Key, *, least: int, most: int | None = None) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            self._fail(f"{name} must be a whole number of at least {least}, not {value!r}", at)
-        if most is not None and value > most:
-            self._fail(f"{name} must be at most {most}, not {value!r}", at)
-        return int(value)
-
-    def _keys(self, table: Mapping[str, Any], known: Collection[str], kind: str, at: Key) -> None:
-        for key in table:
-            if key not in known:
-                self._fail(str(UnknownName(kind, key, known)), (*at, key))
-
-    def _fail(self, message: str, *at: Key) -> NoReturn:
-        raise self.places.error(message, *at)
 
 
 def _may_be(name: str, offered: Collection[str]) -> bool:

@@ -19,8 +19,10 @@ from langchain_core.tools import BaseTool
 from pydantic import PrivateAttr
 
 from testbed.errors import DataError, FaultKind, ToolFault, UnknownName, UsageError
-from testbed.mcp_client import McpServer, Servers, ServerTool
+from testbed.mcp import McpServer, Servers, ServerTool
 from testbed.plugins import construct, execute
+from testbed.schemas import ArgumentSchema
+from testbed.scramble import scrambled
 from testbed.tool_base import AttemptContext, Tool
 from testbed.types import digest
 
@@ -31,9 +33,8 @@ FORMS = {
     "mcp:NAME": "The tools of an MCP server that the experiment file describes.",
     "langchain:MODULE:ATTRIBUTE": "Any langchain tool, its class, or a function that makes some.",
 }
+LEAVE_OUT = 'leave it out with offer = ["…"], which names those to offer'
 LONGEST_OFFERED = 64  # characters that providers of native tool calls take in a tool's name
-_WORD = re.compile(r"\\u[0-9a-fA-F]{4}|\\.|[^\W_]+")  # JSON's escapes are no words
-SCRAMBLED = 50_000  # characters of a placebo that are worth scrambling; models are shown fewer
 
 
 def find(name: str) -> Any:
@@ -154,51 +155,53 @@ def as_text(result: CallToolResult) -> str:
     return text or results.as_text(result.structuredContent)
 
 
-def scrambled(text: str, rng: np.random.Generator) -> str:
-    """A text of the same length and layout that tells nothing but those: words and numbers are drawn anew."""
-    body, rest = text[:SCRAMBLED], text[SCRAMBLED:]
-    words = [word for word in _WORD.findall(body) if word[0] != "\\"]
-    lengths: dict[bool, list[int]] = {
-        number: rng.permutation([len(w) for w in words if w.isdecimal() is number]).tolist() for number in (True, False)
-    }
-
-    def draw(found: re.Match[str]) -> str:
-        if found[0][0] == "\\":
-            return f"\\u00e{rng.integers(0, 7)}" if len(found[0]) > 2 else found[0]
-        number = found[0].isdecimal()
-        letters = rng.integers(0, 10 if number else 26, lengths[number].pop())
-        return "".join(("0123456789" if number else "abcdefghijklmnopqrstuvwxyz")[n] for n in letters)
-
-    return _WORD.sub(draw, body) + "x" * len(rest)
-
-
 def _of_server(name: str, options: Mapping[str, Any]) -> Iterable[McpTool]:
     if not options:
         raise UsageError(f'{name} needs command = ["python", "server.py"] or url = "http://…" in [tool."{name}"].')
     try:
         spec: McpServer = construct(McpServer, name, options)
     except UsageError as error:
-        raise error if name in str(error) else UsageError(f"{name}: {error}") from error
+        if name in str(error):
+            raise
+        raise UsageError(f"{name}: {error}") from error
     servers = Servers(name, spec)
-    listed = {tool.name: tool for tool in servers.listing.tools}
-    if not listed:
-        raise UsageError(f"{name}: the server {servers.listing.name!r} offers no tools.")
+    listing = servers.listing
+    if not listing.tools:
+        raise UsageError(f"{name}: the server {listing.name!r} offers no tools.")
     for wanted in spec.offer:
-        if wanted not in listed:
+        if wanted not in (listed := [tool.name for tool in listing.tools]):
             raise UnknownName(f"tool of {name} in offer", wanted, listed)
-    for tool in listed.values():
+    offered: dict[str, str] = {}
+    for tool in listing.tools:
         if spec.offer and tool.name not in spec.offer:
             continue
-        if elsewhere := _elsewhere(tool.schema):
-            raise UsageError(f"{name}: the arguments of {tool.name!r} refer to {elsewhere!r}, which is not looked up.")
+        shown = (spec.prefix + re.sub(r"[^a-zA-Z0-9_-]", "_", tool.name))[:LONGEST_OFFERED]
+        if fault := _unfit(tool, offered.get(shown)):
+            raise UsageError(f"{name}: the server's tool {tool.name!r:.200} {fault}; {LEAVE_OUT}.")
+        offered[shown] = tool.name
         yield McpTool(
-            name=(spec.prefix + re.sub(r"[^a-zA-Z0-9_-]", "_", tool.name))[:LONGEST_OFFERED],
+            name=shown,
             description=tool.description,
             args_schema=dict(tool.schema),
             timeout=float("inf"),  # kept by the servers: waiting for a free one is nobody's fault
             servers=servers,
             of=tool,
         )
+
+
+def _unfit(tool: ServerTool, namesake: str | None) -> str:
+    """Why a tool cannot be offered, given the one that would go by the same name; "" if it can."""
+    if not tool.name:
+        return "has no name"
+    if namesake == tool.name:
+        return "is listed twice"
+    if namesake is not None:
+        return f"would be offered by the same name as {namesake!r:.200}"
+    try:
+        ArgumentSchema(tool.schema)
+    except UsageError as error:
+        return f"cannot be used: the schema of its arguments {error}"
+    return ""
 
 
 def _shown(block: ContentBlock) -> str:
@@ -215,16 +218,6 @@ def _shown(block: ContentBlock) -> str:
 
 def _bytes(base64: str) -> str:
     return f"{len(base64) * 3 // 4 - base64[-2:].count('='):,} bytes"
-
-
-def _elsewhere(schema: Any) -> str:
-    """A reference of a schema to another document, which would have to be fetched; "" if there is none."""
-    if isinstance(schema, Mapping):
-        reference = schema.get("$ref")
-        if isinstance(reference, str) and not reference.startswith("#"):
-            return reference
-        schema = list(schema.values())
-    return next((found for part in schema if (found := _elsewhere(part))), "") if isinstance(schema, list) else ""
 
 
 def _attribute(name: str, where: str) -> Any:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from testbed.corpus import Corpus, Document, StoredCorpus
-from testbed.errors import DataError
+from testbed.errors import DataError, InfrastructureError, TestbedError
 
 ANALYSER = "simple+lower+fold+stop:en+stem:en/1"
 QUERY_CHARS = 20_000  # longer queries are cut: no question is that long, and a megabyte of words would take seconds
 QUERY_TERMS = 256
 _TOKENIZER = "testbed_en"
+_FAILED = "the search index failed; `testbed corpus verify` says whether it is damaged"
 _MEMORY, _ON_DISK = 50_000_000, 800_000_000  # bytes that postings may take before they become a segment
 
 
@@ -48,21 +51,36 @@ class LexicalIndex:
 
     @classmethod
     def of(cls, corpus: Corpus) -> LexicalIndex:
-        """The index of a corpus: opened where it is stored, else built in memory, a second per 100,000 documents.
-
-        Raises:
-            DataError: the stored index cannot be read by the engine that is installed.
-        """
+        """The index of a corpus: that of a stored one, else built in memory, a second per 100,000 documents."""
         import tantivy
 
         if isinstance(corpus, StoredCorpus):
-            try:
-                return cls(tantivy.Index.open(str(corpus.lexical)), corpus.ranks)
-            except ValueError as error:
-                raise DataError(f"{corpus.folder}: its index cannot be opened: {error}. Build it again.") from None
+            stored: LexicalIndex = corpus.index
+            return stored
         index = tantivy.Index(_schema())
         _add(index, corpus.documents, 0, _MEMORY)
         return cls(index)
+
+    @classmethod
+    def open(cls, folder: Path, ranks: Sequence[int] | None = None) -> LexicalIndex:
+        """The index that `write` made in a folder, memory-mapped; it outlives the removal of its files.
+
+        It is read through links elsewhere: the engine puts a lock beside what it opens, and a corpus is not the
+        reader's to write into.
+
+        Raises:
+            DataError: the engine that is installed cannot read it.
+        """
+        import tantivy
+
+        with (
+            _guarded(DataError, f"the index in {folder} cannot be opened, build the corpus again"),
+            tempfile.TemporaryDirectory(prefix="testbed-index-") as links,
+        ):
+            for file in folder.resolve().iterdir():
+                if file.suffix != ".lock":
+                    Path(links, file.name).symlink_to(file)
+            return cls(tantivy.Index.open(links), ranks)
 
     def words(self, text: str) -> list[str]:
         """The different words of a text as they are indexed: folded, without stop words, stemmed."""
@@ -70,10 +88,17 @@ class LexicalIndex:
         return list(dict.fromkeys(self._analyser.analyze(sound)))[:QUERY_TERMS]
 
     def best(self, words: Iterable[str], k: int) -> list[tuple[int, float]]:
-        """The k best documents as (place in order of id, score): by score, equal scores by place."""
-        query = self._query(words)
-        if query is None:
-            return []
+        """The k best documents as (place in order of id, score): by score, equal scores by place.
+
+        Raises:
+            InfrastructureError: the engine failed, as it does over files that were damaged since they were opened.
+        """
+        k = min(k, self.size)
+        with _guarded(InfrastructureError, _FAILED):
+            query = self._query(words)
+            return [] if query is None or k < 1 else self._best(query, k)
+
+    def _best(self, query: Any, k: int) -> list[tuple[int, float]]:
         limit = k if self._in_order else k + 8
         while True:
             hits = self._searcher.search(query, limit=limit, count=False).hits
@@ -83,20 +108,27 @@ class LexicalIndex:
             limit *= 4
         numbers = self._searcher.fast_field_values("at", [address for _, address in hits])
         places = numbers if self._ranks is None else [int(self._ranks[number]) for number in numbers]
+        if max(places, default=0) >= self.size:
+            raise ValueError("it names a document that does not exist")
         ranked = sorted(zip(places, (score for score, _ in hits), strict=True), key=lambda hit: (-hit[1], hit[0]))
         return ranked[:k]
 
     def fragment(self, words: Iterable[str], text: str, characters: int) -> str:
-        """The part of a text, at most so many characters, with the most and rarest of the words; its start if none."""
-        query = self._query(words)
-        if query is not None:
-            generator = self._tantivy.SnippetGenerator.create(self._searcher, query, self._schema, "content")
-            generator.set_max_num_chars(characters)
-            row = self._tantivy.Document()
-            row.add_text("content", text)
-            found: str = generator.snippet_from_doc(row).fragment()
-            if found:
-                return found
+        """The part of a text, at most so many characters, with the most and rarest of the words; its start if none.
+
+        Raises:
+            InfrastructureError: the engine failed.
+        """
+        with _guarded(InfrastructureError, _FAILED):
+            query = self._query(words)
+            if query is not None:
+                generator = self._tantivy.SnippetGenerator.create(self._searcher, query, self._schema, "content")
+                generator.set_max_num_chars(characters)
+                row = self._tantivy.Document()
+                row.add_text("content", text)
+                found: str = generator.snippet_from_doc(row).fragment()
+                if found:
+                    return found
         return text[:characters]
 
     def _query(self, words: Iterable[str]) -> Any:
@@ -107,10 +139,28 @@ class LexicalIndex:
 
 
 def write(folder: Path, documents: Iterable[Document], first: int = 0) -> None:
-    """Indexes documents in a folder, under the numbers from `first` on; with 0 the folder must hold no index yet."""
+    """Indexes documents in a folder, under the numbers from `first` on; with 0 the folder must hold no index yet.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     import tantivy
 
-    _add(tantivy.Index(_schema(), path=str(folder), reuse=first > 0), documents, first, _ON_DISK)
+    with _guarded(DataError, f"the index in {folder} cannot be written"):
+        _add(tantivy.Index(_schema(), path=str(folder), reuse=first > 0), documents, first, _ON_DISK)
+
+
+@contextlib.contextmanager
+def _guarded(kind: type[TestbedError], what: str) -> Iterator[None]:
+    """Raises an error of ours for one of the engine's."""
+    try:
+        yield
+    except (ValueError, OSError, LookupError, RuntimeError) as error:
+        raise kind(f"{what}: {error}.") from error
+    except BaseException as error:  # the engine's panics are no Exception; what is no panic is raised again
+        if type(error).__name__ != "PanicException":
+            raise
+        raise kind(f"{what}: {error}.") from error
 
 
 def _add(index: Any, documents: Iterable[Document], first: int, memory: int) -> None:

@@ -7,13 +7,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, best_match
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, ValidationError
 
 from testbed.errors import LONGEST_NAME, FaultKind, ToolFault, UsageError, did_you_mean
+from testbed.schemas import ArgumentSchema
 from testbed.tool_base import Tool
 from testbed.types import digest
 
@@ -39,14 +38,18 @@ class Offer:
     def __init__(self, tool: BaseTool) -> None:
         self.tool = tool
         looks = tool.looks() if isinstance(tool, Tool) else tool
-        self.schema: dict[str, Any] = convert_to_openai_tool(looks)
-        parameters = self.schema["function"].setdefault("parameters", {"type": "object", "properties": {}})
-        self.properties = frozenset(parameters.get("properties", {}))
-        self.open = parameters.get("additionalProperties", False) is not False or "patternProperties" in parameters
         own = looks.get_input_schema() if isinstance(looks, Tool) and looks.args_schema is None else looks.args_schema
+        self._json = _arguments(tool.name, own) if isinstance(own, dict) else None
+        self.schema: dict[str, Any] = _function(looks)
+        parameters = self.schema["function"].setdefault("parameters", {"type": "object", "properties": {}})
         self._model = own if isinstance(own, type) and issubclass(own, BaseModel) else None
-        self.open = self.open or bool(self._model and self._model.model_config.get("extra") == "allow")
-        self._json = _validator(tool.name, own if isinstance(own, dict) else parameters)
+        if self._json:  # somebody's JSON schema allows what it does not forbid
+            self.properties, self.open = self._json.names, not self._json.closed
+        else:
+            self.properties = frozenset(parameters.get("properties", {}))
+            self.open = parameters.get("additionalProperties", False) is not False or "patternProperties" in parameters
+            self.open = self.open or bool(self._model and self._model.model_config.get("extra") == "allow")
+            self._json = None if self._model else _arguments(tool.name, parameters)
         self._refuse_injected()
         # What langchain makes of a plain function runs it in the standard executor; see `DaemonThreads` for why not.
         plain = getattr(tool, "coroutine", self) is None
@@ -86,10 +89,16 @@ class Offer:
         return {name: getattr(model, name) for name in self._model.model_fields} | (model.model_extra or {})
 
     def _check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        wrong = best_match(self._json.iter_errors(dict(arguments)))
-        if wrong is not None:
-            raise ToolFault(FaultKind.INVALID_ARGS, f"{_path(wrong.absolute_path)}: {wrong.message[:200]}")
-        return dict(arguments)
+        assert self._json is not None
+        wrong = self._json.first_error(arguments)
+        if wrong is None:
+            return dict(arguments)
+        message = f"{_path(wrong.absolute_path)}: {wrong.message[:200]}"
+        unknown = next((name for name in arguments if name not in self.properties), None)
+        if unknown is not None and self.properties:  # which is no fault in itself here, but may be the reason
+            near = did_you_mean(unknown, self.properties - set(arguments))
+            message += f". It describes no argument {unknown[:LONGEST_NAME]!r}.{near}"
+        raise ToolFault(FaultKind.INVALID_ARGS, message)
 
     def _refuse_injected(self) -> None:
         fields = self._model.model_fields if self._model else {}
@@ -111,12 +120,22 @@ class Offer:
         return {"schema": self.schema, "timeout": self.timeout, **(known or source)}
 
 
-def _validator(name: str, schema: dict[str, Any]) -> Draft202012Validator:
+def _arguments(name: str, schema: dict[str, Any]) -> ArgumentSchema:
     try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise UsageError(f"tool {name}: args_schema is not a JSON schema: {error.message[:200]}.") from None
-    return Draft202012Validator(schema)
+        return ArgumentSchema(schema)
+    except UsageError as error:
+        raise UsageError(f"tool {name}: args_schema {error}.") from None
+
+
+def _function(tool: BaseTool) -> dict[str, Any]:
+    """The tool as an OpenAI function."""
+    try:
+        return convert_to_openai_tool(tool)
+    except (LookupError, TypeError, ValueError):  # langchain knows neither anchors nor a property named "$ref"
+        if not isinstance(tool.args_schema, dict):
+            raise
+        function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.args_schema)}
+        return {"type": "function", "function": function}
 
 
 def _path(steps: Iterable[Any]) -> str:

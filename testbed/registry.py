@@ -8,6 +8,7 @@ file has to be announced anywhere: dropping ``envs/my_env.py`` in is enough. Thi
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
@@ -173,6 +174,8 @@ def make_corpus(source: Any) -> Corpus:
 
     if isinstance(source, Corpus):
         return source
+    if source == "":
+        raise DataError(f"corpus '' names nothing: give a folder, a JSONL file, or an environment.{_nearest('')}")
     table = dict(source) if isinstance(source, Mapping) else {"env": source}
     if "path" in table and "env" not in table:  # an environment may have an option of that name
         return _stored_corpus(table)
@@ -180,23 +183,34 @@ def make_corpus(source: Any) -> Corpus:
     if name.removeprefix(NAMESPACE) in env_names():
         check_options(env_class(name), table, f"option of {name}")
         corpus = Corpus.of(make_env(name, **table).documents())
-    elif isinstance(source, str) and Path(source).exists():
+    elif isinstance(source, str) and os.path.exists(source):
         corpus = Corpus.read(Path(source))
     else:
-        near = did_you_mean(name, env_names())
-        raise DataError(f"corpus {source!r} is neither a file nor an environment with documents.{near}")
+        raise DataError(f"corpus {source!r} is neither a file nor an environment with documents.{_nearest(name)}")
     if not len(corpus):
         raise DataError(f"corpus {source!r} has no documents.")
     return corpus
 
 
+def _nearest(name: str) -> str:
+    """The nearest name among those of environments and of corpora beside the path that was meant, in a sentence."""
+    from testbed.corpus_store import MANIFEST
+
+    place = Path(name).parent
+    beside = [p for p in place.glob("*") if os.path.isfile(p / MANIFEST) or ".jsonl" in p.suffixes]
+    return did_you_mean(name, [*map(str, beside), *env_names()])
+
+
 def _stored_corpus(table: Mapping[str, Any]) -> Corpus:
-    from testbed.corpus_store import open_corpus
+    from testbed.corpus_store import read_corpus
 
     for key in table:
         if key not in ("path", "hash"):
             raise UnknownName("option of a corpus", key, ("path", "hash"))
-    return open_corpus(str(table["path"]), str(table.get("hash", "")))
+    path = str(table["path"])
+    if not path or not os.path.exists(path):
+        raise DataError(f"corpus {path!r} does not exist: give the folder of a corpus.{_nearest(path)}")
+    return read_corpus(path, str(table.get("hash", "")))
 
 
 def check_options(cls: Any, options: Mapping[str, Any], kind: str) -> None:
@@ -309,7 +323,11 @@ def _table(group: str) -> dict[str, Callable[[], Any]]:
 def _find(group: str, kind: str, name: str) -> Any:
     table = _table(group)
     if name not in table:
-        known = [*table, *(["mcp:NAME", "langchain:MODULE:ATTRIBUTE"] if group == "tools" else [])]
+        known = list(table)
+        if group == "tools":
+            from testbed.foreign_tools import FORMS
+
+            known += FORMS
         raise UnknownName(kind, name, known, hint=" ".join([f"See `testbed list {group}`.", *unread(group).values()]))
     return table[name]()
 

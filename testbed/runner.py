@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 
 from testbed.allocation import Allocation, recorded_rules, rule_of
-from testbed.errors import InfrastructureError, TestbedError, UsageError, YokeMissing
+from testbed.errors import InfrastructureError, ModelNotAsked, TestbedError, UsageError, YokeMissing
 from testbed.experiment import Cell, Experiment
 from testbed.models.base import Model
 from testbed.preparation import Arm, Prepared
@@ -23,8 +24,8 @@ from testbed.schedule import Progress, RetryQueue
 from testbed.stats.stopping import UNKNOWN, Outcomes
 from testbed.store import AttemptWriter, Run, Store
 from testbed.threads import DaemonThreads
-from testbed.trial import Trial
-from testbed.types import Attempt, Control, Status, Task, attempt_id
+from testbed.trial import Trial, has_reply
+from testbed.types import REDRAWN, Attempt, Control, Status, Task, attempt_id
 
 CONCURRENCY = 256
 MOST_CONCURRENT = 10_000  # each takes memory while it is under way
@@ -65,6 +66,7 @@ class Runner:
         self._graders = DaemonThreads(SLOW_GRADES)
         self._allocation: Allocation | None = None
         self._index: dict[str, int] = {}  # of a task by its hash
+        self._lost: dict[str, int] = {}  # by attempt id, tries that cost a reply which does not come again
         self._stopping = False
 
     @property
@@ -108,6 +110,7 @@ class Runner:
             self.store.add_run(self._record(), self.tasks)
             finished = self.store.finished(self.experiment.name)
             self.progress.resumed = self.progress.done = len(finished)
+            self._lost = self._lost_before()
             async with self.store.writer() as writer:
                 writer.on_durable(self._count)
                 self._allocation = self._allocate(finished)
@@ -157,6 +160,17 @@ class Runner:
                 outcomes[stored.task[rows], stored.sample[rows]] = stored.success[rows]
         return known
 
+    def _lost_before(self) -> dict[str, int]:
+        """Attempts recorded as missing whose model, asked again, would write something else."""
+        lost = {}
+        fickle = [arm for arm in self.arms if not getattr(arm.model, "reproducible", False)]
+        for arm in fickle:
+            for attempt in self.store.missing(self.experiment.name, arm.spec.name):
+                asked = attempt.ended != f"missing:{ModelNotAsked.kind}" or has_reply(attempt.transcript)
+                if asked and attempt.ended != f"missing:{YokeMissing.kind}":
+                    lost[attempt.id] = 1
+        return lost
+
     def _id(self, cell: Cell) -> str:
         return attempt_id(self.tasks[cell.task].hash, self.arms[cell.arm].hash, cell.sample, self.experiment.seed)
 
@@ -171,7 +185,7 @@ class Runner:
                 attempt, more = await self._try(cell, tries, queue), False
                 if attempt is not None:
                     await writer.add(attempt)
-                    more = allocation.learn(cell, attempt.success)
+                    more = allocation.learn(cell, attempt.first_draw)
                     self._plan(allocation)
                 queue.done(more=more)
 
@@ -192,9 +206,14 @@ class Runner:
         """One attempt; after a fault of the infrastructure it is queued again, at last recorded as missing."""
         arm, task = self.arms[cell.arm], self.tasks[cell.task]
         trial = Trial(arm, task, self._prepared.environment(cell.task), cell.sample, self.experiment.seed)
+        id = self._id(cell)
         try:
-            return await trial.run(self._replay(arm, cell), self._graders)
+            attempt = await trial.run(self._replay(arm, cell), self._graders)
+            lost = self._lost.pop(id, 0)
+            return replace(attempt, faults={**attempt.faults, REDRAWN: lost}) if lost else attempt
         except InfrastructureError as error:
+            if trial.has_drawn(error):
+                self._lost[id] = self._lost.get(id, 0) + 1
             if tries < self._retries and error.passing:
                 self.progress.retried += 1
                 delay = self._back_off * 2**tries * (1 + random.random() / 2)  # jitter, no part of any outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from abc import abstractmethod
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
@@ -137,13 +138,13 @@ class SandboxTool(Tool):
             await queue.give(self._attempt, session, sound)
         return self._show(result)
 
+    @abstractmethod
     async def _execute(self, session: Session, code: str) -> Result:
         """Runs the code of one call."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _show(self, result: Result) -> str:
         """What the model is shown of a result; raises what is the model's or the infrastructure's fault."""
-        raise NotImplementedError
 
     def _queue(self) -> Sandboxes:
         loop = asyncio.get_running_loop()

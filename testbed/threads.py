@@ -116,14 +116,14 @@ class _Job:
         result, error = None, None
         try:
             result = self.function()
-        except BaseException as caught:  # noqa: BLE001  handed to the caller, whatever it is
+        except BaseException as caught:  # noqa: BLE001 (a thread's edge: handed to the caller)
             error = caught
         with self._lock:
             self._finished = True
             if self._abandoned:
                 return False
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is there to be told
-            self.loop.call_soon_threadsafe(_settle, self.future, result, error)
+            self.loop.call_soon_threadsafe(settle, self.future, result, error)
         return True
 
 
@@ -134,7 +134,8 @@ def _serve(jobs: queue.SimpleQueue[_Job | None]) -> None:
         del job  # a thread that waits must not keep the last result alive
 
 
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+def settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    """Ends a future with what a function returned or raised, unless it has ended already."""
     if future.done():
         return
     if error is None:
@@ -158,7 +159,7 @@ class LoopThread:
         future = self.submit(coroutine)
         try:
             return future.result()
-        except BaseException:
+        except BaseException:  # an interrupt too; raised again
             future.cancel()
             raise
 
@@ -166,17 +167,35 @@ class LoopThread:
         """Begins the coroutine; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def close(self) -> None:
-        """Cancels what still runs, stops the loop and frees its descriptors."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+    def close(self, patience: float | None = None) -> None:
+        """Cancels what still runs, stops the loop and frees its descriptors.
+
+        Args:
+            patience: seconds to wait for that; None is for ever, for coroutines that do not block.
+        """
+        with contextlib.suppress(RuntimeError):  # it has been closed
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(patience)
 
     def _serve(self) -> None:
-        self._loop.run_forever()
-        tasks = asyncio.all_tasks(self._loop)
+        self._insist(self._loop.run_forever)
+        self._insist(lambda: self._loop.run_until_complete(self._wind_up()))
+        self._loop.close()
+
+    async def _wind_up(self) -> None:
+        tasks = asyncio.all_tasks(self._loop) - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         if tasks:
-            self._loop.run_until_complete(asyncio.wait(tasks, timeout=_LEFT_BEHIND))
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
+            await asyncio.wait(tasks, timeout=_LEFT_BEHIND)
+        await self._loop.shutdown_asyncgens()
+        await asyncio.sleep(0)  # transports that were closed last get to say so
+
+    def _insist(self, run: Callable[[], object]) -> None:
+        """Runs the loop again where a task ended it: SystemExit and KeyboardInterrupt pass through asyncio's loops."""
+        while True:
+            try:
+                run()
+                return
+            except (SystemExit, KeyboardInterrupt):  # the task has it too, and with it whoever waits for that
+                continue

@@ -27,6 +27,7 @@ from testbed.errors import (
     did_you_mean,
 )
 from testbed.offer import Offer
+from testbed.own_loop import OwnLoop
 from testbed.results import NO_OUTPUT, as_text, cut, cut_to_tokens, of_fault, refusal
 from testbed.threads import DaemonThreads
 from testbed.tool_base import AttemptContext, Tool
@@ -55,11 +56,11 @@ class ToolSet:
             if not isinstance(tool, BaseTool):
                 raise UsageError(f"{tool!r:.80} is not a tool: give langchain tools, or their names to `make_env`.")
             if tool.name in self.offers:
-                raise UsageError(f"two tools are named {tool.name!r}; rename one of them.")
+                raise UsageError(f"two tools are named {tool.name!r}; rename one (with mcp:, by prefix or offer).")
             self.offers[tool.name] = Offer(tool)
         self.schemas = [offer.schema for offer in self.offers.values()]
         self.result_chars = result_chars
-        self.threads = DaemonThreads(8)
+        self.threads, self.own_loop = DaemonThreads(8), OwnLoop()
         self._started: list[Tool] = []
 
     def fingerprint(self) -> list[dict[str, Any]]:
@@ -83,7 +84,7 @@ class ToolSet:
                 if isinstance(offer.tool, Tool) and offer.tool not in self._started:
                     await offer.tool.start()
                     self._started.append(offer.tool)
-        except BaseException:
+        except BaseException:  # cancelled too: what was started must not outlive this; raised again
             await self.aclose()
             raise
 
@@ -91,7 +92,8 @@ class ToolSet:
         """Frees what the tools hold."""
         self.threads.close()
         self._started.clear()
-        await _each([offer.tool.aclose for offer in self.offers.values() if isinstance(offer.tool, Tool)])
+        tools = [offer.tool for offer in self.offers.values() if isinstance(offer.tool, Tool)]
+        await _each([self.own_loop.aclose, *(tool.aclose for tool in tools)])
 
     def open(self, meter: Meter, count: Callable[[str], int], context: AttemptContext | None = None) -> Toolbox:
         """The tools for one attempt."""
@@ -192,21 +194,25 @@ class Toolbox:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
             raise ToolFault(FaultKind.EXECUTION_ERROR, "the call cancelled itself") from error
-        except (Exception, SystemExit) as error:  # third-party code: whatever it raises is the result of the call
-            if _is_broken_connection(error):
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # third-party code: whatever it raises is the result of the call
+            if is_broken_connection(error):
                 raise TransportError(f"tool {call.name!r}: {error}") from error
             raise ToolFault(FaultKind.EXECUTION_ERROR, f"{type(error).__name__}: {error}") from error
 
     async def _invoke(self, tool: BaseTool, offer: Offer, arguments: dict[str, Any]) -> Any:
         # Our own tools are called directly: langchain's invoke costs more than most calls. Foreign ones get their
-        # callbacks and config.
+        # callbacks and config, and a loop that is not ours: they may block it, or raise what ends loops.
         if not offer.awaits:
             ours = isinstance(tool, Tool)
             run = (lambda: tool._run(**arguments)) if ours else (lambda: tool.invoke(arguments))
             result = await self._set.threads.run(run, offer.timeout)
+        elif isinstance(tool, Tool):
+            async with asyncio.timeout(None if tool.keeps_time else offer.timeout):
+                result = await tool._arun(**arguments)
         else:
-            async with asyncio.timeout(offer.timeout):
-                result = await (tool._arun(**arguments) if isinstance(tool, Tool) else tool.ainvoke(arguments))
+            result = await self._set.own_loop.run(lambda: tool.ainvoke(arguments), offer.timeout)
         if isinstance(tool, Tool) and tool.response_format == "content_and_artifact":
             return result[0]
         return result
@@ -218,12 +224,13 @@ async def _each(actions: Sequence[Callable[[], Awaitable[None]]]) -> None:
     for action in actions:
         try:
             await action()
-        except BaseException as error:  # noqa: BLE001  raised again below
+        except BaseException as error:  # noqa: BLE001 (cancelled too: the others still end; raised below)
             failed = failed or error
     if failed is not None:
         raise failed
 
 
-def _is_broken_connection(error: BaseException) -> bool:
+def is_broken_connection(error: BaseException) -> bool:
+    """Whether what a tool raised says that a connection broke, which is no fault of the model."""
     names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
     return isinstance(error, ConnectionError) or not names.isdisjoint(_BROKEN)

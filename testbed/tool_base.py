@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from langchain_core.tools import BaseTool
@@ -47,6 +47,7 @@ class Tool(BaseTool):
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
+    keeps_time: ClassVar[bool] = False  # whether its own `_arun` keeps the time limit: waiting for its turn is no fault
     version: str = "1"
     timeout: float = 10.0
 
@@ -92,6 +93,13 @@ class Tool(BaseTool):
     def inert_result(self, arguments: Mapping[str, Any], rng: np.random.Generator) -> str:
         """An uninformative result of the usual shape, for the placebo control."""
         return NO_OUTPUT
+
+    def check_inert(self) -> None:
+        """Refuses to be a placebo where it has no uninformative result of the usual shape.
+
+        Raises:
+            UsageError: it has none.
+        """
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         # Gymnasium copies the arguments in an environment's specification: they name this tool, which may hold locks.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from testbed.env import Environment
 from testbed.episode import Episode
-from testbed.errors import ContextFull, InfrastructureError
+from testbed.errors import ContextFull, InfrastructureError, ModelNotAsked
 from testbed.lookahead.beginning import begin
 from testbed.models.base import Request
 from testbed.preparation import Arm
@@ -57,6 +57,12 @@ class Trial:
         finally:
             await episode.toolbox.aclose()
         return self._record(Status.COMPLETE, episode.ended, episode.transcript)
+
+    def has_drawn(self, error: InfrastructureError) -> bool:
+        """Whether this try, ended by `error`, has cost a reply that would not be the same another time."""
+        if getattr(self._arm.model, "reproducible", False):
+            return False
+        return not isinstance(error, ModelNotAsked) or has_reply(self._episode.transcript if self._episode else ())
 
     def missing(self, error: InfrastructureError) -> Attempt:
         """What is recorded of an attempt that the infrastructure ended: as far as it came, and why."""
@@ -116,3 +122,8 @@ class Trial:
             faults=dict(episode.faults) if episode else {},
             transcript=list(transcript),
         )
+
+
+def has_reply(transcript: Sequence[Message]) -> bool:
+    """Whether the model has written anything in it."""
+    return any(message["role"] == "assistant" for message in transcript)

@@ -69,9 +69,6 @@ COST_COMPONENTS = (
     "seconds",
     "usd",
 )
-CostComponent = Literal[
-    "generated_tokens", "prompt_tokens", "observed_tokens", "model_calls", "tool_calls", "turns", "seconds", "usd"
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +216,9 @@ class Usage:
     usd: float = 0.0
 
 
+REDRAWN = "redrawn"
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One episode of one arm on one task.
@@ -235,7 +235,8 @@ class Attempt:
         score: partial credit, None where there is none.
         answer: the answer that was graded, None where none was given.
         cost: what it used.
-        faults: number of the model's tool faults by kind.
+            faults: number of the model's tool faults by kind; under `REDRAWN`, how many earlier tries were lost to the
+            infrastructure after a model had begun to write that would not write the same again.
         transcript: every message, in order.
     """
 
@@ -252,6 +253,11 @@ class Attempt:
     cost: Cost
     faults: Mapping[str, int] = field(default_factory=dict)
     transcript: Sequence[Message] = ()
+
+    @property
+    def first_draw(self) -> bool | None:
+        """Whether it succeeded; None where it is missing, or not the first draw: what broke may have chosen it."""
+        return None if self.faults.get(REDRAWN) else self.success
 
     def same_outcome(self, other: Attempt) -> bool:
         """Equality in everything but the clock: what a resumed run must reproduce."""

@@ -8,14 +8,19 @@ other attempt's results) and interaction (the results of one's own calls).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from langchain_core.tools import BaseTool
 from pydantic import PrivateAttr
 
-from testbed.errors import UsageError
-from testbed.tool import NO_OUTPUT, AttemptContext, Tool
+from testbed.errors import FaultKind, TestbedError, ToolFault, UsageError
+from testbed.offer import Offer
+from testbed.own_loop import OwnLoop
+from testbed.results import as_text
+from testbed.scramble import scrambled
+from testbed.threads import DaemonThreads
+from testbed.tool import NO_OUTPUT, AttemptContext, Tool, is_broken_connection
 from testbed.types import Control
 
 
@@ -66,9 +71,51 @@ class Inert(_Disguised):
             await self.wrapped.aclose()
 
     def _run(self, /, **arguments: Any) -> str:
-        if isinstance(self.wrapped, Tool):
-            return self.wrapped.inert_result(arguments, self._rng)
-        return NO_OUTPUT
+        assert isinstance(self.wrapped, Tool)  # see `_Scrambled` for others
+        return self.wrapped.inert_result(arguments, self._rng)
+
+
+class _Scrambled(Inert):
+    """The placebo of a tool that cannot say what is uninformative: what it answers, scrambled."""
+
+    keeps_time: ClassVar[bool] = True
+    _offer: Offer = PrivateAttr()
+    _threads: DaemonThreads = PrivateAttr(default_factory=lambda: DaemonThreads(8))
+    _own_loop: OwnLoop = PrivateAttr(default_factory=OwnLoop)
+
+    @classmethod
+    def of(cls, tool: BaseTool) -> Tool:
+        """The placebo of `tool`."""
+        made = super().of(tool)
+        assert isinstance(made, cls)
+        made._offer = Offer(tool)
+        return made
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The live tool: its answers are behind the results."""
+        return {"control": "inert", "of": self._offer.fingerprint()}
+
+    async def aclose(self) -> None:
+        """Ends the threads that ran the tool."""
+        self._threads.close()
+        await self._own_loop.aclose()
+
+    async def _arun(self, /, **arguments: Any) -> str:
+        try:
+            return scrambled(as_text(await self._ask(arguments)), self._rng)
+        except (TestbedError, TimeoutError):
+            raise
+        except Exception as error:  # third-party code: whatever it raises is the result of the call
+            if is_broken_connection(error):
+                raise
+            fault = scrambled(f"{type(error).__name__}: {error}", self._rng)
+            raise ToolFault(FaultKind.EXECUTION_ERROR, fault) from error
+
+    async def _ask(self, arguments: dict[str, Any]) -> Any:
+        tool, limit = self.wrapped, self._offer.timeout
+        if self._offer.awaits:
+            return await self._own_loop.run(lambda: tool.ainvoke(arguments), limit)
+        return await self._threads.run(lambda: tool.invoke(arguments), limit)
 
 
 class Yoked(_Disguised):
@@ -91,14 +138,17 @@ def under_control(tools: Sequence[BaseTool], control: Control) -> list[BaseTool]
     """The tools as an arm with this control offers them.
 
     Raises:
-        UsageError: a bare arm has tools, or another arm has none.
+        UsageError: a bare arm has tools, another arm has none, or a tool has no placebo as it was set up.
     """
     if control is Control.ABSENT and tools:
         raise UsageError(f"a bare arm (control = 'absent') offers no tools, but {[t.name for t in tools]} are listed.")
     if control is not Control.ABSENT and not tools:
         raise UsageError(f"control = {str(control)!r} needs at least one tool; leave control out for a bare arm.")
     if control is Control.INERT:
-        return [Inert.of(tool) for tool in tools]
+        for tool in tools:
+            if isinstance(tool, Tool):
+                tool.check_inert()
+        return [(Inert if isinstance(tool, Tool) else _Scrambled).of(tool) for tool in tools]
     if control is Control.YOKED:
         return [Yoked.of(tool) for tool in tools]
     return list(tools)

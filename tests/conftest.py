@@ -1,9 +1,35 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from helpers.command import Done
+
+pytest.register_assert_rewrite("helpers")
+
+# What counts the engine's containers, doors and mounts, or starts an engine: all of it by one worker of pytest-xdist.
+OF_THE_ENGINE = {"test_sandbox_calls.py", "test_sandbox_docker.py", "test_sandbox_hostile.py", "test_with_engine.py"}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests stay together, as they share fixtures; so do those of the docker engine."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneWorkerForTheEngine(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = super()._split_scope(nodeid)
+            return "the engine" if Path(path).name in OF_THE_ENGINE else path
+
+    return OneWorkerForTheEngine(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +39,54 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data folder at {folder}; set TESTBED_DATA to one that holds game24, gsm8k, …")
     return folder
+
+
+@pytest.fixture
+def testbed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Done]:
+    """Calls the command line, in a folder of the test's own."""
+    from helpers.command import Done
+    from testbed.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def testbed(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["testbed", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return testbed
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model of random weights."""
+    from helpers.tiny_models import make_tokenizer, random_model, save
+
+    return save(random_model(), make_tokenizer(), tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def nothing_registered() -> Iterator[None]:
+    """Forgets what a test registers."""
+    import gymnasium as gym
+
+    from testbed import registry
+
+    known = set(gym.registry)
+    tables = [registry._plugins["envs"], registry._plugins["tools"], registry._owners, registry._loaded]
+    before = [dict(table) for table in tables]  # type: ignore[call-overload]
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()  # type: ignore[attr-defined]
+        table.update(content)  # type: ignore[attr-defined]
+    registry._installed.cache_clear()
+    for name in set(gym.registry) - known:
+        del gym.registry[name]
+    for name in [name for name in sys.modules if name.startswith("testbed_plugin_")]:
+        del sys.modules[name]

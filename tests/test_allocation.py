@@ -306,6 +306,11 @@ EXPERIMENT = """\
 name = "adaptive"
 seed = 5
 samples = {{ min = 8, max = 200, stop = "verdict" }}
+arm = [
+  {{ name = "bare" }},
+  {{ name = "yoked", tools = ["echo"], control = "yoked" }},
+  {{ name = "echo", tools = ["echo"] }},
+]
 [measure]
 elicitation = 16
 [model]
@@ -314,15 +319,6 @@ policy = "{policy}:mixed"
 [[env]]
 id = "Say-v0"
 tasks = 60
-[[arm]]
-name = "bare"
-[[arm]]
-name = "yoked"
-tools = ["echo"]
-control = "yoked"
-[[arm]]
-name = "echo"
-tools = ["echo"]
 """
 
 POLICY = """\

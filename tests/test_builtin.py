@@ -59,16 +59,18 @@ def python(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(("text", "line"), [(SYNTAX, 4), (RAISES, 3), (b'x = 1\n\xff\n"', 1), ("x = '\0'", 1)])
 @pytest.mark.parametrize("group", ["envs", "tools"])
-def test_a_broken_file_is_listed_with_its_line_beside_the_others(
-    package: Path, drop, group: str, text: str | bytes, line: int
-) -> None:
-    drop(f"{group}/mine.py", text)
+def test_broken_files_are_listed_with_their_lines_beside_the_others(package: Path, drop, group: str) -> None:
+    lines = {"syntax": 4, "raises": 3, "bytes": 1, "nul": 1}
+    drop(f"{group}/syntax.py", SYNTAX)
+    drop(f"{group}/raises.py", RAISES)
+    drop(f"{group}/bytes.py", b'x = 1\n\xff\n"')
+    drop(f"{group}/nul.py", "x = '\0'")
     done = python(package, "-m", "testbed", "list", group)
     assert done.returncode == 0, done.stderr
     assert {"envs": "Addition-v0", "tools": "search"}[group] in done.stdout
-    assert f"cannot be used: {package}/testbed/{group}/mine.py:{line}: " in done.stdout
+    for name, line in lines.items():
+        assert f"cannot be used: {package}/testbed/{group}/{name}.py:{line}: " in done.stdout
 
 
 @pytest.mark.parametrize(("text", "line"), [(SYNTAX, 4), (RAISES, 3)])

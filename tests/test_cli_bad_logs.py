@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sqlite3
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from testbed.__main__ import main
-
-
-@dataclasses.dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Done]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["testbed", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        captured = capsys.readouterr()
-        return Done(code, captured.out, captured.err)
-
-    return run
-
+from helpers.command import Done
 
 IMPORT = ("--run", "logs", "--task", "task", "--arm", "arm", "--success", "won", "--cost", "usd=usd")
 HEADER = "task,arm,sample,won,usd\n"
@@ -68,11 +40,11 @@ def rows_stored(folder: Path) -> int:
     ],
 )
 def test_a_bad_line_is_refused_naming_arm_task_and_line_and_nothing_is_stored(
-    cli: Callable[..., Done], tmp_path: Path, line: str, words: list[str]
+    testbed: Callable[..., Done], tmp_path: Path, line: str, words: list[str]
 ) -> None:
     good = "".join(f"sum-{i},{arm},0,1,0.1\n" for arm in ("bare", "python") for i in range(300))
     (tmp_path / "logs.csv").write_text(f"{HEADER}{good}{line}\n", encoding="utf-8")
-    done = cli("import", "logs.csv", *IMPORT, "--sample", "sample")
+    done = testbed("import", "logs.csv", *IMPORT, "--sample", "sample")
     assert done.code == 2
     assert "Traceback" not in done.err
     for word in ("logs.csv:602", "python", "sum-3", *words):
@@ -81,22 +53,22 @@ def test_a_bad_line_is_refused_naming_arm_task_and_line_and_nothing_is_stored(
 
 
 @pytest.mark.parametrize("line", [",python,1,1,1", "sum-3,,1,1,1"])
-def test_a_line_without_a_task_or_an_arm_is_refused(cli: Callable[..., Done], tmp_path: Path, line: str) -> None:
+def test_a_line_without_a_task_or_an_arm_is_refused(testbed: Callable[..., Done], tmp_path: Path, line: str) -> None:
     (tmp_path / "logs.csv").write_text(f"{HEADER}sum-1,bare,0,1,1\n{line}\n", encoding="utf-8")
-    done = cli("import", "logs.csv", *IMPORT)
+    done = testbed("import", "logs.csv", *IMPORT)
     assert done.code == 2
     assert "logs.csv:3" in done.err
     assert rows_stored(tmp_path) == 0
 
 
 def test_attempts_that_were_imported_with_another_outcome_are_refused_and_the_store_stays_as_it_was(
-    cli: Callable[..., Done], tmp_path: Path
+    testbed: Callable[..., Done], tmp_path: Path
 ) -> None:
     (tmp_path / "logs.csv").write_text(f"{HEADER}sum-1,bare,0,1,1\n", encoding="utf-8")
-    assert cli("import", "logs.csv", *IMPORT).code == 0
+    assert testbed("import", "logs.csv", *IMPORT).code == 0
     before = rows_stored(tmp_path)
     (tmp_path / "logs.csv").write_text(f"{HEADER}sum-1,bare,0,0,1\nsum-2,bare,0,1,1\n", encoding="utf-8")
-    done = cli("import", "logs.csv", *IMPORT)
+    done = testbed("import", "logs.csv", *IMPORT)
     assert done.code == 2
     assert "bare" in done.err
     assert "sum-1" in done.err
@@ -108,10 +80,10 @@ def logs(tmp_path: Path, rows: list[tuple[str, str, int]]) -> None:
     (tmp_path / "logs.csv").write_text(HEADER + text, encoding="utf-8")
 
 
-def test_arms_without_a_common_task_are_not_compared(cli: Callable[..., Done], tmp_path: Path) -> None:
+def test_arms_without_a_common_task_are_not_compared(testbed: Callable[..., Done], tmp_path: Path) -> None:
     logs(tmp_path, [(f"{arm}-{i}", arm, 1) for arm in ("bare", "python") for i in range(4) for _ in range(3)])
-    assert cli("import", "logs.csv", *IMPORT).code == 0
-    done = cli("report", "logs", "--html", "page.html")
+    assert testbed("import", "logs.csv", *IMPORT).code == 0
+    done = testbed("report", "logs", "--html", "page.html")
     assert done.code == 2
     for word in ("'bare'", "'python'", "no task in common", "bare-0", "python-0"):
         assert word in done.err, done.err
@@ -119,18 +91,20 @@ def test_arms_without_a_common_task_are_not_compared(cli: Callable[..., Done], t
     assert not (tmp_path / "page.html").exists()
 
 
-def test_a_report_on_one_cluster_has_no_interval_and_says_why(cli: Callable[..., Done], tmp_path: Path) -> None:
+def test_a_report_on_one_cluster_has_no_interval_and_says_why(testbed: Callable[..., Done], tmp_path: Path) -> None:
     logs(tmp_path, [(f"t{i}", arm, i % 2) for arm in ("bare", "python") for i in range(4) for _ in range(4)])
     text = (tmp_path / "logs.csv").read_text().replace("\n", ",same\n").replace("usd,same", "usd,kind")
     (tmp_path / "logs.csv").write_text(text)
-    assert cli("import", "logs.csv", *IMPORT, "--cluster", "kind").code == 0
-    done = cli("report", "logs")
+    assert testbed("import", "logs.csv", *IMPORT, "--cluster", "kind").code == 0
+    done = testbed("report", "logs")
     assert done.code == 0
     assert "[no interval]" in done.out
     assert "one cluster" in done.out
 
 
-def test_an_arm_whose_attempts_are_all_missing_is_left_out_by_name(cli: Callable[..., Done], tmp_path: Path) -> None:
+def test_an_arm_whose_attempts_are_all_missing_is_left_out_by_name(
+    testbed: Callable[..., Done], tmp_path: Path
+) -> None:
     rows = [(f"t{i}", arm, 1) for arm in ("bare", "python") for i in range(4) for _ in range(4)]
     logs(tmp_path, rows)
     text = (tmp_path / "logs.csv").read_text()
@@ -139,31 +113,33 @@ def test_an_arm_whose_attempts_are_all_missing_is_left_out_by_name(cli: Callable
             "usd,ok", "usd,status"
         )
     )
-    assert cli("import", "logs.csv", *IMPORT, "--missing", "status=error").code == 0
-    done = cli("report", "logs")
+    assert testbed("import", "logs.csv", *IMPORT, "--missing", "status=error").code == 0
+    done = testbed("report", "logs")
     assert done.code == 0
     assert "Arm 'python' has no scored attempt and is left out" in done.out
-    named = cli("report", "logs", "--bare", "python")
+    named = testbed("report", "logs", "--bare", "python")
     assert named.code == 2
     assert "python" in named.err
 
 
-def test_a_ratio_that_missing_attempts_leave_undefined_is_left_blank(cli: Callable[..., Done], tmp_path: Path) -> None:
+def test_a_ratio_that_missing_attempts_leave_undefined_is_left_blank(
+    testbed: Callable[..., Done], tmp_path: Path
+) -> None:
     rows = [(f"t{i}", arm, 0) for arm in ("bare", "python") for i in range(12) for _ in range(4)]
     logs(tmp_path, rows)
     text = (tmp_path / "logs.csv").read_text().replace("t1,bare,4,0", "t1,bare,4,error")
     (tmp_path / "logs.csv").write_text(text)
-    assert cli("import", "logs.csv", *IMPORT, "--missing", "won=error").code == 0
-    report, data = cli("report", "logs"), cli("report", "logs", "--json")
+    assert testbed("import", "logs.csv", *IMPORT, "--missing", "won=error").code == 0
+    report, data = testbed("report", "logs"), testbed("report", "logs", "--json")
     assert (report.code, data.code) == (0, 0), report.err + data.err
     assert "NaN" not in data.out
     assert "nan" not in report.out
     assert json.loads(data.out)["arms"][0]["missing"] == 1
 
 
-def test_a_run_without_any_scored_attempt_is_refused(cli: Callable[..., Done], tmp_path: Path) -> None:
+def test_a_run_without_any_scored_attempt_is_refused(testbed: Callable[..., Done], tmp_path: Path) -> None:
     (tmp_path / "logs.csv").write_text(f"{HEADER}sum-1,bare,0,,\n", encoding="utf-8")
-    assert cli("import", "logs.csv", *IMPORT, "--missing", "arm=bare").code == 0
-    done = cli("report", "logs")
+    assert testbed("import", "logs.csv", *IMPORT, "--missing", "arm=bare").code == 0
+    done = testbed("report", "logs")
     assert done.code == 2
     assert "no scored attempt" in done.err

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import pytest_asyncio
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import SyncVectorEnv
 from jsonschema import Draft202012Validator
@@ -26,7 +27,7 @@ from testbed.registry import env_class, env_names, make_env, make_tool, option_n
 from testbed.sandbox import pick
 from testbed.spaces import Utf8
 from testbed.tool import AttemptContext, Tool, Toolbox, ToolSet
-from testbed.types import Control, ToolCall
+from testbed.types import Control, ToolCall, ToolResult
 from testbed.wrappers import under_control
 
 AT_LEAST = 200  # tasks that validate() looks at
@@ -74,6 +75,7 @@ HOSTILE = ["", " ", "\0", "\ud800", "-" * 100_000, "AND OR NOT (", "{}", "</tool
 
 envs = pytest.mark.parametrize("name", env_names())
 tools = pytest.mark.parametrize("name", tool_names())
+in_one_loop = pytest.mark.asyncio(loop_scope="module")  # in which the tools run that tests share
 
 
 def env_options(name: str, request: pytest.FixtureRequest) -> dict[str, Any]:
@@ -156,8 +158,9 @@ def test_same_seed_same_attempt(name: str, options: dict[str, Any]) -> None:
         made.close()
         return json.loads(json.dumps(seen, default=lambda array: array.tolist()))
 
-    assert play(5) == play(5)
-    assert any(play(5)[0] != play(seed)[0] for seed in range(6, 10))
+    first = play(5)
+    assert play(5) == first
+    assert any(make_env(name, **options).reset(seed=seed)[0]["text"] != first[0][0]["text"] for seed in range(6, 10))
 
 
 @envs
@@ -274,22 +277,41 @@ def open_box(tool_set: ToolSet, context: AttemptContext | None = None) -> Toolbo
     )
 
 
-@pytest.fixture
-async def live(name: str) -> AsyncIterator[ToolSet]:
-    tool_set = ToolSet([made_tool(name)])
-    try:
-        await tool_set.start()
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
-    yield tool_set
-    await tool_set.aclose()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def started() -> AsyncIterator[dict[str, ToolSet]]:
+    """Tool sets that tests share, by the tool's name: starting one may start sandboxes."""
+    tool_sets: dict[str, ToolSet] = {}
+    yield tool_sets
+    for tool_set in tool_sets.values():
+        await tool_set.aclose()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
+async def live(name: str, started: dict[str, ToolSet]) -> ToolSet:
+    if name not in started:
+        tool_set = ToolSet([made_tool(name)])
+        try:
+            await tool_set.start()
+        except SandboxUnavailable as error:
+            pytest.skip(str(error))
+        started[name] = tool_set
+    return started[name]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def box(live: ToolSet) -> AsyncIterator[Toolbox]:
     opened = open_box(live)
     yield opened
     await opened.aclose()
+
+
+async def answer(tool_set: ToolSet, call: ToolCall, context: AttemptContext | None = None) -> ToolResult:
+    """Of an attempt that calls once."""
+    opened = open_box(tool_set, context)
+    try:
+        return await opened.call(call)
+    finally:
+        await opened.aclose()
 
 
 @pytest.fixture
@@ -318,6 +340,7 @@ def test_its_fingerprint_is_json_and_the_same_in_every_instance(name: str) -> No
 
 
 @tools
+@in_one_loop
 async def test_it_answers_and_repeats_itself(box: Toolbox, call: ToolCall) -> None:
     first = await box.call(call)
     assert first.fault is None
@@ -326,6 +349,7 @@ async def test_it_answers_and_repeats_itself(box: Toolbox, call: ToolCall) -> No
 
 
 @tools
+@in_one_loop
 async def test_arguments_are_checked(box: Toolbox, call: ToolCall) -> None:
     for wrong in (
         {},
@@ -339,6 +363,7 @@ async def test_arguments_are_checked(box: Toolbox, call: ToolCall) -> None:
 
 
 @tools
+@in_one_loop
 async def test_no_argument_can_break_it(box: Toolbox, call: ToolCall) -> None:
     for text in HOSTILE:
         result = await box.call(ToolCall(call.name, dict.fromkeys(call.arguments, text)))
@@ -348,41 +373,45 @@ async def test_no_argument_can_break_it(box: Toolbox, call: ToolCall) -> None:
 
 
 @tools
+@in_one_loop
 async def test_attempts_do_not_see_each_other(live: ToolSet, call: ToolCall) -> None:
     alone = open_box(live)
     first = await alone.call(call)
     other = open_box(live)
     await other.call(ToolCall(call.name, dict.fromkeys(call.arguments, "0")))
-    assert await open_box(live).call(call) == first
+    assert await answer(live, call) == first
     for opened in (alone, other):
         await opened.aclose()
 
 
 @tools
+@in_one_loop
 async def test_it_can_be_started_again_after_closing(live: ToolSet, call: ToolCall) -> None:
-    before = await open_box(live).call(call)
+    before = await answer(live, call)
     await live.aclose()
     await live.start()
-    assert await open_box(live).call(call) == before
+    assert await answer(live, call) == before
 
 
 @tools
+@in_one_loop
 async def test_inert_looks_alike_repeats_under_its_stream_and_tells_nothing(live: ToolSet, call: ToolCall) -> None:
     tool = live.offers[call.name].tool
     inert = ToolSet(under_control([tool], Control.INERT))
     assert inert.schemas == live.schemas
     assert inert.fingerprint() != live.fingerprint()
     await inert.start()
-    answer = await open_box(live).call(call)
-    blank = [await open_box(inert, AttemptContext(key)).call(call) for key in (1, 1, 2)]
+    told = await answer(live, call)
+    blank = [await answer(inert, call, AttemptContext(key)) for key in (1, 1, 2)]
     assert blank[0] == blank[1]
     assert all(result.fault is None for result in blank)
-    assert not set(answer.text.splitlines()) & {line for result in blank for line in result.text.splitlines()}
-    wrong = await open_box(inert).call(ToolCall(call.name, {"surplus": 1}))
+    assert not set(told.text.splitlines()) & {line for result in blank for line in result.text.splitlines()}
+    wrong = await answer(inert, ToolCall(call.name, {"surplus": 1}))
     assert wrong.fault is FaultKind.INVALID_ARGS
 
 
 @tools
+@in_one_loop
 async def test_yoked_replays_in_order_whatever_is_asked(name: str, call: ToolCall) -> None:
     yoked = ToolSet(under_control([made_tool(name)], Control.YOKED))
     opened = open_box(yoked, AttemptContext(1, iter(["first", "second"])))

@@ -64,6 +64,13 @@ def test_read_takes_the_field_names_in_use(tmp_path: Path) -> None:
         ('{"id": "b", "text": " \\n"}', "docs.jsonl:2: document 'b' is empty"),
         ('{"id": "", "text": "x"}', "docs.jsonl:2: the id ''"),
         ('{"id": "b\\nc", "text": "x"}', "docs.jsonl:2: the id"),
+        ('{"id": "b\\n", "text": "x"}', "docs.jsonl:2: the id 'b.n' has outer blanks"),
+        ('{"id": " b", "text": "x"}', "docs.jsonl:2: the id ' b' has outer blanks"),
+        ('{"id": "\\u001b[31mb", "text": "x"}', "docs.jsonl:2: the id .* control characters"),
+        ('{"id": "b\\u0000c", "text": "x"}', "docs.jsonl:2: the id .* control characters"),
+        ('{"id": "b", "text": "x", "title": ["q"]}', "docs.jsonl:2: 'title' must be text"),
+        ('{"id": "b", "text": "x", "title": {}}', "docs.jsonl:2: 'title' must be text"),
+        ('{"id": "b", "text": "x", "n": ' + "9" * 5000 + "}", "docs.jsonl:2: not JSON"),
         ('{"id": "a", "text": "x"}', "docs.jsonl:2: id 'a' is taken by .*docs.jsonl:1"),
         ('{"id": "b", "text": "\\ud800"}', "docs.jsonl:2: .* half a surrogate pair"),
         ("[" * 100_000, "docs.jsonl:2: not JSON"),
@@ -99,7 +106,7 @@ def test_passages_stay_on_one_line_each() -> None:
     assert passages([]) == NO_RESULTS
 
 
-text = st.text(min_size=1).filter(lambda s: s.strip() and s.isprintable())
+text = st.text(min_size=1).filter(lambda s: s == s.strip() and s.isprintable())
 
 
 @given(st.dictionaries(text, text, min_size=1, max_size=8))

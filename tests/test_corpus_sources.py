@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from testbed import corpus_sources
 from testbed.corpus import Document
 from testbed.corpus_sources import read_documents
 from testbed.errors import DataError, UnknownName
@@ -46,6 +49,26 @@ def test_trec(tmp_path: Path) -> None:
     assert read(tmp_path / "x.trec") == [Document("a", "one two 3 < 4", "A & B"), Document("b", "three")]
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("<![CDATA[in <b> & ]] it]]> x", "in <b> & ]] it x"),
+        ("<script>a</script> b <style>c", "a b c"),
+        ("<textarea>a <plaintext>b", "a b"),
+        ("a <![foo x", "a <![foo x"),
+        ("a <!foo> b <? c > d", "a <!foo> b <? c > d"),
+        ("a <!-- b --> c", "a  c"),
+    ],
+)
+def test_trec_is_no_html(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, text: str, chunk: int) -> None:
+    monkeypatch.setattr(corpus_sources, "_CHUNK", chunk)
+    (tmp_path / "x.trec").write_text(
+        f"<!DOCTYPE trec>\n<DOC><DOCNO>a</DOCNO>{body}\n</DOC><DOC><DOCNO>b</DOCNO>end</DOC>"
+    )
+    assert read(tmp_path / "x.trec") == [Document("a", text), Document("b", "end")]
+
+
 def test_trec_documents_across_chunks(tmp_path: Path) -> None:
     (tmp_path / "x.sgml").write_text(TREC + "".join(f"<DOC><DOCNO>c{n}</DOCNO>word{n}</DOC>\n" for n in range(60_000)))
     documents = read(tmp_path / "x.sgml")
@@ -72,10 +95,13 @@ def test_gzipped_files_and_unknown_endings(tmp_path: Path, name: str, content: s
         ("x.csv", b'id,text\na,"b\n', "x.csv:2: not CSV"),
         ("x.csv", b"id,text\na,\xff\n", "x.csv: not UTF-8"),
         ("x.csv.gz", b"garbage", "cannot read .*x.csv.gz"),
-        ("x.csv.gz", gzip.compress(b"id,text\na,b\n" * 99)[:-12], "cannot read .*x.csv.gz"),
+        ("x.csv.gz", gzip.compress(b"id,text\na,b\n" * 99, mtime=0)[:-12], "cannot read .*x.csv.gz"),
         ("x.trec", b"<DOC>\n<DOCNO>a</DOCNO> text", "x.trec:1: this <DOC> is not closed"),
         ("x.trec", b"\n<DOC><DOCNO>a</DOCNO> text\n<DOC>", "x.trec:3: <DOC> within the <DOC> of line 2"),
         ("x.trec", b"<DOC>\xff</DOC>", "x.trec: not UTF-8"),
+        ("x.trec", b"<DOC><DOCNO>a</DOCNO>\n<DOCNO>b</DOCNO>x</DOC>", "x.trec:2: a second <DOCNO> .* of line 1"),
+        ("x.csv", b"id,text,text\na,b,c\n", "x.csv:1: 2 columns are named 'text'"),
+        ("x.csv", b"id,text,title,title\na,b,c,d\n", "x.csv:1: 2 columns are named 'title'"),
         ("x.data", b"a", "add --format with one of jsonl, csv, tsv, trec"),
     ],
 )
@@ -117,6 +143,43 @@ def test_a_folder_names_the_file_that_is_broken(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_folder_with_what_is_no_file_is_refused_at_once(tmp_path: Path, hidden: bool) -> None:
+    os.mkfifo(tmp_path / (".x.txt" if hidden else "x.txt"))
+    (tmp_path / "y.txt").write_text("text")
+    if hidden:
+        assert len(read(tmp_path)) == 1
+    else:
+        with pytest.raises(DataError, match=r"x\.txt: not a regular file"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["link", "link.txt"])
+def test_a_folder_with_links_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "secret.txt").write_text("not in the folder")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("text")
+    (tmp_path / "in" / name).symlink_to(tmp_path / ("elsewhere" if name == "link" else "secret.txt"))
+    with pytest.raises(DataError, match=f"{name}: a link"):
+        read(tmp_path / "in")
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.txt").write_text("text")
+    listed = os.scandir
+
+    def refuse(place: Any) -> Any:  # tests may run as root, whom no mode stops
+        if str(place).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return listed(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"cannot read .*deep: Permission denied"):
+        read(tmp_path)
+
+
 def pdf(text: str) -> bytes:
     """A PDF of one page, written by hand."""
     stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
@@ -152,4 +215,17 @@ def test_pdf_files_without_text_or_damaged(tmp_path: Path, content: bytes, says:
     pytest.importorskip("pypdf", reason="the extra pdf is not installed")
     (tmp_path / "a.pdf").write_bytes(content)
     with pytest.raises(DataError, match=rf"a\.pdf: .*{says}"):
+        read(tmp_path)
+
+
+def test_pdf_files_that_need_another_package_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pypdf = pytest.importorskip("pypdf", reason="the extra pdf is not installed")
+    from pypdf.errors import DependencyError
+
+    def refuse(*_: object) -> None:
+        raise DependencyError("cryptography>=3.1 is required for AES algorithm")
+
+    monkeypatch.setattr(pypdf, "PdfReader", refuse)
+    (tmp_path / "a.pdf").write_bytes(pdf("x"))
+    with pytest.raises(DataError, match=r"a\.pdf: it is encrypted, and cryptography>=3.1 is required"):
         read(tmp_path)

@@ -88,9 +88,9 @@ def test_it_can_grow_many_times(tmp_path: Path) -> None:
 
 def test_an_unchanged_source_indexes_nothing_and_changes_no_file(tmp_path: Path) -> None:
     build(placed(made(50)), tmp_path / "c")
-    before = sorted((str(p), p.stat().st_mtime_ns) for p in (tmp_path / "c").glob("data-*/*"))
+    before = sorted((str(p), p.stat().st_mtime_ns) for p in (tmp_path / "c").glob(".build-*/*"))
     assert build(placed(made(50)[::-1]), tmp_path / "c").indexed == 0
-    assert sorted((str(p), p.stat().st_mtime_ns) for p in (tmp_path / "c").glob("data-*/*")) == before
+    assert sorted((str(p), p.stat().st_mtime_ns) for p in (tmp_path / "c").glob(".build-*/*")) == before
 
 
 @pytest.mark.parametrize("change", ["gone", "changed"])
@@ -128,7 +128,7 @@ def test_bad_documents_are_refused_and_what_was_there_stays(
         with pytest.raises(DataError, match=says):
             build(iter(entries), folder)
     assert tuple(open_corpus(tmp_path / "old").documents) == Corpus.of(made(5)).documents
-    assert len(list((tmp_path / "old").glob("data-*"))) == 1
+    assert len(list((tmp_path / "old").glob(".build-*"))) == 1
     assert not (tmp_path / "new").exists()
 
 
@@ -177,7 +177,7 @@ def test_a_killed_build_leaves_what_was_there(tmp_path: Path, there: bool) -> No
         with pytest.raises(DataError, match="build did not end"):
             open_corpus(folder)
     assert build(placed(made(7)), folder).indexed == (2 if there else 7)
-    assert len(list(folder.glob("data-*"))) == 1
+    assert len(list(folder.glob(".build-*"))) == 1
 
 
 def test_another_hash_than_expected_is_refused(tmp_path: Path) -> None:

@@ -1,71 +1,23 @@
 from __future__ import annotations
 
-import asyncio
-import pickle
-import subprocess
-import sys
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, Unpack
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
-from langchain_core.tools import tool
 
+from helpers.reversing import Noise, Reverse, play, turn
 from testbed.budget import Budget
-from testbed.env import Common, Environment, approximate_tokens
+from testbed.env import Environment, approximate_tokens
 from testbed.episode import TOOLS_SPENT
-from testbed.errors import SandboxUnavailable, TransportError, UnknownName, UsageError
+from testbed.errors import UnknownName, UsageError
 from testbed.protocol import write_answer, write_call
-from testbed.tool import AttemptContext, Tool, ToolSet
+from testbed.tool import AttemptContext
 from testbed.types import Grade, Task
-
-
-class Reverse(Environment):
-    """Reverse a word."""
-
-    id = "Reverse-v0"
-
-    def __init__(self, length: int = 5, tasks: int = 20, seed: int = 0, **common: Unpack[Common]) -> None:
-        self.length, self.size, self.task_seed = length, tasks, seed
-        super().__init__(**common)
-
-    def make_tasks(self) -> Iterable[Task]:
-        rng = np.random.default_rng(self.task_seed)
-        for n in range(self.size):
-            word = "".join(rng.choice(list("abcdef"), self.length))
-            yield self.task(f"Reverse the word {word}é{n}.", reference=f"{word}é{n}"[::-1])
-
-    def grade(self, task: Task, answer: str) -> Grade:
-        return Grade(answer == task.reference)
-
-    def near_misses(self, task: Task) -> Iterable[str]:
-        return (task.reference + "x", task.reference.upper())
-
-
-class Noise(Tool):
-    """Says a number of its attempt's random stream."""
-
-    name: str = "noise"
-    description: str = "Draws a number."
-    key: int = -1
-
-    def for_attempt(self, context: AttemptContext) -> Tool:
-        return self.model_copy(update={"key": context.key})
-
-    def _run(self) -> str:
-        return str(np.random.default_rng(self.key).integers(10**9))
-
-
-@tool
-def turn(text: str) -> str:
-    """Turns a text round."""
-    return text[::-1]
 
 
 @pytest.fixture
@@ -73,12 +25,6 @@ def env() -> Iterator[Reverse]:
     made = Reverse(tools=[turn, Noise()])
     yield made
     made.close()
-
-
-def play(env: Environment, texts: list[str], **options: Any) -> list[Any]:
-    seen: list[Any] = [env.reset(**options)]
-    seen += [env.step(text) for text in texts]
-    return seen
 
 
 CALL = write_call("noise", {})
@@ -349,187 +295,3 @@ def test_validate_finds_a_grader_that_chokes_on_what_models_write() -> None:
 @pytest.mark.parametrize(("text", "tokens"), [("", 0), ("a", 1), ("abcd", 1), ("abcde", 2), ("漢字", 2), ("\ud800", 1)])
 def test_without_a_model_four_bytes_are_a_token(text: str, tokens: int) -> None:
     assert approximate_tokens(text) == tokens
-
-
-# -- life of tools and loops
-
-
-class Service(Tool):
-    name: str = "service"
-    description: str = "Has a life."
-    log: list[str] = []  # noqa: RUF012  pydantic copies it
-    fails: str = ""
-
-    def for_attempt(self, context: AttemptContext) -> Tool:
-        self.log.append("attempt")
-        return self
-
-    async def start(self) -> None:
-        if self.fails == "start":
-            raise SandboxUnavailable("install it")
-        self.log.append("start")
-
-    async def end_attempt(self) -> None:
-        self.log.append("end")
-
-    async def aclose(self) -> None:
-        self.log.append("close")
-
-    async def _arun(self) -> str:
-        if self.fails == "call":
-            raise ConnectionError("gone")
-        return "ok"
-
-
-def test_tools_start_with_the_first_call_and_end_with_attempts_and_environment() -> None:
-    service = Service()
-    env = Reverse(tools=[service])
-    env.reset(seed=0)
-    assert service.log == []
-    env.step(write_call("service", {}))
-    env.step(write_call("service", {}))
-    env.reset(seed=0)
-    env.step(write_call("service", {}))
-    env.close()
-    env.close()
-    assert service.log == ["start", "attempt", "end", "attempt", "end", "close"]
-
-
-def test_an_environment_can_be_used_again_after_close() -> None:
-    env = Reverse(tools=[turn])
-    for _ in range(2):
-        env.reset(seed=0)
-        assert env.step(write_call("turn", {"text": "ab"}))[0]["text"] == "ba"
-        env.close()
-
-
-def test_a_tool_that_cannot_start_says_so_to_the_caller() -> None:
-    env = Reverse(tools=[Service(fails="start")])
-    env.reset(seed=0)
-    with pytest.raises(SandboxUnavailable, match="install it"):
-        env.step(write_call("service", {}))
-    env.close()
-
-
-def test_a_broken_tool_is_an_error_to_the_caller_and_the_next_attempt_is_sound() -> None:
-    service = Service(fails="call")
-    env = Reverse(tools=[service])
-    env.reset(seed=0)
-    with pytest.raises(TransportError):
-        env.step(write_call("service", {}))
-    service.fails = ""
-    env.reset(seed=0)
-    assert env.step(write_call("service", {}))[0]["text"] == "ok"
-    env.close()
-
-
-def test_a_bare_environment_needs_no_thread() -> None:
-    before = threading.active_count()
-    env = Reverse()
-    for seed in range(3):
-        play(env, ["hm", write_answer("x")], seed=seed)
-    assert threading.active_count() == before
-
-
-def test_can_be_stepped_while_an_event_loop_runs() -> None:
-    async def main() -> str:
-        env = Reverse(tools=[turn])
-        env.reset(seed=0)
-        text = env.step(write_call("turn", {"text": "ab"}))[0]["text"]
-        env.close()
-        return text
-
-    assert asyncio.run(main()) == "ba"
-
-
-# -- vector environments and gymnasium.make
-
-
-def vector_of(kind: Callable[..., Any], **more: Any) -> Any:
-    return kind([lambda: Reverse(tools=[turn]) for _ in range(3)], **more)
-
-
-@pytest.mark.parametrize(("kind", "more"), [(SyncVectorEnv, {}), (AsyncVectorEnv, {"shared_memory": False})])
-def test_vector_environments_play_attempts_side_by_side(kind: Any, more: dict[str, Any]) -> None:
-    vector = vector_of(kind, **more)
-    observations, _ = vector.reset(seed=5)
-    single = Reverse()
-    expected = [single.reset(seed=5 + n)[0]["text"] for n in range(3)]
-    assert list(observations["text"]) == expected
-    assert observations["remaining"].shape == (3, 6)
-    observations, rewards, *_ = vector.step(tuple(write_call("turn", {"text": f"é{n}"}) for n in range(3)))
-    assert list(observations["text"]) == ["0é", "1é", "2é"]
-    answers = [word.removeprefix("Reverse the word ").removesuffix(".")[::-1] for word in expected]
-    _, rewards, terminations, _, _ = vector.step(tuple(write_answer(a) for a in (answers[0], "wrong", answers[2])))
-    assert rewards.tolist() == [1, 0, 1]
-    assert terminations.all()
-    observations, *_ = vector.step(("", "", ""))  # begins the next attempts
-    assert all(text.startswith("Reverse the word") for text in observations["text"])
-    vector.close()
-
-
-def test_errors_in_another_process_arrive_whole() -> None:
-    vector = vector_of(AsyncVectorEnv, shared_memory=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # gymnasium logs the error too
-        with pytest.raises(UnknownName, match="Did you mean 'task'"):
-            vector.reset(seed=0, options={"tsak": 1})
-        vector.close(terminate=True)
-
-
-def test_a_tool_set_can_be_shared_between_environments() -> None:
-    shared = ToolSet([turn])
-    one, other = Reverse(tools=shared), Reverse(tools=shared)
-    for env in (one, other):
-        env.reset(seed=0)
-        assert env.step(write_call("turn", {"text": "ab"}))[0]["text"] == "ba"
-    one.close()
-    assert other.step(write_call("turn", {"text": "cd"}))[0]["text"] == "dc"
-    other.close()
-
-
-MAKE = """
-import warnings
-warnings.simplefilter("error")
-import gymnasium as gym
-env = gym.make("testbed:testbed/Addition-v0", digits=2, tasks=3)
-observation, info = env.reset(seed=0)
-print(observation["text"])
-print(env.step("<answer>x</answer>")[1:4])
-print(env.spec.id)
-env.close()
-"""
-
-
-def test_gymnasium_makes_environments_without_a_prior_import() -> None:
-    done = subprocess.run([sys.executable, "-c", MAKE], capture_output=True, text=True, timeout=60, check=True)
-    prompt, step, name = done.stdout.splitlines()
-    assert prompt.startswith("What is ")
-    assert step == "(0.0, True, False)"
-    assert name == "testbed/Addition-v0"
-
-
-class Locked(Tool):
-    name: str = "locked"
-    description: str = "Holds a lock."
-    lock: Any = None
-    made: ClassVar[list[str]] = []
-
-    def _run(self) -> str:
-        return str(self.lock.locked())
-
-
-def test_gymnasium_takes_tools_and_budgets_and_can_copy_its_specification() -> None:
-    locked = Locked(lock=threading.Lock())
-    env = gym.make("testbed:testbed/Addition-v0", tools=(turn, locked), budget=Budget(tool_calls=1))
-    env.reset(seed=0)
-    observation, *_ = env.step(write_call("locked", {}))
-    assert observation["text"].startswith("False\n")
-    assert env.spec is not None
-    assert env.spec.kwargs["tools"][1] is locked
-    env.close()
-
-
-def test_bare_environments_can_be_pickled() -> None:
-    env = pickle.loads(pickle.dumps(gym.make("testbed:testbed/Addition-v0").unwrapped.spec))
-    assert env.id == "testbed/Addition-v0"

@@ -14,26 +14,14 @@ ROOT = Path(__file__).parents[1]
 # Lower layers first; a module may import from its own layer and those below.
 LAYERS = [
     {"types", "errors"},
-    {"spaces", "protocol", "budget", "threads", "results", "game", "replay", "overlap"},
-    {"tool", "tool_base", "sandbox_tool", "game_tool", "offer", "episode", "env"}
-    | {"sandbox", "models", "mcp"}
-    | {"mcp_client", "mcp_stdio"},
-    {"program_env", "question_env", "code_env"},
-    {"wrappers", "registry", "foreign_tools", "builtin", "plugins", "gymnasium_hook"}
-    | {
-        "corpus",
-        "corpus_sources",
-        "corpus_store",
-        "corpus_build",
-        "lexical",
-        "dense",
-        "encoders",
-        "records",
-        "contract",
-        "contract_tools",
-    }
-    | {"lookahead"},
-    {"experiment", "experiment_file", "places", "schedule", "store", "transfer", "engine"},
+    {"spaces", "protocol", "budget", "threads", "results", "game", "replay", "overlap"}
+    | {"schemas", "own_loop", "scramble"},
+    {"tool", "tool_base", "sandbox_tool", "game_tool", "offer", "episode", "env"} | {"sandbox", "models", "mcp"},
+    {"corpus", "corpus_sources", "corpus_store", "corpus_folder", "corpus_build", "lexical", "dense", "encoders"}
+    | {"records", "wrappers", "registry", "foreign_tools", "builtin", "plugins", "gymnasium_hook"}
+    | {"benchmark_env", "program_env", "question_env", "code_env"}
+    | {"contract", "contract_tools", "lookahead"},
+    {"experiment", "experiment_file", "experiment_tables", "places", "schedule", "store", "transfer", "engine"},
     {"allocation", "preparation", "recording"},
     {"trial"},
     {"runner"},

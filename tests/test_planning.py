@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from testbed.__main__ import main
+from helpers.command import Done
 from testbed.stats import attempts_still_needed, p_star
 from testbed.store import Store
 
@@ -23,32 +19,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-@dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def data(self) -> dict[str, Any]:
-        return json.loads(self.out, parse_constant=pytest.fail)
-
-
 @pytest.fixture
-def testbed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Done]:
-    monkeypatch.chdir(tmp_path)
+def testbed(testbed: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
     monkeypatch.setenv("COLUMNS", "80")
-
-    def testbed(*arguments: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["testbed", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        captured = capsys.readouterr()
-        return Done(code, captured.out, captured.err)
-
     return testbed
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -12,13 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.envs.reasoning_gym import UNUSABLE, ReasoningGym, dataset_names
+from testbed.envs.reasoning_gym import _MAKE_ENTRIES, UNUSABLE, ReasoningGym, dataset_names
 from testbed.envs.reasoning_gym_rules import ADMITS, STRICTER, is_formula, is_list
 from testbed.errors import UnknownName, UsageError
 from testbed.types import Task
 
 # Slow generators of the library: a second or so per task.
 SLOW = {"futoshiki": 4, "intermediate_integration": 8, "knight_swap": 2, "sokoban": 4, "zebra_puzzles": 4}
+
+OFTEN = sorted({*ADMITS, *STRICTER, "list_functions", "prime_factorization", "ransom_note", "tower_of_hanoi"})
 
 
 def entry(env: ReasoningGym, task: Task) -> Any:
@@ -27,8 +30,59 @@ def entry(env: ReasoningGym, task: Task) -> Any:
 
 @cache
 def made(dataset: str) -> ReasoningGym:
-    """Eight tasks of a dataset, made once: each makes a child process."""
-    return ReasoningGym(dataset, tasks=8)
+    """Eight tasks of a dataset, made once: those that several tests look at by `make_many`."""
+    env = ReasoningGym(dataset, tasks=8)
+    if dataset in OFTEN:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("testbed.envs.reasoning_gym.make_entries", make_many().__getitem__)
+            _ = env.tasks
+    return env
+
+
+# Importing the library takes longer than making tasks: a child that has done it forks for each dataset's.
+MAKE_MANY = """
+import io, os, pickle, sys
+import numpy, reasoning_gym
+program, requests = pickle.load(sys.stdin.buffer)
+made = {}
+for request in requests:
+    inlet, outlet = os.pipe()
+    if os.fork() == 0:
+        sys.stdin, sys.stdout = io.TextIOWrapper(io.BytesIO(request)), (pipe := os.fdopen(outlet, "w"))
+        names = {}
+        exec(program, names)
+        pipe.buffer.flush()
+        os._exit(0)
+    os.close(outlet)
+    with open(inlet, "rb") as pipe:
+        made[request] = pickle.load(pipe)
+pickle.dump(made, sys.stdout.buffer)
+"""
+
+
+@cache
+def make_many() -> dict[bytes, list[Any]]:
+    """What `make_entries` gives for eight tasks of each of `OFTEN`, by its request."""
+    requests: list[bytes] = []
+
+    def take_note(request: bytes) -> list[Any]:
+        requests.append(request)
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("testbed.envs.reasoning_gym.make_entries", take_note)
+        for dataset in OFTEN:
+            with pytest.raises(UsageError, match="has only 0 different tasks"):
+                _ = ReasoningGym(dataset, tasks=8).tasks
+    child = subprocess.run(
+        [sys.executable, "-P", "-W", "ignore", "-c", MAKE_MANY],
+        input=pickle.dumps((_MAKE_ENTRIES, requests)),
+        capture_output=True,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        check=True,
+    )
+    many: dict[bytes, list[Any]] = pickle.loads(child.stdout)
+    return many
 
 
 def test_tasks_are_those_of_the_library() -> None:

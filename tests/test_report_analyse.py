@@ -67,6 +67,7 @@ def outcomes(
         cost=amounts,
         ended=np.where(success < 0, "missing:sandbox_died", "answered"),
         faults=wrong,
+        redrawn=np.zeros(len(rows), np.bool_),
     )
 
 
@@ -293,8 +294,8 @@ def test_too_few_bare_attempts_lower_the_elicitation_spend_and_are_said() -> Non
     tasks = tasks_of((("A-v0", "x", 12),))
     found = analyse(outcomes(tasks, {"bare": [(5, 1)] * 12, "python": [(3, 3)] * 12}), operating=4)
     (comparison,) = found.comparisons
-    assert (comparison.operating, comparison.elicitation) == (2, 4)
-    assert any("elicitation up to 4 instead of 16" in note for note in comparison.notes)
+    assert (comparison.operating, comparison.elicitation) == (2, 2)  # half of 5: the folds balance
+    assert any("elicitation up to 2 instead of 16" in note for note in comparison.notes)
     assert any("read at 2 instead of 4" in note for note in comparison.notes)
 
 
@@ -335,6 +336,38 @@ def test_near_identical_trials_of_unknown_origin_are_flagged_and_nothing_is_clai
     assert sum("nearly identical" in warning for warning in found.warnings) == 2
     assert not found.comparisons[0].claims
     assert effect(found, "A", "react").effects == (Effect.UNDETERMINED,)
+
+
+@pytest.mark.parametrize(("sizes", "warned"), [((1, 8, 8, 1, 1), True), ((4, 4, 4), False), ((1, 2) * 20, False)])
+def test_few_clusters_of_unequal_size_are_warned_of(sizes: Sequence[int], warned: bool) -> None:
+    tasks = tuple(
+        Task("A-v0", f"{cluster}.{i}", i, cluster=f"c{cluster}")
+        for cluster, size in enumerate(sizes)
+        for i in range(size)
+    )
+    counts = {"bare": [(4, 2)] * len(tasks), "python": [(4, 3)] * len(tasks)}
+    found = analyse(outcomes(tasks, counts), replicates=100)
+    assert any("clusters of unequal size" in warning for warning in found.warnings) == warned
+
+
+def test_costs_that_are_recorded_of_some_attempts_only_make_no_figure_and_are_named() -> None:
+    counts = {"bare": [(4, 2)] * 12, "python": [(4, 3)] * 12}
+    found = outcomes(tasks_of([("A-v0", "", 12)]), counts, cost={"bare": {"usd": 3.0}, "python": {"usd": 3.0}})
+    usd = COST_COMPONENTS.index("usd")
+    found.cost[(found.arm == 0) & (found.sample == 1), usd] = np.nan
+    report = analyse(found, replicates=100)
+    assert "usd" not in report.arm("bare").cost
+    assert report.arm("python").cost["usd"] == 3.0
+    assert any("'bare': usd are recorded of 36 of its 48 attempts" in warning for warning in report.warnings)
+
+
+def test_costs_that_missing_attempts_lack_are_no_loss() -> None:
+    counts = {"bare": [(4, 2)] * 12, "python": [(4, 3)] * 12}
+    found = outcomes(tasks_of([("A-v0", "", 12)]), counts, cost={"bare": {"usd": 3.0}}, missing={"bare": 2})
+    found.cost[found.success < 0] = np.nan
+    report = analyse(found, replicates=100)
+    assert report.arm("bare").cost["usd"] == 3.0
+    assert not any("recorded of" in warning for warning in report.warnings)
 
 
 def test_alike_attempts_that_were_sampled_here_are_not_flagged() -> None:

@@ -15,7 +15,7 @@ from testbed.report.design import asked_for
 from testbed.report.record import Analysis
 from testbed.report.tables import every_table
 from testbed.report.words import null_note, reading
-from testbed.stats import Verdict, reach_at_k
+from testbed.stats import Verdict, p_star, reach_at_k
 from testbed.stats.stopping import StoppingRule
 from testbed.store import ArmRecord, Outcomes, Run, Store
 from testbed.types import COST_COMPONENTS, Attempt, Cost, Status, Task, attempt_id
@@ -50,6 +50,7 @@ def pairs(*arms: tuple[ArmRecord, Sequence[Sequence[int]]], cost: float = 0.0, e
         cost=amounts,
         ended=np.where(success < 0, "missing:sandbox_died", ended),
         faults=np.zeros(len(rows), np.int32),
+        redrawn=np.zeros(len(rows), np.bool_),
     )
 
 
@@ -95,7 +96,7 @@ def test_after_stopping_early_means_are_of_the_attempts_fixed_in_advance_and_ver
 
 
 def replace_rows(data: Outcomes, kept: np.ndarray) -> Outcomes:
-    columns = ("task", "arm", "sample", "success", "cost", "ended", "faults")
+    columns = ("task", "arm", "sample", "success", "cost", "ended", "faults", "redrawn")
     return replace(data, **{name: getattr(data, name)[kept] for name in columns})
 
 
@@ -142,7 +143,7 @@ def test_the_null_row_takes_its_verdicts_from_halves_of_all_bare_attempts() -> N
     assert null is not None
     assert null.elicitation == 7  # half of the 16 fixed ones, less one to choose with
     assert null.verdicts.spent.max() > 200
-    assert null.verdicts.counts["out of reach"] >= 10
+    assert null.verdicts.bare.p_out[0] == p_star(0.5, 16)  # verdicts are read at the spend asked for
     assert null.verdicts.counts["expanded"] == null.verdicts.counts["lost"] == 0
 
 
@@ -226,7 +227,7 @@ def test_a_second_bare_arm_makes_the_null_row() -> None:
     assert full is not None
     assert full.null is not None
     assert full.null.tool == "again"
-    assert full.null.elicitation == 16  # not halved
+    assert full.null.elicitation == full.figures.elicitation == 12  # not halved once more
     assert full.null.tool_pass1.value == pytest.approx(np.mean(ragged(1)))
     assert "the bare arm and again, a second sample of it" in null_note(found)
 

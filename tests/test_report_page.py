@@ -87,6 +87,12 @@ def page(text: str) -> Page:
 
 
 @pytest.fixture(scope="module")
+def alone() -> Analysis:
+    """Of a single arm."""
+    return analyse(_text_tests().generated(names=("bare",), per_family=3, bare=8))
+
+
+@pytest.fixture(scope="module")
 def hostile() -> Analysis:
     return analyse(_text_tests().generated(names=HOSTILE, per_family=3, bare=32), name="<b>run</b> & co")
 
@@ -221,10 +227,10 @@ def test_the_same_analysis_gives_the_same_page(analysis: Analysis, text: str) ->
     assert render_page(analysis) == text
 
 
-def test_a_page_is_replaced_whole_and_leaves_nothing_beside_it(analysis: Analysis, tmp_path: Path) -> None:
+def test_a_page_is_replaced_whole_and_leaves_nothing_beside_it(alone: Analysis, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old", encoding="utf-8")
-    write_page(analysis, path)
+    write_page(alone, path)
     assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert os.listdir(tmp_path) == ["report.html"]
     mask = os.umask(0)
@@ -232,15 +238,15 @@ def test_a_page_is_replaced_whole_and_leaves_nothing_beside_it(analysis: Analysi
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
 
 
-def test_a_page_that_cannot_be_written_is_refused_by_name(analysis: Analysis, tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_is_refused_by_name(alone: Analysis, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere/report\.html"):
-        write_page(analysis, tmp_path / "nowhere" / "report.html")
+        write_page(alone, tmp_path / "nowhere" / "report.html")
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(analysis: Analysis, tmp_path: Path) -> None:
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(alone: Analysis, tmp_path: Path) -> None:
     (tmp_path / "report.html").mkdir()  # a folder in the way: the last step fails
     with pytest.raises(UsageError, match=r"report\.html"):
-        write_page(analysis, tmp_path / "report.html")
+        write_page(alone, tmp_path / "report.html")
     assert os.listdir(tmp_path) == ["report.html"]
 
 
@@ -271,8 +277,7 @@ def test_figures_that_support_no_claim_say_so_beside_the_chart() -> None:
     assert "Nothing is claimed for python and search:" in caption
 
 
-def test_a_report_without_comparison_has_its_curves_and_tables() -> None:
-    alone = analyse(_text_tests().generated(names=("bare",), per_family=3, bare=8))
+def test_a_report_without_comparison_has_its_curves_and_tables(alone: Analysis) -> None:
     page = Page(render_page(alone))
     assert {c.key for c in charts(alone)} == {"reach_attempts", "reach_generated_tokens", "reach_model_calls"}
     assert "There is only one arm" in page.all("li")[0][2]

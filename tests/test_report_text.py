@@ -62,7 +62,7 @@ def generated(
     ended = np.where(success < 0, "missing:sandbox_died", "answered")
     faults = np.zeros(task.size, np.int32)
     whole = (task.astype(np.int32), arm.astype(np.int32), sample.astype(np.int32))
-    return Outcomes(tuple(tasks), records, *whole, success, cost, ended, faults)
+    return Outcomes(tuple(tasks), records, *whole, success, cost, ended, faults, np.zeros(task.size, np.bool_))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from testbed.encoders import MiniLM, cache_folder, embed_corpus, minilm, model_f
 from testbed.errors import ModelError, UsageError
 from testbed.tools import retrieve as module
 from testbed.tools.retrieve import Retrieve
+from testbed.types import Control
+from testbed.wrappers import under_control
 
 LANDS = ["Draistor", "Molvania", "Teru", "Kaplin", "Shosta", "Wurmel", "Ibrak", "Zonnet", "Pemo", "Gapati"]
 NOUNS = ["capital", "ruler", "river", "area", "mayor", "population", "postal code"]
@@ -112,7 +114,7 @@ def test_a_blank_query_finds_nothing(retrieve: Retrieve, query: str) -> None:
 def test_inert_passages_are_never_near(retrieve: Retrieve) -> None:
     for seed in range(20):
         shown = ids(retrieve.inert_result({"query": "capital of Teru"}, np.random.default_rng(seed)))
-        nearest_half = Retrieve(corpus=FACTS, k=50)
+        nearest_half = Retrieve(corpus=FACTS, k=len(FACTS) // 2)
         nearest_half._dense = retrieve._dense
         assert len(set(shown)) == 3
         assert not set(shown) & set(ids(nearest_half._run("capital of Teru")))
@@ -126,9 +128,23 @@ def test_inert_passages_repeat_under_the_same_stream_only(retrieve: Retrieve) ->
     assert len({draw(seed) for seed in range(10)}) > 5
 
 
-def test_inert_has_nothing_to_show_where_everything_is_near() -> None:
-    tool = Retrieve(corpus=Corpus.of([("a", "one"), ("b", "two")]))
-    assert tool.inert_result({"query": "one"}, np.random.default_rng(0)) == NO_RESULTS
+@pytest.mark.parametrize("hybrid", [False, True])
+@pytest.mark.parametrize("size", [6, 20, 50])
+def test_a_placebo_over_few_documents_has_the_shape_of_live_and_shows_none_of_the_best(size: int, hybrid: bool) -> None:
+    tool = Retrieve(corpus=Corpus.of((d.id, d.text) for d in FACTS.documents[:size]), hybrid=hybrid)
+    for seed, land in enumerate(LANDS):
+        query = f"Who is the capital of {land}?"
+        live, inert = tool._run(query), tool.inert_result({"query": query}, np.random.default_rng(seed))
+        assert len(ids(inert)) == len(ids(live)) == 3
+        assert set(ids(inert)).isdisjoint(ids(live))
+    assert tool.inert_result({"query": " "}, np.random.default_rng(0)) == tool._run(" ") == NO_RESULTS
+
+
+def test_a_corpus_that_is_too_small_for_a_placebo_is_refused_before_anything_runs() -> None:
+    tool = Retrieve(corpus=Corpus.of((d.id, d.text) for d in FACTS.documents[:5]))
+    with pytest.raises(UsageError, match=r"tool retrieve: .*k = 3.* needs at least 6 documents, not 5"):
+        under_control([tool], Control.INERT)
+    assert tool.inert_result({"query": "capital"}, np.random.default_rng(0)) != NO_RESULTS
 
 
 def test_embeddings_are_kept_on_disk_and_read_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,6 +260,10 @@ def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
 def test_k_below_one_is_refused() -> None:
     with pytest.raises(UsageError, match="k must be at least 1"):
         Retrieve(corpus=FACTS, k=0)
+
+
+def test_more_passages_than_documents_are_all_documents(retrieve: Retrieve) -> None:
+    assert sorted(retrieve.best("capital", 10_000)) == list(range(len(FACTS)))
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "other shapes"])

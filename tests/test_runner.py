@@ -363,21 +363,22 @@ def stored(path: Path) -> dict[str, Attempt]:
         return {attempt.id: attempt for attempt in store.attempts("killed")}
 
 
-def test_killed_at_twenty_random_moments_the_store_ends_equal_to_an_uninterrupted_run(tmp_path: Path, command) -> None:
+@pytest.mark.parametrize(("kills", "samples"), [(5, 60), pytest.param(20, 150, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_the_store_ends_equal_to_an_uninterrupted_run(
+    tmp_path: Path, command, kills: int, samples: int
+) -> None:
     rng = random.Random(11)
-    subprocess.run(command(150, "whole.sqlite"), check=True, capture_output=True)
-    kills = 0
-    while kills < 20:
-        process = subprocess.Popen(command(150, "killed.sqlite"), stderr=subprocess.DEVNULL)
+    subprocess.run(command(samples, "whole.sqlite"), check=True, capture_output=True)
+    for _ in range(kills):
+        process = subprocess.Popen(command(samples, "killed.sqlite"), stderr=subprocess.DEVNULL)
         try:
             process.wait(timeout=rng.uniform(0.3, 1.3))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        kills += 1
-    subprocess.run(command(150, "killed.sqlite"), check=True, capture_output=True)
+    subprocess.run(command(samples, "killed.sqlite"), check=True, capture_output=True)
     whole, killed = stored(tmp_path / "whole.sqlite"), stored(tmp_path / "killed.sqlite")
-    assert len(whole) == 2 * 50 * 150
+    assert len(whole) == 2 * 50 * samples
     assert same(whole, killed)
 
 

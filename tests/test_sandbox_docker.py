@@ -12,6 +12,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,9 +23,11 @@ import pytest
 import pytest_asyncio
 
 from testbed.errors import SandboxDied
+from testbed.sandbox import docker_door
 from testbed.sandbox.base import Limits
 from testbed.sandbox.bwrap import Bwrap
 from testbed.sandbox.docker import Docker, container
+from testbed.sandbox.docker_door import INSIDE, Door
 from testbed.sandbox.docker_engine import OWNER, Engine, Owner, connection
 from testbed.sandbox.docker_link import Frames
 from testbed.sandbox.image import tag
@@ -115,7 +118,6 @@ async def gone(check: Callable[[], object]) -> bool:
         ("HostConfig.NanoCpus", 0),
         ("Config.StdinOnce", True),
         ("Config.Tty", False),
-        ("Mounts", []),
     ],
 )
 async def test_engine_confines_the_container(engine, session, where, wanted):
@@ -123,6 +125,12 @@ async def test_engine_confines_the_container(engine, session, where, wanted):
     for name in where.split("."):
         found = found[name]
     assert (found or None) == (wanted or None)
+
+
+async def test_nothing_of_the_machine_is_shown_but_the_door_read_only(engine, session):
+    mounts = engine.api.inspect_container(session._link.name)["Mounts"]
+    assert [(mount["Destination"], mount["RW"]) for mount in mounts] == [(INSIDE, False)] * engine.shows_folders
+    assert not any(os.path.exists(mount["Source"]) for mount in mounts)
 
 
 async def test_engine_enforces_every_limit(engine, session):
@@ -352,6 +360,82 @@ async def test_error_output_is_no_frame_and_its_end_is_kept():
 async def test_a_part_of_no_known_kind_breaks_the_stream():
     with pytest.raises(ConnectionError, match="kind 7"):
         await (await parts(b"\7\0\0\0\0\0\0\1x")).readexactly(1)
+
+
+# --- the door
+
+
+def door_folders() -> set[str]:
+    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("testbed-door-")}
+
+
+async def test_a_local_engines_worker_comes_in_through_a_door_that_is_gone_then(engine):
+    if not engine.shows_folders:
+        pytest.skip("the engine is a remote one")
+    before = door_folders()
+    session = await Docker().open(SMALL)
+    assert isinstance(session._link.reader, asyncio.StreamReader)
+    assert door_folders() == before
+    assert await output(session, f"import os; print(os.listdir({INSIDE!r}))") == "[]\n"
+    assert "[Errno" in await output(
+        session, f"import os\ntry: os.mkfifo('{INSIDE}/x')\nexcept OSError as error: print(error)"
+    )
+    await session.close()
+
+
+class Unseen(Door):
+    """A door whose folder the engine does not see."""
+
+    def shown(self, settings):
+        shown = super().shown(settings)
+        shown["host_config"]["Mounts"][0]["Source"] = "/nowhere/at/all"
+        return shown
+
+
+class Locked(Door):
+    """A door that the container's user may not open."""
+
+    def __init__(self):
+        super().__init__()
+        os.chmod(os.path.join(self.folder, "worker"), 0o600)
+
+
+@pytest.mark.parametrize("door", [Unseen, Locked])
+async def test_a_worker_that_finds_no_door_speaks_on_the_stream(engine, monkeypatch, door):
+    if not engine.shows_folders:
+        pytest.skip("the engine is a remote one")
+    monkeypatch.setattr("testbed.sandbox.docker_link.Door", door)
+    sandbox = Docker()
+    await asyncio.to_thread(sandbox._prepare)
+    before = door_folders(), len(os.listdir("/proc/self/fd"))
+    for _ in range(2):  # the second time without even trying
+        session = await sandbox.open(SMALL)
+        assert isinstance(session._link.reader, Frames)
+        assert await output(session, "print(1)") == "1\n"
+        await session.close()
+        assert not sandbox._engine.shows_folders
+    assert (door_folders(), len(os.listdir("/proc/self/fd"))) == before
+
+
+async def test_a_door_that_cannot_be_made_is_done_without(engine, monkeypatch, tmp_path):
+    long = tmp_path / ("x" * 100)  # too long for a socket
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    session = await Docker().open(SMALL)
+    assert isinstance(session._link.reader, Frames)
+    await session.close()
+    assert not os.listdir(long)
+
+
+async def test_a_sweep_removes_the_doors_that_nobody_came_to_close(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, young, other = (tmp_path / name for name in ("testbed-door-old", "testbed-door-young", "other"))
+    for path in (old, young, other):
+        (path / "in").mkdir(parents=True)
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    docker_door.sweep()
+    assert sorted(os.listdir(tmp_path)) == ["other", "testbed-door-young"]
 
 
 async def test_large_programs_and_outputs_pass(session):

@@ -6,6 +6,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ from hypothesis import strategies as st
 from testbed.corpus import NO_RESULTS, Corpus, Document
 from testbed.errors import UsageError
 from testbed.lexical import QUERY_TERMS
+from testbed.registry import make_tool
 from testbed.tools.search import Search
+from testbed.types import Control
+from testbed.wrappers import under_control
 
 LANDS = ["Draistor", "Molvania", "Teru", "Kaplin", "Shosta", "Wurmel", "Ibrak", "Zonnet"]
 FACTS = Corpus.of(
@@ -160,9 +164,41 @@ def test_inert_never_shows_a_good_hit_even_where_every_document_matches() -> Non
     assert len(shown) > 50
 
 
-def test_a_small_corpus_without_unrelated_passages_gives_none() -> None:
-    search = Search(corpus=Corpus.of([("a", "grey stone")]))
-    assert search.inert_result({"query": "stone"}, np.random.default_rng(0)) == NO_RESULTS
+@pytest.mark.parametrize("size", [6, 20, 50])
+def test_a_placebo_over_few_documents_has_the_shape_of_live_and_shows_none_of_the_best(size: int) -> None:
+    corpus = Corpus.of((f"t{n:02}", f"Town{n} is a town. Its mayor is Person{n}.") for n in range(size))
+    search = Search(corpus=corpus)
+    for n in range(size):
+        query = f"Who is the mayor of Town{n}?"
+        live, inert = search._run(query), search.inert_result({"query": query}, np.random.default_rng(n))
+        assert len(set(ids(inert))) == len(ids(live)) == 3
+        assert set(ids(inert)).isdisjoint(ids(live))
+
+
+@pytest.mark.parametrize("query", ["", "the of", " \n", "?!"])
+def test_where_live_finds_nothing_whatever_the_corpus_so_does_the_placebo(search: Search, query: str) -> None:
+    assert search.inert_result({"query": query}, np.random.default_rng(0)) == search._run(query) == NO_RESULTS
+
+
+def test_how_much_the_placebo_shows_does_not_say_which_words_the_corpus_holds(search: Search) -> None:
+    assert len(ids(search.inert_result({"query": "Atlantis"}, np.random.default_rng(0)))) == 3
+
+
+def test_a_corpus_that_is_too_small_for_a_placebo_is_refused_before_anything_runs() -> None:
+    search = Search(corpus=Corpus.of((f"{n}", "grey stone") for n in range(5)))
+    with pytest.raises(UsageError, match=r"tool search: .*k = 3.* needs at least 6 documents, not 5"):
+        under_control([search], Control.INERT)
+    alone = Search(corpus=Corpus.of([("a", "grey stone")]))
+    assert alone.inert_result({"query": "stone"}, np.random.default_rng(0)) == NO_RESULTS
+
+
+def test_placebos_of_long_documents_show_a_part_like_live_ones() -> None:
+    texts = [" ".join(f"w{n}x{i}" for i in range(900)) for n in range(12)]
+    search = Search(corpus=Corpus.of((f"{n:02}", text) for n, text in enumerate(texts)), tokens=20)
+    lines = search.inert_result({"query": "w0x450"}, np.random.default_rng(0)).splitlines()
+    assert all(line[5:].startswith("… ") and line.endswith(" …") and 40 < len(line) <= 90 for line in lines)
+    words = [word for line in lines for word in line[5:].split() if word != "…"]
+    assert {word for text in texts for word in text.split()}.issuperset(words)  # no half words
 
 
 def test_fingerprint_names_what_can_change_a_result(search: Search) -> None:
@@ -174,9 +210,33 @@ def test_fingerprint_names_what_can_change_a_result(search: Search) -> None:
     assert mine != Search(corpus=Corpus.of([("a", "one")])).fingerprint()
 
 
-def test_k_below_one_is_refused() -> None:
-    with pytest.raises(UsageError, match="k must be at least 1"):
-        Search(corpus=FACTS, k=0)
+@pytest.mark.parametrize("name", ["search", "retrieve"])
+@pytest.mark.parametrize("k", [0, -1, 10**9, 10**21, True, 3.0, float("inf"), "3"])
+def test_k_is_a_whole_number_that_can_be_shown(name: str, k: Any) -> None:
+    with pytest.raises(UsageError, match=rf"tool {name}.* k(: Input should be a valid integer| must be .* most 10000)"):
+        make_tool(name, corpus=FACTS, k=k)
+
+
+@pytest.mark.parametrize("name", ["search", "retrieve", "open"])
+@pytest.mark.parametrize("tokens", [0, 10**21, True, 3.0])
+def test_tokens_are_a_whole_number_that_can_be_shown(name: str, tokens: Any) -> None:
+    with pytest.raises(UsageError, match=rf"tool {name}.* tokens(: Input should be a valid integer| must be .* most)"):
+        make_tool(name, corpus=FACTS, tokens=tokens)
+
+
+def test_more_passages_than_documents_are_all_that_match() -> None:
+    assert len(ids(Search(corpus=FACTS, k=10_000)._run("river Kaplin"))) == 10
+
+
+def test_snippets_of_huge_documents_take_a_moment() -> None:
+    huge = " ".join(f"word{n % 5000}" for n in range(1_000_000))
+    search = Search(corpus=Corpus.of([("a", huge), ("b", "needle")]))
+    search._built()
+    started = time.process_time()
+    shown = search._run("word77")
+    assert time.process_time() - started < 1.0  # 1.6 s if all of it is looked at
+    assert "word77 " in shown
+    assert shown.endswith(" …")
 
 
 def test_threads_share_one_index_and_agree() -> None:

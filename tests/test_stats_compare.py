@@ -60,7 +60,7 @@ def test_the_null_row_shows_no_gain_and_no_creation(found: Comparison) -> None:
     assert found.null is not None
     for figure in (found.null.gain, found.null.creation, found.null.loss):
         assert abs(figure.value or 0) < 0.01
-        assert (figure.low or 0) < 0 < (figure.high or 0)
+        assert (figure.low or 0) <= 0 < (figure.high or 0)
 
 
 def test_on_a_cost_axis_of_ones_reach_and_verdicts_are_those_of_attempts(

@@ -141,6 +141,21 @@ def test_arms_that_always_fail_say_nothing_about_copies() -> None:
     assert (found.flagged, found.icc, found.effective_attempts) == (False, None, None)
 
 
+@pytest.mark.parametrize("won", [0, 6])
+def test_arms_that_always_end_alike_are_copies_where_the_costs_of_a_task_are_too(won: int) -> None:
+    tasks, outcome = np.repeat(["a", "b", "c"], 6), np.full(18, won > 0)
+    copied = ArmOutcomes.from_rows("x", tasks, outcome, costs={"tokens": np.repeat([7.0, 9.0, 9.0], 6)})
+    assert near_identical(copied).flagged
+    drawn = ArmOutcomes.from_rows("x", tasks, outcome, costs={"tokens": np.arange(18.0)})
+    assert not near_identical(drawn).flagged
+    uninformative = ArmOutcomes.from_rows("x", tasks, outcome, costs={"calls": np.ones(18)})
+    assert not near_identical(uninformative).flagged
+
+
+def test_few_tasks_that_are_each_certain_are_flagged() -> None:
+    assert near_identical(ArmOutcomes.from_counts("x", list("abcde"), 200, [200, 200, 0, 0, 0])).flagged
+
+
 def test_identical_costs_are_the_share_of_equal_pairs() -> None:
     arm = ArmOutcomes.from_rows(
         "bare", ["a", "a", "a", "b", "b"], [1, 0, 1, 1, 0], costs={"x": [1, 1, 2, 3, 3], "y": [5, 5, 5, 7, 8]}

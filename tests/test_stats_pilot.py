@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from testbed.stats import ArmOutcomes, StatsError, reach_at_k
-from testbed.stats.pilot import cluster_codes, cluster_size, estimate_spread, figure
+from testbed.stats.bootstrap import cluster_codes
+from testbed.stats.pilot import cluster_size, estimate_spread, figure
 
 
 def arms(

@@ -26,14 +26,14 @@ class Open(Tool):
 
     Attributes:
         corpus: where documents are; the same as that of the tool that finds them.
-        tokens: size of a page, in tokens of 4 characters each, at least 1.
+        tokens: size of a page, in tokens of 4 characters each, from 1 to 1,000,000.
     """
 
     name: str = "open"
     description: str = "Reads a document of the collection by its id, a page at a time."
     args_schema: Any = Place
     corpus: Corpus
-    tokens: int = 512
+    tokens: int = Field(512, strict=True)
 
     @model_validator(mode="after")
     def _check(self) -> Open:

@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
-from testbed.corpus import NO_RESULTS, SNIPPET, Corpus, check_passage_count, check_snippet, passages
+from testbed.corpus import (
+    NO_RESULTS,
+    SNIPPET,
+    Corpus,
+    check_passage_count,
+    check_placebo,
+    check_snippet,
+    passages,
+)
 from testbed.dense import DenseIndex, Vectors, fuse, index_kind
 from testbed.encoders import embed_corpus, encoder, model_hash, recipe
 from testbed.lexical import ANALYSER, LexicalIndex, engine
@@ -38,8 +46,9 @@ class Retrieve(Tool):
 
     Attributes:
         corpus: what is searched.
-        k: passages in a result, at least 1.
-        tokens: most tokens of a document that are shown, from its start, counted as 4 characters each, at least 1.
+        k: most passages in a result, from 1 to 10,000.
+        tokens: most tokens of a document that are shown, from its start, counted as 4 characters each, from 1 to
+            1,000,000.
         hybrid: fuse the ranking with that of lexical search, by reciprocal ranks.
         model: a sentence-transformers model, by folder or by name if it is downloaded; by default all-MiniLM-L6-v2.
         exact_limit: most documents that are compared one by one; more need the extra ``faiss``, which may miss some.
@@ -49,12 +58,13 @@ class Retrieve(Tool):
     description: str = "Searches a collection of documents by meaning. Returns the nearest passages, nearest first."
     args_schema: Any = Query
     timeout: float = 60.0  # where nobody called start(), the first call loads the model
+    version: str = "2"
     corpus: Corpus
-    k: int = 3
-    tokens: int = SNIPPET
+    k: int = Field(3, strict=True)
+    tokens: int = Field(SNIPPET, strict=True)
     hybrid: bool = False
     model: str = ""
-    exact_limit: int = 200_000
+    exact_limit: int = Field(200_000, strict=True)
 
     _dense: DenseIndex | None = PrivateAttr(None)
     _lexical: LexicalIndex | None = PrivateAttr(None)
@@ -84,15 +94,24 @@ class Retrieve(Tool):
             self._dense = self._lexical = None
             self._asked.clear()
 
+    def check_inert(self) -> None:
+        """Refuses to be a placebo over fewer than 2·k documents.
+
+        Raises:
+            UsageError: there are so few.
+        """
+        check_placebo(len(self.corpus), self.k, self.name)
+
     def inert_result(self, arguments: Mapping[str, Any], rng: np.random.Generator) -> str:
-        """`k` passages drawn from the less similar half, and never from the 50 nearest."""
+        """`k` passages drawn from the half of the corpus that is less near; nothing for a blank query, as live."""
+        query, size = arguments["query"], len(self.corpus)
+        if not query.strip():
+            return NO_RESULTS
         with self._working:
-            similarity = self._index().similarity(self._query_vector(arguments["query"]))
-            by_words = set(self._by_words(arguments["query"], 50)) if self.hybrid else set()
-        ranking = np.argsort(-similarity, kind="stable")
-        far = ranking[min(len(ranking), max(50, len(ranking) // 2)) :]
-        if by_words:
-            far = far[[int(at) not in by_words for at in far]]
+            ranking = np.argsort(-self._index().similarity(self._query_vector(query)), kind="stable")
+            if self.hybrid:
+                ranking = np.array(fuse([ranking.tolist(), self._by_words(query, DEPTH)], size))
+        far = ranking[(size + 1) // 2 :]
         chosen = rng.choice(far, size=min(self.k, len(far)), replace=False)
         return passages((self.corpus.documents[int(at)] for at in chosen), self.tokens)
 
@@ -103,6 +122,7 @@ class Retrieve(Tool):
 
     def best(self, query: str, k: int) -> list[int]:
         """Places, in order of id, of the k best documents, best first."""
+        k = min(k, len(self.corpus))
         with self._working:
             if not self.hybrid:
                 return self._index().best(self._query_vector(query), k)

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
-from testbed.corpus import SNIPPET, Corpus, Document, check_passage_count, check_snippet, passages
+from testbed.corpus import (
+    NO_RESULTS,
+    SNIPPET,
+    Corpus,
+    Document,
+    check_passage_count,
+    check_placebo,
+    check_snippet,
+    passages,
+)
 from testbed.lexical import ANALYSER, LexicalIndex, engine
 from testbed.tool import Tool
 
@@ -27,21 +36,22 @@ class Search(Tool):
     Queries are words and nothing else: no operator, quotation mark or field name has a meaning, so no query can be
     wrong. Equal scores are ordered by id. The first 256 different words of the first 20,000 characters count.
 
-    Of a longer document the result shows the part with the most and rarest of the query's words; the tool `open` reads
-    the rest.
+    Of a longer document the result shows the part with the most and rarest of the query's words in its first 250,000
+    characters; the tool `open` reads the rest.
 
     Attributes:
         corpus: what is searched.
-        k: passages in a result, at least 1.
-        tokens: most tokens of a document that are shown, counted as 4 characters each, at least 1.
+        k: most passages in a result, from 1 to 10,000.
+        tokens: most tokens of a document that are shown, counted as 4 characters each, from 1 to 1,000,000.
     """
 
     name: str = "search"
     description: str = "Searches a collection of documents by words. Returns the best matching passages, best first."
     args_schema: Any = Query
+    version: str = "2"
     corpus: Corpus
-    k: int = 3
-    tokens: int = SNIPPET
+    k: int = Field(3, strict=True)
+    tokens: int = Field(SNIPPET, strict=True)
 
     _index: LexicalIndex | None = PrivateAttr(None)
     _building: threading.Lock = PrivateAttr(default_factory=threading.Lock)
@@ -65,22 +75,39 @@ class Search(Tool):
         """Frees the index."""
         self._index = None
 
+    def check_inert(self) -> None:
+        """Refuses to be a placebo over fewer than 2·k documents.
+
+        Raises:
+            UsageError: there are so few.
+        """
+        check_placebo(len(self.corpus), self.k, self.name)
+
     def inert_result(self, arguments: Mapping[str, Any], rng: np.random.Generator) -> str:
-        """`k` passages that share no word with the query or, where these are rare, are not among its 50 best."""
+        """`k` passages that share no word with the query or, where these are rare, are not among the best.
+
+        The best are 50, in corpora of less than 100 documents half of all. Nothing is found only where the query has no
+        word that counts, whatever the corpus: how many passages there are must not say which words it holds.
+        """
         documents, index = self.corpus.documents, self._built()
         words = index.words(arguments["query"])
-        near = {at for at, _ in index.best(words, 50)}
+        if not words:
+            return NO_RESULTS
+        near = {at for at, _ in index.best(words, min(50, (len(documents) + 1) // 2))}
         chosen: dict[int, None] = {}
-        for tries in range(100 * self.k):
+        for _ in range(min(50 * self.k, 5000 + 2 * self.k)):
             at = int(rng.integers(len(documents)))
-            apart = at not in near and (
-                tries > 50 * self.k or set(words).isdisjoint(index.words(documents[at].content))
-            )
-            if apart:
+            if at not in near and set(words).isdisjoint(index.words(documents[at].content)):
                 chosen[at] = None
             if len(chosen) == self.k:
                 break
-        return passages((documents[at] for at in chosen), self.tokens)
+        else:  # almost all share a word
+            left = [at for at in range(len(documents)) if at not in near and at not in chosen]
+            more = rng.permutation(len(left))[: self.k - len(chosen)]
+            chosen |= dict.fromkeys(left[int(n)] for n in more)
+        return passages(
+            (documents[at] for at in chosen), self.tokens, lambda text, characters: _anywhere(text, characters, rng)
+        )
 
     def _run(self, query: str) -> str:
         index = self._built()
@@ -96,3 +123,11 @@ class Search(Tool):
             if self._index is None:
                 self._index = LexicalIndex.of(self.corpus)
             return self._index
+
+
+def _anywhere(text: str, characters: int, rng: np.random.Generator) -> str:
+    """A part of a text that begins and ends with a word, as the parts do that hold words of a query."""
+    start = int(rng.integers(0, max(1, len(text) - characters)))
+    cut = text[start : start + characters]
+    whole = cut if start == 0 else cut.partition(" ")[2]
+    return whole.rpartition(" ")[0] or cut

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from testbed.calibration import cheaters, nulls, tabular, tilts
+from testbed.calibration import cheaters, claims, nulls, tabular, tilts
 from testbed.calibration.case import FULL, QUICK, Case, Check, Rate, Size
 from testbed.calibration.instrument import Examination, examine, examine_closely
 from testbed.calibration.mechanisms import MECHANISMS
 
 __all__ = ["CASES", "FULL", "QUICK", "Case", "Check", "Examination", "Rate", "Size", "examine", "examine_closely"]
 
-CASES: tuple[Case, ...] = (*tabular.CASES, *nulls.CASES, *tilts.CASES, *MECHANISMS, *cheaters.CASES)
+CASES: tuple[Case, ...] = (*tabular.CASES, *nulls.CASES, *tilts.CASES, *claims.CASES, *MECHANISMS, *cheaters.CASES)

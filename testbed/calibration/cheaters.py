@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from testbed import registry
 from testbed.calibration import codes
 from testbed.calibration.case import Check, Size, Written
+from testbed.calibration.claims import claims_with_missing
 from testbed.calibration.codes import WORDINGS
 from testbed.calibration.expect import coverage, few_wrong, that, too_narrow, written
 from testbed.calibration.policies import Guesser, Tabular
@@ -232,6 +233,7 @@ def missing_on_failure(size: Size, seed: int) -> list[Check]:
         that(f"scored attempts alone mislead (truth {truth:.3f})", written(pass_1), not covers(pass_1, truth)),
         that(f"bounds hold {truth:.3f}", _range(bounds), _inside(truth, bounds)),
         that(f"bounds of the gain hold {gained:+.3f}", _range(gain), _inside(gained, gain)),
+        claims_with_missing(found, "broken"),
         that("the report warns of it", len(found.warnings), any("infrastructure" in text for text in found.warnings)),
     ]
 

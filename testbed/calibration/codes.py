@@ -32,7 +32,18 @@ def code_of(lock: str, seed: int) -> str:
 
 
 class Codes(Environment):
-    """Locks and their codes."""
+    """Locks and their codes.
+
+    Args:
+        strata: label of a group of locks → number of locks.
+        wordings: 1 to 5 tasks per lock that say the same in other words.
+        clustered: whether tasks about one lock are declared to belong together.
+        seed: seed of the codes.
+        common: options of every environment.
+
+    Raises:
+        UsageError: there are not so many wordings.
+    """
 
     id = "CalibrationCodes-v0"
     card = "Made up. Nothing but the lookup tool can know a code; policies of known success are told it by the harness."
@@ -45,15 +56,6 @@ class Codes(Environment):
         seed: int = 0,
         **common: Unpack[Common],
     ) -> None:
-        """Makes the environment.
-
-        Args:
-            strata: label of a group of locks → number of locks.
-            wordings: 1 to 5 tasks per lock that say the same in other words.
-            clustered: whether tasks about one lock are declared to belong together.
-            seed: seed of the codes.
-            common: as every environment.
-        """
         if not 1 <= wordings <= len(WORDINGS):
             raise UsageError(f"{self.id}: wordings must be 1 to {len(WORDINGS)}, not {wordings}.")
         self.strata = strata if strata is not None else {"all": 40}

@@ -46,6 +46,8 @@ def coverage(what: str, covered: Iterable[bool] | npt.NDArray[np.bool_], level: 
     Fails if so few covered that intervals of that level would cover so rarely less than once in ten thousand times.
     """
     hits = np.asarray(list(covered), dtype=np.bool_)
+    if not hits.size:
+        return Rate(f"{what}: covered in {level:.0%} or more", "there was nothing to cover", False, "coverage", 0.0, 0)
     rate = float(hits.mean())
     passed = bool(binom.cdf(int(hits.sum()), hits.size, level) > CHANCE)
     said = f"{rate:.1%} of {hits.size}"
@@ -55,12 +57,14 @@ def coverage(what: str, covered: Iterable[bool] | npt.NDArray[np.bool_], level: 
 def too_narrow(what: str, covered: Iterable[bool] | npt.NDArray[np.bool_], level: float = 0.95) -> Check:
     """The contrary of `coverage`, of a naive interval: it must be seen to fail, or the case has no teeth."""
     found = coverage(what, covered, level)
-    return Check(f"{what}: naive, covers less than {level:.0%}", found.said, not found.passed)
+    return Check(f"{what}: naive, covers less than {level:.0%}", found.said, found.of > 0 and not found.passed)
 
 
 def false_discoveries(what: str, shares: Iterable[float] | npt.NDArray[np.float64], level: float = 0.05) -> Rate:
     """A mean share of false discoveries at most `level`, but for chance (Chernoff's bound for numbers in [0, 1])."""
     found = np.asarray(list(shares), dtype=np.float64)
+    if not found.size:
+        return Rate(f"{what}: at most {level:.0%}", "there was nothing to discover", False, "fdr", 1.0, 0)
     mean = float(found.mean())
     excess = float(rel_entr(mean, level) + rel_entr(1 - mean, 1 - level))
     passed = mean <= level or found.size * excess < np.log(1 / CHANCE)
@@ -68,9 +72,9 @@ def false_discoveries(what: str, shares: Iterable[float] | npt.NDArray[np.float6
 
 
 def few_wrong(what: str, wrong: int, of: int, level: float = 0.05) -> Check:
-    """No more wrong claims of level `level` among independent ones than chance explains."""
-    passed = of == 0 or binom.sf(wrong - 1, of, level) > CHANCE
-    return Check(f"{what}: wrong in at most {level:.0%}", f"{wrong} wrong of {of}", bool(passed))
+    """No more wrong claims of level `level` among independent ones than chance explains; fails where there are none."""
+    passed = of > 0 and binom.sf(wrong - 1, of, level) > CHANCE
+    return Check(f"{what}: wrong in at most {100 * level:g}%", f"{wrong} wrong of {of}", bool(passed))
 
 
 def standard_error(values: npt.NDArray[np.float64]) -> float:

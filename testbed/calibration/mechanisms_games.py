@@ -35,7 +35,7 @@ ASK, HINT = "calibration_ask", "calibration_hint"
 NUMBERS = 32
 GUESS = 1 / NUMBERS
 HEARS = 0.9  # chance of taking a hint as it was given
-CONTROLS = ("inert", "yoked", "live")
+STEPS = ("scaffold", "information", "interaction")  # of the ladder, from bare to live
 
 
 def player(request: Request, rng: np.random.Generator) -> str:
@@ -78,14 +78,7 @@ class TwentyQuestions:
 
     def run(self, size: Size, seed: int) -> list[Check]:
         """See `testbed.calibration.case.Case.run`."""
-        analysis = _examine(self.name, ASK, size, seed)
-        truth = {"inert": GUESS, "yoked": GUESS, "live": 1.0}
-        return [
-            *_readings(analysis, "yoked", expanded=False),
-            *_readings(analysis, "live", expanded=True),
-            *_successes(analysis, truth),
-            *_steps(analysis, truth, ("scaffold", "information", "interaction")),
-        ]
+        return _climbed(_examine(self.name, ASK, size, seed), {"inert": GUESS, "yoked": GUESS, "live": 1.0})
 
 
 @dataclass(frozen=True)
@@ -97,14 +90,7 @@ class FixedHint:
 
     def run(self, size: Size, seed: int) -> list[Check]:
         """See `testbed.calibration.case.Case.run`."""
-        analysis = _examine(self.name, HINT, size, seed)
-        truth = {"inert": GUESS, "yoked": HEARS, "live": HEARS}
-        return [
-            *_readings(analysis, "yoked", expanded=True),
-            *_readings(analysis, "live", expanded=True),
-            *_successes(analysis, truth),
-            *_steps(analysis, truth, ("scaffold", "information", "interaction")),
-        ]
+        return _climbed(_examine(self.name, HINT, size, seed), {"inert": GUESS, "yoked": HEARS, "live": HEARS})
 
 
 def _examine(name: str, tool: str, size: Size, seed: int) -> Analysis:
@@ -123,6 +109,16 @@ def _examine(name: str, tool: str, size: Size, seed: int) -> Analysis:
     )
 
 
+def _climbed(analysis: Analysis, truth: Mapping[str, float]) -> list[Check]:
+    """What a ladder of arms, whose chances are known, must read as."""
+    return [
+        *_readings(analysis, "yoked", expanded=truth["yoked"] > GUESS),
+        *_readings(analysis, "live", expanded=True),
+        *_successes(analysis, truth),
+        *_steps(analysis, truth),
+    ]
+
+
 def _successes(analysis: Analysis, truth: Mapping[str, float]) -> list[Check]:
     found = []
     for arm, p in {"bare": GUESS, **truth}.items():
@@ -132,11 +128,11 @@ def _successes(analysis: Analysis, truth: Mapping[str, float]) -> list[Check]:
     return found
 
 
-def _steps(analysis: Analysis, truth: Mapping[str, float], meanings: tuple[str, ...]) -> list[Check]:
+def _steps(analysis: Analysis, truth: Mapping[str, float]) -> list[Check]:
     """The steps of the ladder, each by its name."""
     rungs = {rung.meaning: rung for rung in analysis.ladder}
     chances = {"bare": GUESS, **truth}
-    found = [that("steps of the ladder", ", ".join(rungs), tuple(rungs) == meanings)]
+    found = [that("steps of the ladder", ", ".join(rungs), tuple(rungs) == STEPS)]
     for meaning, rung in rungs.items():
         below, above = chances[rung.lower], chances[rung.upper]
         # Arms share their randomness, so errors may add up.

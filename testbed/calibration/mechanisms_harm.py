@@ -29,6 +29,7 @@ from testbed.stats import Verdict
 
 TOOL = "calibration_adder"
 KNOWS = 0.8  # chance of adding right without help
+MISLEADS = 0.98  # chance that the harmful machine errs, as the case says
 
 
 def truster(request: Request, rng: np.random.Generator) -> str:
@@ -47,17 +48,17 @@ class HarmfulTool:
     """An adding machine that mostly errs, and one that errs as often as the model does without it.
 
     Attributes:
-        wrong: chance that the harmful one errs.
+        wrong: chance that the harmful one errs; the case must fail with any but `MISLEADS`.
     """
 
-    wrong: float = 0.98
+    wrong: float = MISLEADS
     name: ClassVar[str] = "harmful-tool"
     truth: ClassVar[str] = "bare .8, misled .02: lost; repaired .8: nothing lost"
 
     def run(self, size: Size, seed: int) -> list[Check]:
         """See `testbed.calibration.case.Case.run`."""
         return [
-            *_misled(self._examine("broken", self.wrong, size, seed), 1 - 0.98),
+            *_misled(self._examine("broken", self.wrong, size, seed), 1 - MISLEADS),
             *_repaired(self._examine("repaired", 1 - KNOWS, size, seed)),
         ]
 

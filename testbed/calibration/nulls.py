@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import betaln
 
 from testbed.calibration.case import Check, Size, Written
+from testbed.calibration.claims import CLAIM, ONE_END
 from testbed.calibration.expect import (
     coverage,
     false_discoveries,
@@ -31,7 +32,6 @@ from testbed.report.record import Analysis
 from testbed.stats import Figures, Verdict, accessibility, compare_arms, verdicts
 
 A, B = 0.3, 2.0  # tasks of a suite have chances of this Beta law
-CLAIM = 0.075  # level of a group's "created" or "lost": an interval's end (2.5%) or e-BH over its tasks (5%)
 
 
 def bare_against_bare(size: Size, seed: int) -> list[Check]:
@@ -54,6 +54,8 @@ def _claims_nothing(found: Analysis, arm: str) -> list[Check]:
     return [
         coverage("gain 0, whole instrument", [covers(e.gain, 0.0) for e in own] + [covers(gain, 0.0)]),
         few_wrong("groups said to be created", claims.count("created"), len(own), CLAIM),
+        few_wrong("groups said to be expanded", claims.count("expanded"), len(own), CLAIM),
+        few_wrong("groups said to be elicited", claims.count("elicited"), len(own), ONE_END),
         few_wrong("groups said to be lost", claims.count("lost"), len(own), CLAIM),
         few_wrong("tasks said to be expanded or lost", changed, tasks, 0.1),
     ]
@@ -165,18 +167,18 @@ def some_expanded(size: Size, seed: int) -> list[Check]:
         {"bare": Tabular("bare", bare), "tool": Tabular("tool", tool)}, bare,
         attempts=attempts, seed=seed, measure={"elicitation": 16},
     )  # fmt: skip
-    verdicts_seen = comparison(found.analysis, "tool").figures
+    figures = comparison(found.analysis, "tool").figures
     family = {task.hash: task.meta["family"] for task in found.outcomes.tasks}
-    kind = np.array([int(family[task]) for task in verdicts_seen.tasks])
-    said = verdicts_seen.verdicts.verdict == Verdict.EXPANDED
+    kind = np.array([int(family[task]) for task in figures.tasks])
+    said = figures.verdicts.verdict == Verdict.EXPANDED
     false, power = [], []
     for rng in generators(size.suites, seed, 55):
         kinds = rng.choice(3, 60)
         p = np.array(MIXTURE)[kinds]
         before, after = (accessibility(attempts, rng.binomial(attempts, column), 16) for column in p.T)
-        found_now = verdicts(before, after).expanded_fdr
-        false.append(float((found_now & (kinds != 0)).sum() / max(1, found_now.sum())))
-        power.append(float(found_now[kinds == 0].mean()))
+        rejected = verdicts(before, after).expanded_fdr
+        false.append(float((rejected & (kinds != 0)).sum() / max(1, rejected.sum())))
+        power.append(float(rejected[kinds == 0].mean()))
     return [
         that("every expanded task reads expanded", f"{said[kind == 0].sum()} of {each}", said[kind == 0].all()),
         few_wrong("others said to be expanded", int(said[kind != 0].sum()), 2 * each),

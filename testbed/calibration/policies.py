@@ -11,10 +11,10 @@ import numpy as np
 from testbed.calibration.codes import lock_in, wrong_code
 from testbed.errors import ModelUnavailable
 from testbed.models.base import Reply, Request, uniforms
+from testbed.models.scripted import CHARS_PER_TOKEN, Instant
 from testbed.protocol import write_answer, write_call
 from testbed.types import Task, Usage
 
-CHARS_PER_TOKEN = 4
 Table = Mapping[str, Sequence[float]]  # label of a stratum → chance of each of its locks
 Tokens = Callable[[bool, float], int]  # (whether it will succeed, a uniform number) → tokens of its message
 
@@ -25,7 +25,7 @@ def usual_tokens(success: bool, u: float) -> int:
 
 
 @dataclass(eq=False)
-class Tabular:
+class Tabular(Instant):
     """Answers right with the chance that a table gives the task, drawn from the attempt's own stream.
 
     It reads and writes the text protocol like any model: where a tool is offered it calls it once, then it answers
@@ -59,13 +59,6 @@ class Tabular:
         """Its name: calibration gives different policies different ones."""
         return {"kind": "tabular", "name": self.name}
 
-    def count(self, text: str) -> int:
-        """Tokens of `text`: a quarter of its characters, rounded up."""
-        return (len(text) + CHARS_PER_TOKEN - 1) // CHARS_PER_TOKEN
-
-    async def start(self) -> None:
-        """Nothing to load."""
-
     async def generate(self, request: Request) -> Reply:
         """A call where a tool waits for one, else the answer."""
         assert request.task is not None
@@ -74,9 +67,6 @@ class Tabular:
             text, finish = text[: CHARS_PER_TOKEN * request.max_tokens], "length"
         prompt = sum([self.count(message["content"]) for message in request.messages])
         return Reply(text, Usage(prompt, int(self.reported * self.count(text))), finish)
-
-    async def aclose(self) -> None:
-        """Nothing to free."""
 
     def _write(self, request: Request, task: Task) -> str:
         told = [message["content"] for message in request.messages if message["role"] == "tool"]
@@ -103,7 +93,7 @@ class Tabular:
 
 
 @dataclass(eq=False)
-class Guesser:
+class Guesser(Instant):
     """Knows nothing: answers with a random code, and with tools or without is right by luck alone.
 
     Attributes:
@@ -116,21 +106,11 @@ class Guesser:
         """Its name."""
         return {"kind": "guesser", "name": self.name}
 
-    def count(self, text: str) -> int:
-        """Tokens of `text`: a quarter of its characters, rounded up."""
-        return (len(text) + CHARS_PER_TOKEN - 1) // CHARS_PER_TOKEN
-
-    async def start(self) -> None:
-        """Nothing to load."""
-
     async def generate(self, request: Request) -> Reply:
         """A random code."""
         digits = np.floor(16 * uniforms(request.stream ^ _key(self.name), 0, 8)).astype(int)
         text = write_answer("".join(f"{digit:x}" for digit in digits))
         return Reply(text, Usage(0, self.count(text)))
-
-    async def aclose(self) -> None:
-        """Nothing to free."""
 
 
 def _key(name: str) -> int:

@@ -14,6 +14,8 @@ from testbed.calibration.policies import Table
 from testbed.models.base import Model
 from testbed.report.record import Analysis, Group, GroupEffect
 from testbed.stats import ArmOutcomes, Comparison, Estimate, cluster_bootstrap
+from testbed.store import ArmRecord, Outcomes
+from testbed.types import COST_COMPONENTS, Task
 
 FloatArray = npt.NDArray[np.float64]
 LOOKUP = "calibration_lookup"
@@ -99,6 +101,34 @@ def draw(rng: np.random.Generator, name: str, chances: FloatArray, attempts: int
     """Made-up outcomes of a policy with these chances."""
     return ArmOutcomes.from_counts(
         name, [f"t{i}" for i in range(chances.size)], attempts, rng.binomial(attempts, chances)
+    )
+
+
+def made_up(arms: Mapping[str, Mapping[str, FloatArray]], attempts: int, rng: np.random.Generator) -> Outcomes:
+    """Outcomes as a store gives them, of policies with these chances by group of tasks, in as many attempts each."""
+    labels = next(iter(arms.values()))
+    tasks = tuple(
+        Task("Lock-v0", f"{label}, {i}", i, meta={"family": label})
+        for label in labels
+        for i in range(len(labels[label]))
+    )
+    drawn = [rng.random((len(tasks), attempts)) < np.concatenate([*p.values()])[:, None] for p in arms.values()]
+    shape, size = (len(arms), len(tasks), attempts), len(arms) * len(tasks) * attempts
+    arm, task, sample = (index.ravel().astype(np.int32) for index in np.indices(shape))
+    return Outcomes(
+        tasks=tasks,
+        arms=tuple(
+            ArmRecord(name, name, {"control": "absent" if n == 0 else "live", "sampling": {"temperature": 1.0}})
+            for n, name in enumerate(arms)
+        ),
+        task=task,
+        arm=arm,
+        sample=sample,
+        success=np.array(drawn).ravel().astype(np.int8),
+        cost=np.zeros((size, len(COST_COMPONENTS))),
+        ended=np.full(size, "answered"),
+        faults=np.zeros(size, np.int32),
+        redrawn=np.zeros(size, np.bool_),
     )
 
 

@@ -125,7 +125,7 @@ def _in_simulation(
         for spend, seen in rows.items():
             full = compare_arms(bare, tool, elicitation=spend, replicates=REPLICATES, seed=n)
             seen.append(full.figures)
-    gain = float(np.mean(after - before))
+    gain = float(np.mean(after - before))  # all of it elicitation at B = enough
     reach = {spend: -np.expm1(spend * np.log1p(-before)) for spend in rows}
     truth = {spend: float(np.maximum(0.0, after - reach[spend]).mean()) for spend in rows}
     value = {spend: np.array([row.creation.value for row in seen]) for spend, seen in rows.items()}
@@ -141,6 +141,7 @@ def _in_simulation(
             for spend in rows
         ),
         coverage(f"creation at B = {enough} is not claimed", [not claim for claim in claimed], 0.975),
+        coverage(f"elicitation at B = {enough}", [covers(row.elicitation_part, gain) for row in rows[enough]]),
         that(
             f"creation at B = {small}: seen, truth {truth[small]:.3f}",
             f"{value[small].mean():.3f}",

@@ -20,6 +20,8 @@ MODEL_KINDS: Mapping[str, str] = {
     "scripted": "answers by a function or a list of replies: for tests and calibration",
 }
 
+GENERAL = ("id", "temperature", "top_p", "max_tokens")  # keys of [model] that are no adapter's: may be misspelled too
+
 
 def make_model(id: str, options: Mapping[str, Any] | None = None) -> Model:
     """The model that an experiment file names.
@@ -51,7 +53,8 @@ def make_model(id: str, options: Mapping[str, Any] | None = None) -> Model:
     known = {p.name: str(p.annotation) for p in parameters if p.kind is p.KEYWORD_ONLY}
     for option, value in (options or {}).items():
         if option not in known:
-            raise UnknownName(f"option of model {id!r}:", option, known)
+            general = () if option in GENERAL else GENERAL
+            raise UnknownName(f"option of model {id!r}:", option, [*known, *general])
         _check_plain(option, value, known[option])
     return make(**(options or {}))
 

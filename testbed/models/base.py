@@ -58,6 +58,7 @@ class Request:
         stream: 128-bit key of the attempt's random stream, the same in every arm.
         position: tokens the attempt generated before; the stream goes on from there.
         task: for models that know the answers (oracle); others do not look at it.
+        logprobs: whether the log-probability of each written token is wanted; models that have none do not look at it.
     """
 
     messages: Sequence[Message]
@@ -67,6 +68,7 @@ class Request:
     stream: int = 0
     position: int = 0
     task: Task | None = None
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,52 @@ class Reply:
         text: in the text protocol, native tool calls included.
         usage: this attempt's own tokens.
         finish: "stop", or "length" when it was cut at `max_tokens`.
+        logprobs: of each token that was written, the end token included, in nats: what the model itself gives it, at
+            temperature 1 and without a nucleus, whatever the sampling; None if not wanted, or not to be had.
     """
 
     text: str
     usage: Usage
     finish: str = "stop"
+    logprobs: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a model gives a message of a conversation, having read what stands before it.
+
+    Attributes:
+        message: the message's index.
+        logprobs: of each of its tokens, in nats.
+    """
+
+    message: int
+    logprobs: tuple[float, ...]
+
+    @property
+    def nats(self) -> float:
+        """−ln of the probability that the model would have written the message: what it costs to guess it."""
+        return -sum(self.logprobs)
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A model that can say how likely a text is to it."""
+
+    async def score(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], which: Sequence[int]
+    ) -> list[Score]:
+        """Log-probabilities of some messages of a conversation, by teacher forcing at temperature 1.
+
+        Args:
+            messages: the conversation.
+            tools: function schemas of the offered tools.
+            which: indices of the messages; only their contents count, not the markup around them.
+
+        Raises:
+            ModelError: the messages' tokens cannot be told from those around them.
+        """
+        ...
 
 
 @runtime_checkable
@@ -90,6 +133,8 @@ class Model(Protocol):
 
     Attributes:
         name: how the experiment names it.
+        reproducible: whether the same request brings the same reply, so that a try that was lost to the infrastructure
+            can be made again; a model that does not say so is taken not to be.
     """
 
     name: str

@@ -6,13 +6,14 @@ import json
 import re
 from typing import Any
 
-from testbed.errors import ContextFull, InfrastructureError, ModelError, ModelUnavailable, TransportError
+from testbed.errors import ContextFull, InfrastructureError, ModelError, ModelNotAsked, ModelUnavailable, TransportError
 
 # Class names as langchain, the OpenAI and Anthropic clients and httpx have them: their packages need not be installed.
 _BROKEN = ("APIConnectionError", "ModelConnectionError", "ModelTimeoutError", "TransportError", "ConnectError")
 _UNREADABLE = ("APIResponseValidationError",)
 _TOO_LONG = re.compile(r"context.{0,20}(length|window|size)|too (long|many tokens)|maximum.{0,20}tokens", re.IGNORECASE)
 _BUSY = (408, 409, 425, 429)
+_REFUSED = (429, 503, 529)  # before the model has begun
 
 
 def translated(error: Exception, name: str, timeout: float) -> Exception:
@@ -32,8 +33,10 @@ def translated(error: Exception, name: str, timeout: float) -> Exception:
         return ContextFull(f"{name}: {_short(error)}")
     if status is not None:
         busy = status in _BUSY or status >= 500
-        kind = ModelUnavailable if busy else ModelError
+        kind = ModelNotAsked if status in _REFUSED else ModelUnavailable if busy else ModelError
         return kind(f"{name}: the server answered {status}: {_short(error)}{'' if busy else _remedy(status)}")
+    if isinstance(error, ConnectionRefusedError) or _causes(error) & {"ConnectError", "ConnectTimeout"}:
+        return ModelNotAsked(f"{name}: no connection: {_short(error)}")
     if isinstance(error, ConnectionError) or names & set(_BROKEN):
         return TransportError(f"{name}: the connection failed: {_short(error)}")
     if isinstance(error, json.JSONDecodeError) or names & set(_UNREADABLE) or _is_malformed(error):
@@ -49,6 +52,15 @@ def _status(error: Exception) -> int | None:
         if isinstance(status, int) and status >= 400:
             return status
     return None
+
+
+def _causes(error: BaseException | None) -> set[str]:
+    """Names of the exceptions that led to this one, its own among them."""
+    names: set[str] = set()
+    while error is not None:
+        names |= {cls.__name__ for cls in type(error).__mro__}
+        error = error.__cause__
+    return names
 
 
 def _is_malformed(error: Exception) -> bool:

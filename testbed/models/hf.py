@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from testbed.errors import ContextFull, ModelError, UnknownName, UsageError
+from testbed.errors import ContextFull, ModelError, ModelUnavailable, UnknownName, UsageError
 from testbed.models import hf_files
-from testbed.models.base import Reply, Request
+from testbed.models.base import Reply, Request, Score
 from testbed.models.hf_text import TextCodec
-from testbed.types import Usage
+from testbed.types import Message, Usage
 
 if TYPE_CHECKING:
     from testbed.models.hf_decode import Decoder
@@ -44,6 +44,8 @@ class HuggingFace:
         UsageError: an option has a wrong value.
         ModelError: `path` holds no model.
     """
+
+    reproducible = True
 
     def __init__(
         self,
@@ -116,9 +118,7 @@ class HuggingFace:
             ModelError: the conversation does not fit the model's context, or its chat template refuses it.
             ModelUnavailable: memory ran out.
         """
-        if self._worker is None or not self._worker.ready.done():
-            await self.start()
-        assert self._worker is not None
+        worker = await self._started()
         from testbed.models.hf_decode import Row
 
         begun = time.monotonic()
@@ -126,15 +126,41 @@ class HuggingFace:
         sampling = request.sampling
         limit = self._limit(prompt, request.max_tokens)
         row = Row(prompt, limit, sampling.temperature, sampling.top_p, request.stream, request.position)
-        row = await self._worker.decode(row)
+        row.logprobs = [] if request.logprobs else None
+        row = await worker.decode(row)
         usage = Usage(len(prompt), len(row.tokens), time.monotonic() - begun)
-        return Reply(self.codec.decode(row.tokens), usage, row.finish)
+        logprobs = None if row.logprobs is None else tuple(row.logprobs)
+        return Reply(self.codec.decode(row.tokens), usage, row.finish, logprobs)
+
+    async def score(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], which: Sequence[int]
+    ) -> list[Score]:
+        """See `testbed.models.base.Scorer.score`.
+
+        Raises:
+            ModelError: the conversation does not fit the model's context, its chat template refuses it or does not show
+                its messages word for word, or the tokenizer does not say where its tokens begin and end.
+            ModelUnavailable: memory ran out.
+        """
+        worker = await self._started()
+        tokens, spans = self.codec.spans(messages, tools, which)
+        if self._context is not None and len(tokens) > self._context:
+            raise ContextFull(f"the conversation has {len(tokens)} tokens, and {self.name} takes {self._context}.")
+        logprobs = await worker.score(tokens)
+        return [Score(n, tuple(logprobs[i] for i in span)) for n, span in zip(which, spans, strict=True)]
 
     async def aclose(self) -> None:
         """Ends the model's thread and frees the model."""
         worker, self._worker = self._worker, None
         if worker is not None:
             await worker.close()
+
+    async def _started(self) -> Worker:
+        if self._worker is None or not self._worker.ready.done():
+            await self.start()
+        if self._worker is None:  # meanwhile
+            raise ModelUnavailable(f"{self.name} was closed.")
+        return self._worker
 
     def _limit(self, prompt: Sequence[int], wanted: int) -> int:
         """Most tokens of the reply: what is wanted, or what the context leaves."""

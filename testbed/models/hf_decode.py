@@ -36,6 +36,7 @@ class Row:
         top_p: nucleus mass in (0, 1].
         stream: key of the attempt's random numbers.
         position: tokens that the attempt wrote in earlier messages.
+        logprobs: of the tokens, at temperature 1 and without a nucleus, in nats; None if nobody wants them.
         tokens: what is written so far.
         finish: "stop" or "length" when done, else "".
     """
@@ -46,6 +47,7 @@ class Row:
     top_p: float = 1.0
     stream: int = 0
     position: int = 0
+    logprobs: list[float] | None = None
     tokens: list[int] = field(default_factory=list)
     finish: str = ""
     _block: list[float] = field(default_factory=list, repr=False)
@@ -123,6 +125,12 @@ class Decoder:
         )
         return self._append(0, output.logits[:, -1])
 
+    def score(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probabilities of the tokens of some texts, see `testbed.models.hf_score.score`."""
+        from testbed.models.hf_score import score
+
+        return score(self._model, texts)
+
     def drop(self, gone: Iterable[Row]) -> None:
         """Gives up rows that nobody waits for."""
         for row in gone:
@@ -143,7 +151,9 @@ class Decoder:
         """Draws the next token of the rows from `first` on, logits (rows, vocabulary); removes those that are done."""
         rows = self.rows[first:]
         done = []
-        for slot, (row, token) in enumerate(zip(rows, sample(logits, rows), strict=True), start=first):
+        drawn = sample(logits, rows)
+        _note_logprobs(logits, rows, drawn)
+        for slot, (row, token) in enumerate(zip(rows, drawn, strict=True), start=first):
             row.tokens.append(token)
             if self._stops(row.tokens):
                 row.finish = "stop"
@@ -225,6 +235,29 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     if bool(greedy.any()):
         tokens = torch.where(greedy, logits.argmax(dim=-1), tokens)
     return list(map(int, tokens.tolist()))
+
+
+def _note_logprobs(logits: Tensor, rows: Sequence[Row], tokens: Sequence[int]) -> None:
+    """Keeps what the model itself gave the tokens that were drawn, for the rows that want it."""
+    wanted = [slot for slot, row in enumerate(rows) if row.logprobs is not None]
+    if not wanted:
+        return
+    chosen = torch.tensor([tokens[slot] for slot in wanted], device=logits.device)
+    for slot, value in zip(wanted, logprobs_of(logits[wanted], chosen).tolist(), strict=True):
+        kept = rows[slot].logprobs
+        assert kept is not None
+        kept.append(value)
+
+
+def logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probabilities of tokens at temperature 1, in nats, float64.
+
+    Args:
+        logits: shape (n, vocabulary).
+        tokens: shape (n,).
+    """
+    logits = logits.double()
+    return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1)
 
 
 def _nucleus(mass: Tensor, top_p: Tensor) -> Tensor:

@@ -128,6 +128,72 @@ class TextCodec:
         turns = tuple((message["role"], message["content"]) for message in messages)
         return self._prompt_of(turns, json.dumps(list(tools)) if tools else "")
 
+    def spans(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], which: Sequence[int]
+    ) -> tuple[tuple[int, ...], list[list[int]]]:
+        """Token ids of a conversation to its end, and the places of those that hold some messages' contents.
+
+        A token that holds the end of the markup as well as the beginning of a message counts as the message's. Blanks
+        that the template takes off a message count as nobody's.
+
+        Args:
+            messages: the conversation.
+            tools: function schemas of the offered tools.
+            which: indices of messages.
+
+        Raises:
+            ModelError: the template refuses the conversation or does not show it word for word, or the tokenizer does
+                not say where its tokens begin and end.
+        """
+        if self._fast is None:
+            raise ModelError(f"{self._name}: its tokenizer does not say where its tokens begin and end.")
+        turns = [(message["role"], message["content"]) for message in messages]
+        try:
+            text, places = self._places(turns, tools)
+        except _REJECTIONS as error:
+            raise ModelError(f"the chat template of {self._name} refuses this conversation: {error}.") from error
+        encoded = self._fast.encode(text, add_special_tokens=self.rendering.turns == "plain")
+        spans = []
+        for n in which:
+            first, last = places[n] or (0, 0)
+            if places[n] is None:
+                raise ModelError(
+                    f"the chat template of {self._name} does not show message {n} word for word: it cannot be told "
+                    "which tokens are its own."
+                )
+            spans.append([i for i, (begin, end) in enumerate(encoded.offsets) if begin < last and end > first])
+        return tuple(encoded.ids), spans
+
+    def _places(
+        self, turns: Sequence[tuple[str, str]], tools: Sequence[Mapping[str, Any]]
+    ) -> tuple[str, list[tuple[int, int] | None]]:
+        """A conversation to its end, and where in it each message's content stands; None where that cannot be said.
+
+        Marks are put in front of the words: templates that look at a message mostly look at its end, and take blanks
+        off it.
+        """
+        text = self.render(turns, tools, go_on=False)
+        blanks = [len(content) - len(content.lstrip()) for _, content in turns]
+        marks = [f"{_SENTINEL}{n}mark" for n in range(len(turns))]
+        marked = self.render(
+            [
+                (role, content[:blank] + mark + content[blank:])
+                for (role, content), blank, mark in zip(turns, blanks, marks, strict=True)
+            ],
+            tools,
+            go_on=False,
+        )
+        places: list[tuple[int, int] | None] = []
+        before = ""
+        for mark, blank, (_, content) in zip(marks, blanks, turns, strict=True):
+            piece, _, marked = marked.partition(mark)
+            before += piece
+            at = len(before)
+            whole, words = (at - blank, at - blank + len(content)), (at, at + len(content.strip()))
+            shown = [place for place in (whole, words) if text[slice(*place)] in (content, content.strip())]
+            places.append(shown[0] if shown else None)
+        return text, places if before + marked == text else [None] * len(turns)
+
     def _encode_prompt(self, turns: tuple[tuple[str, str], ...], tools: str) -> tuple[int, ...]:
         try:
             text = self.render(turns, json.loads(tools) if tools else [])
@@ -135,19 +201,24 @@ class TextCodec:
             raise ModelError(f"the chat template of {self._name} refuses this conversation: {error}.") from error
         return tuple(self.encode(text, special=self.rendering.turns == "plain"))
 
-    def render(self, turns: Sequence[tuple[str, str]], tools: Sequence[Mapping[str, Any]]) -> str:
-        """A conversation as the model reads it, up to where it goes on."""
+    def render(
+        self, turns: Sequence[tuple[str, str]], tools: Sequence[Mapping[str, Any]], *, go_on: bool = True
+    ) -> str:
+        """A conversation as the model reads it, up to where it goes on, or to its end only."""
         how = self.rendering
         native = tools if how.tools == "template" else []
         described = [] if how.tools == "template" else tools
         system = protocol.instructions(described).removesuffix(protocol.ANSWER_INSTRUCTION) if described else ""
-        return self._write(_arrange(turns, (system + self._system).strip(), how), native)
+        return self._write(_arrange(turns, (system + self._system).strip(), how), native, go_on=go_on)
 
-    def _write(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]]) -> str:
+    def _write(
+        self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]], *, go_on: bool = True
+    ) -> str:
         if not self._tokenizer.chat_template:
-            return "".join(PLAIN_TURNS[m["role"]].format(m["content"]) for m in messages) + "Assistant:"
+            text = "".join(PLAIN_TURNS[m["role"]].format(m["content"]) for m in messages)
+            return text + "Assistant:" if go_on else text
         made = self._tokenizer.apply_chat_template(
-            list(messages), tools=list(tools) or None, add_generation_prompt=True, tokenize=False
+            list(messages), tools=list(tools) or None, add_generation_prompt=go_on, tokenize=False
         )
         return str(made)
 

@@ -7,14 +7,17 @@ import atexit
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from testbed.errors import ModelUnavailable
 from testbed.models.hf_decode import Decoder, Row
+
+T = TypeVar("T")
 
 # New rows are admitted when they are at least this share of the running ones, or have waited for so many tokens:
 # reading prompts a few at a time costs more than a short wait.
@@ -32,6 +35,16 @@ class Job:
     cancelled: bool = False
 
 
+@dataclass(eq=False)
+class Scoring:
+    """A text to be scored and who waits for it."""
+
+    tokens: Sequence[int]
+    future: asyncio.Future[list[float]]
+    loop: asyncio.AbstractEventLoop
+    cancelled: bool = False
+
+
 class Worker:
     """Decodes rows in a daemon thread; requests join the running batch between tokens.
 
@@ -41,10 +54,12 @@ class Worker:
 
     def __init__(self, load: Callable[[], Decoder]) -> None:
         self._load = load
-        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Job | Scoring | None] = queue.SimpleQueue()
         self._jobs: dict[Row, Job] = {}
         self._waiting: deque[Job] = deque()
+        self._to_score: list[Scoring] = []
         self._waited = 0
+        self._closing, self._closed = threading.Lock(), False
         self.ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, name="testbed-model", daemon=True)
         self._thread.start()
@@ -60,19 +75,42 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         job = Job(row, loop.create_future(), loop)
-        self._inbox.put(job)
+        self._put(job)
         try:
             return await job.future
         finally:
             job.cancelled = True  # nobody waits any more: where the row is not done, it is dropped
+
+    async def score(self, tokens: Sequence[int]) -> list[float]:
+        """Log-probabilities of a text's tokens, see `testbed.models.hf_score.score`; texts that wait are read together.
+
+        Raises:
+            ModelUnavailable: memory ran out.
+            Exception: whatever the model raises.
+        """
+        loop = asyncio.get_running_loop()
+        job = Scoring(tokens, loop.create_future(), loop)
+        self._put(job)
+        try:
+            return await job.future
+        finally:
+            job.cancelled = True
 
     async def close(self) -> None:
         """Ends the thread; rows under way are given up."""
         await asyncio.to_thread(self._stop)
         atexit.unregister(self._stop)
 
+    def _put(self, job: Job | Scoring) -> None:
+        with self._closing:
+            if self._closed:
+                raise ModelUnavailable("the model was closed.")
+            self._inbox.put(job)
+
     def _stop(self) -> None:
-        self._inbox.put(None)
+        with self._closing:
+            self._closed = True
+            self._inbox.put(None)
         self._thread.join()
 
     def _serve(self) -> None:
@@ -83,6 +121,7 @@ class Worker:
             return
         self.ready.set_result(None)
         while self._receive(block=not decoder.rows and not self._waiting):
+            self._score(decoder)
             try:
                 self._drop_cancelled(decoder)
                 if self._should_join(decoder):
@@ -93,7 +132,8 @@ class Worker:
                 decoder.clear()
                 self._fail(_out_of_memory(error) or error)
         self._jobs.update((job.row, job) for job in self._waiting)
-        self._fail(ModelUnavailable("the model was closed while this message was being written."))
+        self._fail(closed := ModelUnavailable("the model was closed while this message was being written."))
+        self._settle_scores(closed)
 
     def _receive(self, *, block: bool) -> bool:
         """Takes in what has arrived; False when the worker is to end."""
@@ -101,9 +141,30 @@ class Worker:
             job = self._inbox.get()
             if job is None:
                 return False
-            self._waiting.append(job)
+            if isinstance(job, Job):
+                self._waiting.append(job)
+            else:
+                self._to_score.append(job)
             block = False
         return True
+
+    def _score(self, decoder: Decoder) -> None:
+        self._to_score = [job for job in self._to_score if not job.cancelled]
+        if not self._to_score:
+            return
+        try:
+            found = decoder.score([job.tokens for job in self._to_score])
+        except Exception as error:  # noqa: BLE001 (a thread's edge: handed to everyone who waits)
+            self._settle_scores(_out_of_memory(error) or error)
+            return
+        jobs, self._to_score = self._to_score, []
+        for job, logprobs in zip(jobs, found, strict=True):
+            _settle(job.loop, job.future, logprobs)
+
+    def _settle_scores(self, error: Exception) -> None:
+        jobs, self._to_score = self._to_score, []
+        for job in jobs:
+            _settle(job.loop, job.future, error)
 
     def _should_join(self, decoder: Decoder) -> bool:
         if not self._waiting or not decoder.free:
@@ -129,25 +190,26 @@ class Worker:
 
     def _finish(self, rows: list[Row]) -> None:
         for row in rows:
-            _settle(self._jobs.pop(row), None)
+            job = self._jobs.pop(row)
+            _settle(job.loop, job.future, row)
 
     def _fail(self, error: Exception) -> None:
         jobs, self._jobs = self._jobs, {}
         for job in jobs.values():
-            _settle(job, error)
+            _settle(job.loop, job.future, error)
 
 
-def _settle(job: Job, error: Exception | None) -> None:
+def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: T | Exception) -> None:
     def settle() -> None:
-        if job.future.done():
+        if future.done():
             return
-        if error is None:
-            job.future.set_result(job.row)
+        if isinstance(result, Exception):
+            future.set_exception(result)
         else:
-            job.future.set_exception(error)
+            future.set_result(result)
 
-    if not job.loop.is_closed():
-        job.loop.call_soon_threadsafe(settle)
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(settle)
 
 
 def _out_of_memory(error: Exception) -> ModelUnavailable | None:

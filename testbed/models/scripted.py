@@ -22,7 +22,23 @@ CHARS_PER_TOKEN = 4
 Policy = Callable[[Request, np.random.Generator], str] | Callable[[Request], str]
 
 
-class Scripted:
+class Instant:
+    """What models have in common that load nothing and write at once; four characters are a token."""
+
+    reproducible = True
+
+    def count(self, text: str) -> int:
+        """Tokens of `text`: a quarter of its characters, rounded up."""
+        return (len(text) + CHARS_PER_TOKEN - 1) // CHARS_PER_TOKEN
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def aclose(self) -> None:
+        """Nothing to free."""
+
+
+class Scripted(Instant):
     """Writes what a policy says.
 
     Four characters are a token, so that a reply longer than `max_tokens` is cut there like any other model's.
@@ -49,13 +65,6 @@ class Scripted:
         """The replies, or the policy's source."""
         return self._identity
 
-    def count(self, text: str) -> int:
-        """Tokens of `text`: a quarter of its characters, rounded up."""
-        return (len(text) + CHARS_PER_TOKEN - 1) // CHARS_PER_TOKEN
-
-    async def start(self) -> None:
-        """Nothing to load."""
-
     async def generate(self, request: Request) -> Reply:
         """What the policy says, cut at `max_tokens`."""
         text, finish = self._write(request), "stop"
@@ -63,9 +72,6 @@ class Scripted:
             text, finish = text[: CHARS_PER_TOKEN * request.max_tokens], "length"
         prompt = sum([self.count(message["content"]) for message in request.messages])
         return Reply(text, Usage(prompt, self.count(text)), finish)
-
-    async def aclose(self) -> None:
-        """Nothing to free."""
 
 
 def from_options(*, replies: Sequence[str] | None = None, policy: str | None = None) -> Scripted:

@@ -14,7 +14,8 @@ from testbed.experiment import Measure
 from testbed.report.analyse import bare_arm, scored_arms
 from testbed.report.arms import Arm
 from testbed.stats import decompose_cross_fitted
-from testbed.stats.pilot import Figure, Pilot, cluster_codes, estimate_spread, figure
+from testbed.stats.bootstrap import cluster_codes
+from testbed.stats.pilot import Figure, Pilot, estimate_spread, figure
 from testbed.store import Store
 
 

@@ -13,7 +13,8 @@ from testbed.planning.design import design_of
 from testbed.planning.earlier import Earlier
 from testbed.planning.record import ArmCost, Asked, Detectable, Needed, Pair, Plan, Settling
 from testbed.stats import StatsError, attempts_still_needed, p_star
-from testbed.stats.pilot import Pilot, cluster_codes, cluster_size
+from testbed.stats.bootstrap import cluster_codes
+from testbed.stats.pilot import Pilot, cluster_size
 from testbed.stats.power import Interval, attempts_needed, detectable_gain, tasks_needed
 from testbed.stats.spread import Spread, scaled, uniform_noise
 from testbed.stats.verdict_power import MOST, attempts_for_verdict, settled_by
@@ -61,7 +62,7 @@ class _Planner:
     ) -> None:
         self.asked, self.experiment, self.earlier = asked, experiment, earlier
         base = experiment.measure if experiment else earlier.measure if earlier else Measure()
-        self.measure = _measure(base, asked)
+        self.measure = replace(base, **asked.measure)
         self.design = design_of(asked, self.measure, experiment, earlier)
         self.tasks = asked.tasks or len(tasks) or (earlier.tasks if earlier else None)
         self.size = self._cluster_size(tasks)
@@ -266,11 +267,6 @@ class _Planner:
                 "Sampling stops where a verdict is settled. The gain is planned from the attempts that are made in any "
                 f"case; attempts and costs in all are {these}."
             )
-
-
-def _measure(base: Measure, asked: Asked) -> Measure:
-    """The settings of the report, with those that the caller replaces."""
-    return replace(base, **dict(asked.measure))
 
 
 def _assumption(spread: Spread, between: bool, within: bool) -> str:

@@ -23,11 +23,14 @@ from testbed.report.searches import searches
 from testbed.report.words import leaks_told
 from testbed.stats import ArmOutcomes
 from testbed.stats.bootstrap import shared_weights
+from testbed.stats.repeats import Repeats
 from testbed.stats.stopping import StoppingRule
 from testbed.types import COST_COMPONENTS, Task
 
 if TYPE_CHECKING:
     from testbed.store import ArmRecord, Outcomes, Store
+
+ENOUGH_CLUSTERS = 20  # of equal size; the coverage with fewer stands in docs/measurement.md
 
 __all__ = ["Analysis", "analyse", "analyse_run"]
 
@@ -49,14 +52,15 @@ def analyse_run(
         UsageError: the run has no attempts yet, or none of its arms shares a task with the bare one.
     """
     run = store.run(name)
-    measure = Measure(**run.experiment.get("measure", {}))
+    chosen = run.experiment.get("measure", {})
+    measure = Measure(**chosen)
     outcomes, rules = store.outcomes(name), recorded_rules(run.experiment)
     found = analyse(
         outcomes,
         name=name,
         bare=bare or measure.bare,
         operating=measure.operating if operating is None else operating,
-        elicitation=measure.elicitation if elicitation is None else elicitation,
+        elicitation=measure.elicitation if elicitation is None and "elicitation" in chosen else elicitation,
         rho=measure.rho,
         alpha=measure.alpha,
         replicates=measure.replicates,
@@ -65,7 +69,8 @@ def analyse_run(
     )
     if "imported" in run.experiment and found.comparisons and not any(c.tasks for c in found.comparisons):
         raise UsageError(_nothing_in_common(outcomes, found.comparisons[0]))
-    leaks = _leaks(find_leaks(store, run, outcomes.tasks), found, outcomes, rules)
+    asked = elicitation is not None or "elicitation" in chosen
+    leaks = _leaks(find_leaks(store, run, outcomes.tasks), found, outcomes, rules, asked=asked)
     first = (unfinished(run, outcomes, rules), leaks_told(leaks))
     return replace(found, leaks=leaks, warnings=(*filter(None, first), *found.warnings))
 
@@ -77,7 +82,7 @@ def analyse(
     name: str = "",
     bare: str = "",
     operating: int = 1,
-    elicitation: int = 16,
+    elicitation: int | None = None,
     rho: float = 0.5,
     alpha: float = 0.05,
     replicates: int = 2000,
@@ -92,7 +97,8 @@ def analyse(
         name: what to call the run.
         bare: arm that others are compared with; by default the one whose control is absent, or whose name is "bare".
         operating: attempts b at which arms are compared, at least 1; fewer where an arm has not so many.
-        elicitation: bare attempts B that resampling may spend, at least b; fewer likewise.
+        elicitation: bare attempts B that resampling may spend, at least b; fewer likewise. Where left out, 16, or half
+            of the bare attempts at the median task where that is less.
         rho: reach from which a task counts as accessible, in (0, 1).
         alpha: level of the verdicts; intervals have level 1 − alpha.
         replicates: bootstrap replicates, at least 100.
@@ -105,12 +111,13 @@ def analyse(
         UnknownName: no arm has the name `bare`.
         UsageError: no attempt was scored, or a setting is out of its range.
     """
-    settings = Measure(operating, elicitation, rho, alpha, replicates, seed, bare)
+    wanted = Measure.elicitation if elicitation is None else elicitation
+    settings = Measure(operating, wanted, rho, alpha, replicates, seed, bare)
     arms = scored_arms(outcomes, rules)
     if not arms:
         raise UsageError(f"run {name!r} has no scored attempt yet, so there is nothing to report.")
     base = bare_arm(outcomes.arms, arms, bare)
-    comparisons, copied = _compared(outcomes, arms, base, settings)
+    comparisons, copied = _compared(outcomes, arms, base, settings, asked=elicitation is not None)
     axes = axes_of(arms)
     summaries = tuple(summarise(arm, settings, axes) for arm in arms)
     return Analysis(
@@ -132,17 +139,17 @@ def analyse(
 
 
 def _compared(
-    outcomes: Outcomes, arms: Sequence[Arm], base: Arm | None, settings: Measure
+    outcomes: Outcomes, arms: Sequence[Arm], base: Arm | None, settings: Measure, *, asked: bool
 ) -> tuple[tuple[ArmComparison, ...], str]:
     """Every other arm against the bare one, and a warning where an arm repeats that."""
     second, copied = second_bare(outcomes, arms, base)
     others = [arm for arm in arms if base is not None and arm is not base]
-    return tuple(compare(base, arm, settings, second) for arm in others if base is not None), copied
+    return tuple(compare(base, arm, settings, second, asked=asked) for arm in others if base is not None), copied
 
 
 @shared_weights()
 def _leaks(
-    found: Found, analysis: Analysis, outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None
+    found: Found, analysis: Analysis, outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None, *, asked: bool
 ) -> Leaks | None:
     """What the guard found, with the headline figures of the tasks that it did not flag; None where it flagged none."""
     if not found.tasks:
@@ -159,7 +166,7 @@ def _leaks(
         worst=WorstLeak(found.attempt, found.arm, prompts[found.task], found.overlap),
         left=len(left.tasks),
         arms=tuple(summarise(arm, analysis.settings, axes_of(arms)) for arm in arms),
-        comparisons=_compared(left, arms, base, analysis.settings)[0],
+        comparisons=_compared(left, arms, base, analysis.settings, asked=asked)[0],
     )
 
 
@@ -199,7 +206,10 @@ def scored_arms(outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None = N
             if not (outcomes.success[first] >= 0).any():
                 continue
         costs = {c: outcomes.cost[first, i] for i, c in enumerate(COST_COMPONENTS)}
-        recorded = {c: np.nan_to_num(values) for c, values in costs.items() if np.nansum(values) > 0}
+        made = outcomes.success[first] >= 0
+        recorded = {
+            c: np.nan_to_num(values) for c, values in costs.items() if values[made].sum() > 0
+        }  # not if any is NaN
         found.append(
             Arm(
                 name=record.name,
@@ -216,6 +226,7 @@ def scored_arms(outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None = N
                 fixed=rule.least if rule is not None else 0,
                 every=every,
                 lookahead=record.spec.get("lookahead", {}),
+                unrecorded=frozenset(c for c, values in costs.items() if np.isnan(values[made]).any()),
             )
         )
     return found
@@ -229,6 +240,38 @@ def _tally(codes: npt.NDArray[np.str_]) -> dict[str, int]:
         found[str(codes[0])] = int(np.count_nonzero(same))
         codes = codes[~same]
     return found
+
+
+def _alike(repeats: Repeats) -> str:
+    signs = []
+    if repeats.icc is not None:
+        signs.append(f"intraclass correlation {repeats.icc:.2f}, {repeats.mixed_tasks} of {repeats.tasks} tasks mixed")
+    if repeats.identical_costs is not None:
+        signs.append(f"equal costs in {repeats.identical_costs:.0%} of pairs")
+    return "; ".join(signs)
+
+
+def _few_clusters(tasks: Sequence[Task]) -> Iterable[str]:
+    sizes = np.unique([task.cluster or task.hash for task in tasks], return_counts=True)[1]
+    equal = sizes.sum() ** 2 / (sizes**2).sum()
+    if sizes.min() < sizes.max() and 1 < equal < ENOUGH_CLUSTERS:
+        yield (
+            f"The {len(tasks)} tasks come in {sizes.size} clusters of unequal size, worth about {equal:.0f} equal "
+            "ones. With so few, intervals hold the truth less often than they say if large clusters are harder or "
+            "easier than small ones."
+        )
+
+
+def _partly_recorded(outcomes: Outcomes) -> Iterable[str]:
+    for position, record in enumerate(outcomes.arms):
+        own = outcomes.cost[(outcomes.arm == position) & (outcomes.success >= 0)]
+        absent = np.isnan(own).sum(axis=0)
+        for component, count in zip(COST_COMPONENTS, absent.tolist(), strict=True):
+            if 0 < count < len(own) and np.nansum(own[:, COST_COMPONENTS.index(component)]) > 0:
+                yield (
+                    f"Arm {record.name!r}: {component.replace('_', ' ')} are recorded of {len(own) - count:,} of its "
+                    f"{len(own):,} attempts only, so that no figure is made of them."
+                )
 
 
 def _tool_names(spec: Mapping[str, Any]) -> tuple[str, ...]:
@@ -275,19 +318,27 @@ def _warnings(
     elif bare is None:
         names = ", ".join(repr(arm.name) for arm in arms)
         yield f"No arm is known to be bare, so arms are not compared. Name one with --bare: {names}."
+    again = _tally(np.array([outcomes.arms[arm].name for arm in outcomes.arm[outcomes.redrawn]], np.str_))
     missing = [f"{arm.name} {arm.missing:,} of {arm.missing + arm.attempts:,}" for arm in summaries if arm.missing]
     if missing:
         yield (
             f"The infrastructure ended attempts of {', '.join(missing)}. They are left out of every figure; how far "
             "they could move it is told beside it."
         )
+    if again:
+        yield (
+            f"Of these, {', '.join(f'{name} {count:,}' for name, count in again.items())} were made in a further try, "
+            "after a fault had ended one in which the model had been at work. It would not write the same again, and "
+            "what broke may have chosen what is left: they count as missing."
+        )
     for arm in summaries:
         if arm.repeats.flagged and not arm.sampled:
             yield (
-                f"Arm {arm.name!r}: repeated attempts at a task are nearly identical (intraclass correlation "
-                f"{arm.repeats.icc:.2f}, {arm.repeats.mixed_tasks} of {arm.repeats.tasks} tasks mixed). If they were "
-                "not sampled independently, its verdicts and its reach at several attempts claim too much."
+                f"Arm {arm.name!r}: repeated attempts at a task are nearly identical ({_alike(arm.repeats)}). If they "
+                "were not sampled independently, its verdicts and its reach at several attempts claim too much."
             )
+    yield from _partly_recorded(outcomes)
+    yield from _few_clusters(outcomes.tasks)
     for other in arms:
         if bare is not None and other.model is not None and bare.model is not None and other.model != bare.model:
             yield f"Arm {other.name!r} runs another model than {bare.name!r}: its gain is not the tools' alone."

@@ -48,6 +48,7 @@ class Arm:
         fixed: attempts per task that were made whatever their outcomes; 0 where all were.
         every: all its attempts, where sampling stopped early.
         lookahead: how its attempts search over the environment; empty where they do not.
+        unrecorded: components of cost that are not known of every scored attempt.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Arm:
     fixed: int = 0
     every: ArmOutcomes | None = None
     lookahead: Mapping[str, Any] = field(default_factory=dict)
+    unrecorded: frozenset[str] = frozenset()
 
     @property
     def bare(self) -> bool:
@@ -167,7 +169,8 @@ def summarise(arm: Arm, settings: Measure, axes: Sequence[str]) -> ArmSummary:
     operating, elicitation = (min(k, int(scored.n.min())) for k in (settings.operating, settings.elicitation))
     labels = arm.labels(scored.tasks)
     successes = int(scored.c.sum())
-    totals = {axis: float(scored.costs[axis].sum()) if axis in scored.costs else 0.0 for axis in axes}
+    known = [axis for axis in axes if axis not in arm.unrecorded]
+    totals = {axis: float(scored.costs[axis].sum()) if axis in scored.costs else 0.0 for axis in known}
     return ArmSummary(
         name=arm.name,
         control=arm.control,

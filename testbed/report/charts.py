@@ -223,7 +223,7 @@ def _groups(analysis: Analysis) -> Iterator[Chart]:
         "What each arm did, by group of tasks",
         "A cell's number is the arm's pass@1 on the group, its colour what the arm did there compared with "
         f"{analysis.bare}, as far as the intervals and verdicts support it; where it did several things, the first of "
-        "created, elicited, lost.",
+        "created, expanded, elicited, lost.",
         "The table of groups holds the same.",
         layers,
         step=22,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from testbed.experiment import Measure
 from testbed.report.arms import Arm, gain_if_missing, mean
 from testbed.report.record import ArmComparison, Solved
 from testbed.stats import ArmOutcomes, Estimate, Repeats, compare_arms, reach_at_k
 
+IntArray = npt.NDArray[np.int64]
 NO_INTERVAL = Estimate(None, None, None)
 
 
-def compare(bare: Arm, arm: Arm, settings: Measure, second_bare: Arm | None = None) -> ArmComparison:
+def compare(
+    bare: Arm, arm: Arm, settings: Measure, second_bare: Arm | None = None, *, asked: bool = False
+) -> ArmComparison:
     """Compares an arm with the bare one on the tasks that both attempted.
 
     The gain needs one scored attempt per task and arm. Splitting it needs two: one to choose with, one to measure
@@ -23,6 +27,7 @@ def compare(bare: Arm, arm: Arm, settings: Measure, second_bare: Arm | None = No
         arm: the other.
         settings: how they are read.
         second_bare: another sample of the bare arm's policy, for the null row.
+        asked: whether the elicitation spend was asked for, or is the default, which yields to balanced folds.
     """
     present = set(arm.scored.tasks)
     common = [task for task in bare.scored.tasks if task in present]
@@ -42,15 +47,19 @@ def compare(bare: Arm, arm: Arm, settings: Measure, second_bare: Arm | None = No
         gain = _gain(bare, left, right, 1, settings)
         bounds = gain_if_missing(bare, arm, None, 1)
         return ArmComparison(arm.name, bare.name, len(common), gain, 1, None, None, solved, False, tuple(notes), bounds)
+    operating, elicitation = _spends(left.take(enough), right.take(enough), settings, asked, notes)
+    enough = _readable(left, right, operating, elicitation)
     if enough.size < len(common):
-        dropped = len(common) - enough.size
-        notes.append(f"{dropped} of {len(common)} common tasks have one attempt only in an arm and are left out.")
+        notes.append(
+            f"{len(common) - enough.size} of {len(common)} common tasks are left out: it takes {elicitation + 1} "
+            f"scored attempts of the bare arm and {operating + 1} of the other to read a task at these spends."
+        )
         left, right = left.take(enough), right.take(enough)
-    operating, elicitation = _spends(left, right, settings, notes)
     null = second_bare if second_bare is not None and second_bare.on_two() is not None else None
     full = compare_arms(
-        *_with_unscored(bare, arm, left, right), operating=operating, elicitation=elicitation, rho=settings.rho,
+        left, right, operating=operating, elicitation=elicitation, accessible=settings.elicitation, rho=settings.rho,
         alpha=settings.alpha, replicates=settings.replicates, seed=settings.seed, clusters=bare.clusters,
+        everything=_everything(bare, arm),
         second_bare=null.on_two() if null is not None else None,
         judged={one.name: one.every for one in (bare, arm, null) if one is not None and one.every is not None},
     )  # fmt: skip
@@ -61,7 +70,7 @@ def compare(bare: Arm, arm: Arm, settings: Measure, second_bare: Arm | None = No
         )
     if full.null is None:
         notes.append(
-            "fewer than four bare attempts at some task: no null row, so support figures have nothing to stand beside."
+            "fewer than four bare attempts at most tasks: no null row, so support figures have nothing to stand beside."
         )
     return ArmComparison(
         arm=arm.name,
@@ -78,33 +87,49 @@ def compare(bare: Arm, arm: Arm, settings: Measure, second_bare: Arm | None = No
     )
 
 
-def _with_unscored(bare: Arm, arm: Arm, left: ArmOutcomes, right: ArmOutcomes) -> tuple[ArmOutcomes, ArmOutcomes]:
-    """Both arms on the tasks compared and on those that an arm only has missing attempts at: they count in bounds."""
-    one, other = (
-        {task: n for task, n, lost in zip(o.tasks, o.n, o.missing, strict=True) if n + lost >= 2}
-        for o in (bare.outcomes, arm.outcomes)
-    )
-    unscored = [task for task in one if task in other and (one[task] == 0 or other[task] == 0)]
-    if not unscored:
-        return left, right
-    tasks = [*left.tasks, *unscored]
+def _everything(bare: Arm, arm: Arm) -> tuple[ArmOutcomes, ArmOutcomes]:
+    """Both arms on all tasks they share, those included that only have missing attempts: they count in bounds."""
+    known = set(arm.outcomes.tasks)
+    tasks = [task for task in bare.outcomes.tasks if task in known]
     return bare.on(tasks, unscored=True), arm.on(tasks, unscored=True)
 
 
-def _spends(bare: ArmOutcomes, arm: ArmOutcomes, settings: Measure, notes: list[str]) -> tuple[int, int]:
-    """The spends asked for, or the largest that leave each task one attempt to choose with."""
-    fewest_bare, fewest = int(bare.n.min()), int(arm.n.min())
-    elicitation = min(settings.elicitation, fewest_bare - 1)
-    operating = min(settings.operating, elicitation, fewest - 1)
+def _readable(bare: ArmOutcomes, arm: ArmOutcomes, operating: int, elicitation: int) -> IntArray:
+    """Tasks of which an attempt is left to choose with, in either arm."""
+    return np.flatnonzero((bare.n > elicitation) & (arm.n > operating))
+
+
+def _spends(bare: ArmOutcomes, arm: ArmOutcomes, settings: Measure, asked: bool, notes: list[str]) -> tuple[int, int]:
+    """The spends asked for, as far as the median task allows them; see docs/measurement.md, "Which B".
+
+    An elicitation spend that nobody asked for is at most half of the bare attempts, so that the folds balance. It goes
+    by the attempts made, missing ones included, and by the scored ones only where most tasks could not be read.
+    """
+    made = [o.n + o.missing for o in (bare, arm)]
+    operating = elicitation = typical = 1
+    for share, (first, second) in ((0.5, made), (0.5, (bare.n, arm.n)), (0.0, (bare.n, arm.n))):
+        typical, other = (int(np.quantile(n, share, method="lower")) for n in (first, second))
+        operating = min(settings.operating, typical - 1, other - 1)
+        half = max(1, typical // 2)
+        wanted = settings.elicitation if asked and settings.elicitation < typical else min(settings.elicitation, half)
+        elicitation = max(operating, wanted)
+        if 2 * _readable(bare, arm, operating, elicitation).size >= len(bare.tasks):
+            break
     if operating < settings.operating:
         notes.append(
-            f"read at {operating} instead of {settings.operating} attempts: some task has only "
-            f"{min(fewest, fewest_bare)} in an arm, and one is needed to choose with."
+            f"read at {operating} instead of {settings.operating} attempts: most tasks have no more that leave one to "
+            "choose with."
         )
     if elicitation < settings.elicitation:
         notes.append(
-            f"elicitation up to {elicitation} instead of {settings.elicitation} bare attempts: some task has only "
-            f"{fewest_bare}, and one is needed to choose with. More bare attempts would call less of the gain creation."
+            f"elicitation up to {elicitation} instead of {settings.elicitation} bare attempts: most tasks have "
+            f"{typical}, and half of them choose what the others measure. More bare attempts would call less of the "
+            "gain creation."
+        )
+    elif 2 * elicitation > typical > 2:
+        notes.append(
+            f"elicitation up to {elicitation} of {typical} bare attempts leaves {typical - elicitation} to choose "
+            "with: creation is estimated too low and elicitation too high. Their limits hold all the same."
         )
     return operating, elicitation
 

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from testbed.experiment import Measure
 from testbed.report.arms import Arm, FloatArray, gain_if_missing, if_missing, mean, reach
 from testbed.report.record import ArmComparison, Effect, Group, GroupArm, GroupEffect
-from testbed.stats import ArmOutcomes, Estimate, Figures, Verdict, cluster_bootstrap, e_bh, reach_at_k
+from testbed.stats import (
+    ArmOutcomes,
+    Estimate,
+    Figures,
+    MissingBounds,
+    Verdict,
+    cluster_bootstrap,
+    e_bh,
+    reach_at_k,
+)
+from testbed.stats.parts import Columns, part_columns, part_estimates
 from testbed.types import Task
 
 # A group about which nothing can be claimed counts as "nothing seen" only while every part is as small as this.
 SMALL = 0.05
+PARTS = ("elicitation", "creation", "loss")
+IntArray = npt.NDArray[np.int64]
 
 
 def group_of(task: Task) -> str:
@@ -98,9 +112,11 @@ def _effect(
     if not rows.size:
         return None
     own = [figures.tasks[i] for i in rows]
-    parts = figures.parts
-    columns = np.column_stack([parts.gain, parts.elicitation, parts.creation, parts.loss])[rows]
-    gain, elicitation, creation, loss = _means(columns, bare.labels(own), settings)
+    parts = figures.parts.take(rows)
+    found = part_estimates(_means(part_columns(parts), bare.labels(own), settings))
+    bounds = comparison.full.missing
+    worst = None if bounds is None else _Worst.of(bounds, tasks, bare, settings)
+    effects, open_as_missing = _effects(found, figures, rows, worst)
     verdict = figures.verdicts.verdict[rows]
     counts = {kind: int(np.count_nonzero(verdict == kind)) for kind in Verdict}
     before = bare.judged_on(own)
@@ -108,52 +124,102 @@ def _effect(
     return GroupEffect(
         arm=arm.name,
         tasks=int(rows.size),
-        effects=(_effects(elicitation, creation, loss, figures, rows) if comparison.claims else (Effect.UNDETERMINED,)),
-        gain=gain,
-        elicitation=elicitation,
-        creation=creation,
-        loss=loss,
+        effects=effects if comparison.claims else (Effect.UNDETERMINED,),
+        gain=found["gain"],
+        elicitation=found["elicitation_part"],
+        creation=found["creation"],
+        loss=found["loss"],
         verdicts=counts,
         never_bare=int(np.count_nonzero((verdict == Verdict.EXPANDED) & (before.c == 0))),
         bare_attempts=int(before.n.min()),
         spent=int(figures.verdicts.spent[rows].sum()),
         needed=int(open_tasks.sum()) if np.isfinite(open_tasks).all() else None,
         gain_if_missing=gain_if_missing(bare, arm, tasks, comparison.operating),
+        open_as_missing=open_as_missing and comparison.claims,
     )
 
 
-def _means(columns: FloatArray, labels: Sequence[str], settings: Measure) -> list[Estimate]:
-    # Elicitation may pass ±1 by Monte-Carlo noise; see `compare_arms`.
-    least, greatest = np.minimum(-1, columns.min(axis=0)), np.maximum(1, columns.max(axis=0))
+def _means(columns: Columns, labels: Sequence[str], settings: Measure) -> dict[str, Estimate]:
+    table, least, greatest = (np.stack(part, axis=-1) for part in zip(*columns.values(), strict=True))
     found = cluster_bootstrap(
-        columns, least=least, greatest=greatest, clusters=labels, replicates=settings.replicates, seed=settings.seed
+        table, least=least, greatest=greatest, clusters=labels, replicates=settings.replicates, seed=settings.seed
     ).intervals(settings.alpha)
-    return [found[i] for i in range(columns.shape[1])]
+    return {name: found[i] for i, name in enumerate(columns)}
+
+
+@dataclass(frozen=True)
+class _Worst:
+    """What a group's claims would rest on had its missing attempts ended in the way that is worst for each task.
+
+    Attributes:
+        low: lower limits of elicitation, creation and loss.
+        log_e: log e-values of the tasks, by claim.
+        most: the greatest mean that any part could have.
+    """
+
+    low: Mapping[str, float | None]
+    log_e: Mapping[str, FloatArray]
+    most: float
+
+    @classmethod
+    def of(cls, bounds: MissingBounds, tasks: Sequence[str], bare: Arm, settings: Measure) -> _Worst | None:
+        """Of the tasks among these that have the attempts, missing ones included; None where none has."""
+        wanted = set(tasks)
+        rows = np.array([i for i, name in enumerate(bounds.names) if name in wanted], dtype=np.int64)
+        if not rows.size:
+            return None
+        columns: Columns = {part: (bounds.least[part][rows], -1.0, 1.0) for part in PARTS}
+        found = _means(columns, bare.labels([bounds.names[i] for i in rows]), settings)
+        return cls(
+            low={part: found[part].low for part in PARTS},
+            log_e={claim: bounds.least[claim][rows] for claim in ("created", "expanded", "lost")},
+            most=max(float(bounds.most[part][rows].mean()) for part in PARTS),
+        )
 
 
 def _effects(
-    elicitation: Estimate,
-    creation: Estimate,
-    loss: Estimate,
-    figures: Figures,
-    rows: np.ndarray[tuple[int], np.dtype[np.int64]],
-) -> tuple[Effect, ...]:
-    """What the intervals support, or the e-values of the group's tasks taken together (level alpha for the group)."""
-    verdicts = figures.verdicts
-    expanded, lost = (
-        e_bh(log_e[rows], verdicts.alpha).any() for log_e in (verdicts.log_e_expanded, verdicts.log_e_lost)
-    )
-    claims = {
-        Effect.CREATED: _above(creation) or bool(expanded),
-        Effect.ELICITED: _above(elicitation),
-        Effect.LOST: _above(loss) or bool(lost),
+    found: Mapping[str, Estimate], figures: Figures, rows: IntArray, worst: _Worst | None
+) -> tuple[tuple[Effect, ...], bool]:
+    """What holds of the group, and whether missing attempts leave open what the scored ones alone would say."""
+    alpha = figures.verdicts.alpha
+    log_e = {
+        "created": figures.log_e_created[rows],
+        "expanded": figures.verdicts.log_e_expanded[rows],
+        "lost": figures.verdicts.log_e_lost[rows],
     }
-    claimed = tuple(effect for effect, holds in claims.items() if holds)
+    low = {"elicitation": found["elicitation_part"].low, "creation": found["creation"].low, "loss": found["loss"].low}
+    claimed = held = _claims(low, log_e, alpha)
+    if worst is not None:
+        still = _claims(worst.low, worst.log_e, alpha)
+        held = tuple(effect for effect in claimed if effect in still)
+    if Effect.CREATED in held:  # which says more: the tasks expanded are told with it
+        held = tuple(effect for effect in held if effect is not Effect.EXPANDED)
+    if held:
+        return held, False
     if claimed:
-        return claimed
+        return (Effect.UNDETERMINED,), True
+    gain = found["gain"]
     # Below 0 a part is noise of the cross-fitting, which is never biased upward: only what stands above counts.
-    small = all((part.value or 0.0) <= SMALL for part in (elicitation, creation, loss))
-    return (Effect.NOTHING if small else Effect.UNDETERMINED,)
+    small = all((found[part].value or 0.0) <= SMALL for part in ("elicitation_part", "creation", "loss"))
+    level = gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high
+    if small and level and worst is not None and worst.most > SMALL:
+        return (Effect.UNDETERMINED,), True
+    return (Effect.NOTHING if small and level else Effect.UNDETERMINED,), False
+
+
+def _claims(low: Mapping[str, float | None], log_e: Mapping[str, FloatArray], alpha: float) -> tuple[Effect, ...]:
+    """Claims about the group, each wrong with probability alpha at most.
+
+    A claim that may rest on an interval's end (alpha / 2) or on the e-values of the group's tasks taken together gives
+    those the other half of its level.
+    """
+    claims = {
+        Effect.CREATED: _above(low["creation"]) or bool(e_bh(log_e["created"], alpha / 2).any()),
+        Effect.EXPANDED: bool(e_bh(log_e["expanded"], alpha).any()),
+        Effect.ELICITED: _above(low["elicitation"]),
+        Effect.LOST: _above(low["loss"]) or bool(e_bh(log_e["lost"], alpha / 2).any()),
+    }
+    return tuple(effect for effect, holds in claims.items() if holds)
 
 
 def _gain_only(bare: Arm, arm: Arm, tasks: Sequence[str], settings: Measure) -> GroupEffect | None:
@@ -181,5 +247,5 @@ def _gain_only(bare: Arm, arm: Arm, tasks: Sequence[str], settings: Measure) -> 
     )
 
 
-def _above(part: Estimate) -> bool:
-    return part.low is not None and part.low > 0
+def _above(low: float | None) -> bool:
+    return low is not None and low > 0

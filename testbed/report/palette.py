@@ -22,6 +22,7 @@ VERDICTS = {
 }
 EFFECTS = {
     Effect.CREATED: GREEN,
+    Effect.EXPANDED: "#7bc8a4",
     Effect.ELICITED: SKY,
     Effect.LOST: VERMILLION,
     Effect.NOTHING: "#c8c8c8",

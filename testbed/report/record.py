@@ -16,6 +16,7 @@ class Effect(StrEnum):
     """What an arm did to a group of tasks, as far as the intervals and verdicts support it."""
 
     CREATED = "created"
+    EXPANDED = "expanded"
     ELICITED = "elicited"
     LOST = "lost"
     NOTHING = "nothing seen"
@@ -58,7 +59,8 @@ class ArmSummary:
         elicitation: reach at the elicitation spend.
         operating_if_missing: range of the reach at the operating spend likewise.
         elicitation_if_missing: range of the reach at the elicitation spend likewise.
-        cost: component → mean per scored attempt; components that no arm recorded are left out.
+        cost: component → mean per scored attempt; left out are components that no arm recorded, and those that are not
+            known of all its attempts.
         cost_per_success: component → total over scored attempts per success; None without a success.
         faults: faulty tool calls in all scored attempts, refused calls to tools that were not offered included.
         faulty: attempts with at least one.
@@ -146,8 +148,8 @@ class ArmComparison:
         bare: the bare arm.
         tasks: tasks compared.
         gain: difference of reach at the operating spend, paired over tasks.
-        operating: operating spend that the attempts allow.
-        elicitation: elicitation spend that they allow; None where the gain cannot be split (see `notes`).
+        operating: operating spend that the attempts of the median task allow.
+        elicitation: elicitation spend that they allow likewise; None where the gain cannot be split (see `notes`).
         full: every other figure, the null row included; None where the gain cannot be split.
         solved: counts of tasks solved at least once.
         claims: whether anything may be claimed from it; not where repeated attempts look like copies of one another,
@@ -201,6 +203,7 @@ class GroupEffect:
         never_bare: expanded tasks that no bare attempt solved.
         bare_attempts: fewest bare attempts at a task of the group.
         spent: attempts of both arms at the group's tasks.
+        open_as_missing: whether scored attempts alone support a claim, but not however the missing ones had ended.
         needed: further attempts, of both arms, until the undetermined tasks are settled at the rates seen so far; None
             where that is out of sight.
         gain_if_missing: range of the gain over the ways in which missing attempts could have ended; None without any.
@@ -219,6 +222,7 @@ class GroupEffect:
     spent: int
     needed: int | None
     gain_if_missing: Range | None
+    open_as_missing: bool = False
 
 
 @dataclass(frozen=True)

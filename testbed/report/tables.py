@@ -20,12 +20,13 @@ from testbed.report.words import (
     number,
     span,
 )
-from testbed.stats import Estimate, Figures, Range, Verdict
+from testbed.stats import Estimate, Figures, Range, SupportRow, Verdict
 
 Cell = tuple[str, ...]  # lines: a figure, and its interval under it where it has one
 
 SHORT_EFFECT = {
     Effect.CREATED: "created",
+    Effect.EXPANDED: "expanded",
     Effect.ELICITED: "elicited",
     Effect.LOST: "lost",
     Effect.NOTHING: "no sign",
@@ -183,9 +184,10 @@ def verdicts(analysis: Analysis) -> Table:
     rows = [Row(c.arm, _verdict_cells(f)) for c, f in full]
     rows += [Row("null row", _verdict_cells(f), "null") for f in null_rows(analysis)]
     notes = [
-        f"A task counts as expanded only if it is out of reach of the bare arm and within reach of the other, each at "
-        f"level {analysis.settings.alpha:g}, whenever one stops sampling. Out of reach means not reached in the "
-        "attempts made. Still needed is a projection from the rates seen so far.",
+        "A task counts as expanded only if it is out of reach of the bare arm and within reach of the other, each at "
+        f"level {analysis.settings.alpha:g}, whenever one stops sampling. Out of reach: reach within "
+        f"{_count(analysis.settings.elicitation)} is below {analysis.settings.rho:g}, solved now and then or never. "
+        "Still needed is a projection from the rates seen so far.",
         _discoveries(analysis, full),
         no_claims(analysis),
     ]
@@ -196,12 +198,18 @@ def support(analysis: Analysis) -> Table:
     """Support metrics, nats and the sample-equivalent gain, beside the null row."""
     level = analysis.settings.level
     columns = (*(f"{m} [{level}]" for m in ("SRR", "NDR", "SDS", "NSCR")), f"nats [{level}]", f"worth [{level}]")
-    rows = [Row(c.arm, _support_cells(f)) for c, f in _full(analysis)]
-    rows += [Row("null row", _support_cells(f), "null") for f in null_rows(analysis)]
+    rows = []
+    for c, f in _full(analysis):
+        rows.append(Row(c.arm, _support_cells(f)))
+        if c.full is not None and c.full.at_null is not None and c.full.null is not None:
+            rows.append(Row(f"{c.arm} at {c.full.null.elicitation:g}", (*_rate_cells(c.full.at_null), ("",), ("",))))
+    rows += [Row(_null_head(f, analysis), _support_cells(f), "null") for f in null_rows(analysis)]
     budgets = sorted({f.nats_budget for _, f in _full(analysis)})
     notes = [
         "SRR: share of what the bare arm solves that the other still solves. NDR: share of what the other solves that "
-        "is new. SDS: their harmonic mean. NSCR: net change. All four mean little but beside the null row.",
+        "is new. SDS: their harmonic mean. NSCR: net change. All four mean little but beside the null row, and only "
+        "at its spend. They take the arms' attempts at a task as independent: arms that share their random numbers and "
+        "differ little retain more than this says.",
         f"Nats: free-energy gain at equal attempts ({', '.join(map(str, budgets))}). Worth: bare attempts with the "
         "same reach.",
     ]
@@ -231,9 +239,10 @@ def groups(analysis: Analysis) -> Table:
     ]
     notes = [
         "pass@1, and what the arm did to these tasks compared with the bare arm. Created, elicited, lost: claims that "
-        f"intervals over tasks or the evidence of these tasks support, each by itself at {analysis.settings.level}. "
-        f"No sign: every part is within {SMALL:g} of none, which is what was seen and no claim that there is none: the "
-        "interval of the gain says what may hide there. Undet.: undetermined, it needs more tasks or attempts."
+        f"intervals over tasks or the evidence of these tasks support, each by itself at {analysis.settings.level}, "
+        "however missing attempts had ended. Expanded: tasks came within reach, be it by creation or elicitation. "
+        f"No sign: every part is within {SMALL:g} of none and the interval of the gain holds 0, which is what was seen "
+        "and no claim that there is none. Undet.: undetermined, it needs more tasks or attempts."
     ]
     if not any(c.full for c in analysis.comparisons):
         notes = ["pass@1 of each arm."]
@@ -254,15 +263,15 @@ def ladder(analysis: Analysis) -> Table:
 
 def cost(analysis: Analysis) -> Table:
     """Mean cost of an attempt by component, of a success, and tool faults."""
-    axes = list(analysis.arms[0].cost)
+    axes = [axis for axis in AXES if any(axis in arm.cost for arm in analysis.arms)]
     main = next((axis for axis in ("generated_tokens", "model_calls", *axes) if axis in axes), None)
     columns = [AXES[axis] for axis in axes]
     columns += [f"{AXES[main]} per success"] if main else []
     faults = any(arm.faults or arm.control for arm in analysis.arms)  # not recorded in imported outcomes
     rows = []
     for arm in analysis.arms:
-        cells: list[Cell] = [(amount(arm.cost[axis]),) for axis in axes]
-        cells += [(amount(arm.cost_per_success[main]),)] if main else []
+        cells: list[Cell] = [(amount(arm.cost.get(axis)),) for axis in axes]
+        cells += [(amount(arm.cost_per_success.get(main)),)] if main else []
         cells += [(f"{arm.faults:,}",)] if faults else []
         rows.append(Row(arm.name, tuple(cells)))
     notes = ["Mean per scored attempt."]
@@ -296,13 +305,20 @@ def _verdict_cells(f: Figures) -> tuple[Cell, ...]:
 
 
 def _support_cells(f: Figures) -> tuple[Cell, ...]:
-    s = f.support
-    return (
-        *(_estimate(rate) for rate in (s.srr, s.ndr, s.sds)),
-        _estimate(s.nscr, signed=True),
-        _estimate(f.nats, signed=True),
-        equivalent(f.equivalent),
-    )
+    return (*_rate_cells(f.support), _estimate(f.nats, signed=True), equivalent(f.equivalent))
+
+
+def _rate_cells(s: SupportRow) -> tuple[Cell, ...]:
+    return (*(_estimate(rate) for rate in (s.srr, s.ndr, s.sds)), _estimate(s.nscr, signed=True))
+
+
+def _null_head(f: Figures, analysis: Analysis) -> str:
+    apart = any(c.full is not None and c.full.at_null is not None for c in analysis.comparisons)
+    return f"null row at {f.elicitation:g}" if apart else "null row"
+
+
+def _count(attempts: int) -> str:
+    return f"{attempts:,} attempt" if attempts == 1 else f"{attempts:,} attempts"
 
 
 def _discoveries(analysis: Analysis, full: Iterable[tuple[ArmComparison, Figures]]) -> str:

@@ -5,6 +5,7 @@ A sentence claims what an interval or a verdict supports and no more: "not reach
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ NONE = "n/a"
 LONGEST_PROMPT = 80  # characters of a prompt in a sentence
 _VERBS = {
     Effect.CREATED: "creates",
+    Effect.EXPANDED: "expands",
     Effect.ELICITED: "elicits",
     Effect.LOST: "loses",
     Effect.NOTHING: "no effect seen on",
@@ -34,13 +36,34 @@ _VERBS = {
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
-    """A figure with two decimals, such as 0.35 or +0.35, or three where two would be 0; n/a where it is not defined."""
-    if value is None:
-        return NONE
-    digits = 2 if abs(value) >= 0.005 or abs(value) < 0.0005 else 3
+    """A figure with two decimals, such as 0.35 or +0.35, or more where two would hide that it is not 0, 1 or -1.
+
+    n/a where it is not defined; 0.00 where three decimals would be 0, too.
+    """
+    return NONE if value is None else _decimal(value, _digits(value), signed=signed)
+
+
+def _digits(value: float) -> int:
+    if 0.0005 <= abs(value) < 0.005:
+        return 3
+    return next((digits for digits in (2, 3, 4, 5) if abs(1 - abs(value)) >= 0.5 * 10**-digits), 2)
+
+
+def _decimal(value: float, digits: int, *, signed: bool) -> str:
     if round(value, digits) == 0:
         value = 0.0  # no "-0.00"
+    elif abs(value) == 1:
+        digits = 2
     return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+
+
+def _outwards(value: float, up: int, *, signed: bool) -> str:
+    """A limit, rounded away from what it limits: an interval in print holds all that it holds."""
+    tiny, gap = 1e-12 < abs(value) < 0.0005, 1 - abs(value)
+    digits = 3 if tiny else 5 if 0 < gap < 5e-6 else _digits(value)
+    scale = 10**digits
+    rounded = up * math.ceil(up * value * scale - 1e-9) / scale
+    return _decimal(rounded, digits, signed=signed)
 
 
 def interval(estimate: Estimate, *, signed: bool = False) -> str:
@@ -49,7 +72,7 @@ def interval(estimate: Estimate, *, signed: bool = False) -> str:
         return ""
     if estimate.low is None or estimate.high is None:
         return "[no interval]"
-    return f"[{number(estimate.low, signed=signed)}, {number(estimate.high, signed=signed)}]"
+    return f"[{_outwards(estimate.low, -1, signed=signed)}, {_outwards(estimate.high, 1, signed=signed)}]"
 
 
 def figure(estimate: Estimate, *, signed: bool = False) -> str:
@@ -134,8 +157,9 @@ def _reading(analysis: Analysis) -> str:
     return (
         f"An arm is read at {operating}. Gain is what it adds to the bare arm there: elicitation is the part that up "
         f"to {elicitation} of the bare arm reach too, creation the part that they do not, loss what became worse. "
-        f"Intervals are {s.level}, over tasks; a task is accessible if its reach within {elicitation} is at least "
-        f"{s.rho:g}."
+        f"Intervals are {s.level}, over tasks. Estimates of the parts add up to the gain exactly, and noise may draw one "
+        "below 0; intervals of the parts are about what is true, which is never below 0. A task is "
+        f"accessible if its reach within {_attempts(s.elicitation)} is at least {s.rho:g}."
     )
 
 
@@ -162,7 +186,8 @@ def headline(analysis: Analysis, comparison: ArmComparison) -> str:
         return f"gain {gain} {where}; not split into elicitation and creation."
     f = comparison.full.figures
     parts = f"elicitation {figure(f.elicitation_part)} + creation {figure(f.creation)} - loss {figure(f.loss)}"
-    return f"gain {gain} {where} = {parts} ({analysis.settings.level} intervals)."
+    level = f" ({analysis.settings.level} intervals)" if comparison.gain.low is not None else ""
+    return f"gain {gain} {where} = {parts}{level}."
 
 
 def findings(analysis: Analysis, comparison: ArmComparison) -> tuple[Finding, ...]:
@@ -198,8 +223,16 @@ def null_note(analysis: Analysis) -> str:
     )
     return (
         f"The null row compares {samples} (read at {read}): "
-        "it shows what the same figures look like when nothing differs."
+        f"it shows what the same figures look like when nothing differs.{_elsewhere(analysis)}"
     )
+
+
+def _elsewhere(analysis: Analysis) -> str:
+    """Says so where the null row is read at another elicitation spend than an arm."""
+    apart = [c.arm for c in analysis.comparisons if c.full is not None and c.full.at_null is not None]
+    if not apart:
+        return ""
+    return f" It has fewer attempts than {joined(apart)} and is read at a smaller spend; support has a row at that one."
 
 
 def _coarsest(analysis: Analysis, arm: str) -> Iterator[tuple[Group, GroupEffect]]:
@@ -229,12 +262,16 @@ def _phrase(kind: Effect, group: Group, effect: GroupEffect) -> str:
     size = _count(effect.tasks, "task")
     if kind is Effect.CREATED:
         return f"{name}: {_expanded(effect)}creation {_figure(effect.creation)}{_only_these(effect.creation)}"
+    if kind is Effect.EXPANDED:
+        return f"{name}: {_expanded(effect)}creation {_figure(effect.creation)}"
     if kind is Effect.ELICITED:
         return f"{name}: {size}, elicitation {_figure(effect.elicitation)}"
     if kind is Effect.LOST:
         return f"{name}: {_lost(effect)}loss {_figure(effect.loss)}{_only_these(effect.loss)}"
     gain = f"gain {figure(effect.gain, signed=True)}"
     open_ = effect.verdicts.get(Verdict.UNDETERMINED, 0)
+    if kind is Effect.UNDETERMINED and effect.open_as_missing:
+        return f"{name}: {size}, {gain} of the scored attempts; undetermined, as attempts are missing"
     if kind is Effect.UNDETERMINED and open_:
         return f"{name}: {size}, {gain}; {open_} undetermined, {further(effect.needed)} more attempts needed"
     return f"{name}: {size}, {gain}"

@@ -14,7 +14,6 @@ import os
 import resource
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn
@@ -194,7 +193,9 @@ def _exec_script(code: str, namespace: dict[str, Any]) -> None:
 
 
 def _run_exit_functions() -> None:
-    threading._shutdown()  # type: ignore[attr-defined]
+    threading: Any = sys.modules.get("threading")  # if not the program's doing, it has no threads to wait for
+    if threading is not None:
+        threading._shutdown()
     atexit._run_exitfuncs()
 
 

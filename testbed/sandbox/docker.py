@@ -13,7 +13,7 @@ import secrets
 import sys
 from typing import Any
 
-from testbed.sandbox import image
+from testbed.sandbox import docker_door, image
 from testbed.sandbox.base import Limits, Probe, Session
 from testbed.sandbox.cgroup import PERIOD, ROOM_MIB, ROOM_PROCESSES, SHORTEST_QUOTA
 from testbed.sandbox.docker_engine import Engine
@@ -176,7 +176,7 @@ def container(root: PythonRoot, limits: Limits, uid: int, runtime: str = "") -> 
         "Tmpfs": {
             "/tmp": f"rw,nosuid,nodev,noexec,size={limits.scratch_mib}m,nr_inodes={INODES},mode=1777",
             "/dev/shm": f"rw,nosuid,nodev,noexec,size={_SHM_MIB}m,nr_inodes={_SHM_INODES},mode=1777",
-            "/dev/mqueue": nothing,
+            docker_door.INSIDE: nothing,
             "/dev/pts": nothing,
         },
         "MaskedPaths": list(_MASKED),
@@ -186,7 +186,7 @@ def container(root: PythonRoot, limits: Limits, uid: int, runtime: str = "") -> 
     if runtime:
         host["Runtime"] = runtime
     return {
-        "command": [*root.command, "0", "1"],
+        "command": [*root.command, "0", "1", f"{docker_door.INSIDE}/{docker_door.SOCKET}"],
         "environment": root.environment,
         "user": f"{uid}:{uid}",
         "working_dir": "/tmp",

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from testbed.errors import SandboxDied
-from testbed.sandbox import image
+from testbed.sandbox import docker_door, image
 from testbed.sandbox.root import PythonRoot
 
 OWNER = "capability-testbed.sandbox.owner"  # label: who started a container
@@ -73,11 +73,13 @@ class Engine:
         api: the docker SDK's client.
         info: what the engine says of itself.
         address: where it is, see `connection`.
+        shows_folders: whether its containers may see folders of this machine and the sockets in them; not, once seen.
     """
 
     api: Any
     info: Mapping[str, Any]
     address: tuple[str, Any]
+    shows_folders: bool
 
     def __init__(self, root: PythonRoot) -> None:
         self._root = root
@@ -94,6 +96,7 @@ class Engine:
             if self._ready:
                 return
             self.api, self.info, self.address = _client()
+            self.shows_folders = self.address[0].startswith(_UNIX)
             with _as_sandbox_died("the docker engine refused"):
                 here, there = os.uname().machine, self.info.get("Architecture", "")
                 if there not in (here, ""):
@@ -206,6 +209,7 @@ class Engine:
 
     def sweep(self) -> list[str]:
         """Removes the containers of owners on this machine that have ended, and returns their names."""
+        docker_door.sweep()
         here = Owner.this_process()
         swept = []
         for found in self.api.containers(all=True, filters={"label": OWNER}):

@@ -1,10 +1,10 @@
-"""A worker in a container: the attach stream as its control channel, and how the host ends it for sure.
+"""A worker in a container: its control channel, and how the host ends it for sure.
 
-The stream is the one thing that is read during a call, so it belongs to the event loop: an HTTP request that the engine
-answers by handing the connection over. From then on, what we write is the worker's standard input, and what comes is
-its output in parts, each with a header of eight bytes: 1 for standard output (frames) or 2 for standard error (last
-words), three zeros, and the part's length (big-endian). The container's standard input ends with this connection, and
-the worker with its standard input: no host, no sandbox.
+The channel is a socket where the engine is on this machine (`testbed.sandbox.docker_door`), else the attach stream: an
+HTTP request that the engine answers by handing the connection over. From then on, what we write is the worker's
+standard input, and what comes is its output in parts, each with a header of eight bytes: 1 for standard output (frames)
+or 2 for standard error (last words), three zeros, and the part's length (big-endian). The worker ends with its channel,
+and the channel with this process: no host, no sandbox.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from testbed.errors import SandboxDied
+from testbed.sandbox.docker_door import Door
 from testbed.sandbox.docker_engine import Engine
+from testbed.sandbox.link import START_SECONDS, Reader
 
 _STDOUT, _STDERR = 1, 2
 _LAST_WORDS = 500  # characters
@@ -55,6 +57,14 @@ class Frames:
         del self._stdout[:size]
         return data
 
+    async def wait_for_output(self) -> bool:
+        """Waits for standard output without taking it; False if the stream ends first."""
+        with contextlib.suppress(EOFError, OSError):
+            while not self._stdout:
+                await self._read_part()
+            return True
+        return False
+
     async def read_rest(self) -> None:
         """Reads to the end, for the last words."""
         with contextlib.suppress(EOFError, OSError):
@@ -86,13 +96,16 @@ class DockerLink:
         name: the container's.
     """
 
-    reader: Frames
+    reader: Reader
     writer: asyncio.StreamWriter
 
     def __init__(self, engine: Engine, name: str, free: Callable[[], object]) -> None:
         self.name = name
         self._engine = engine
         self._free = free
+        self._writers: list[asyncio.StreamWriter] = []
+        self._stream: Frames | None = None
+        self._listening: asyncio.Future[bool] | None = None  # to the stream, for the last words
         self._end: asyncio.Task[str] | None = None
         self._out_of_memory = False
 
@@ -100,7 +113,7 @@ class DockerLink:
     async def launch(
         cls, engine: Engine, name: str, settings: Mapping[str, Any], free: Callable[[], object]
     ) -> DockerLink:
-        """Makes a container, takes its streams, and starts it: no output is missed.
+        """Starts a worker in a container of its own.
 
         Args:
             engine: a connected engine.
@@ -112,14 +125,25 @@ class DockerLink:
             SandboxDied: the engine refuses.
         """
         link = cls(engine, name, free)
+        door = _door(engine)
         try:
-            await _to_its_end(engine.create, name, settings)
-            reader, link.writer = await _attach(engine, name)
-            link.reader = Frames(reader)
-            await _to_its_end(engine.start, name)
+            if door is None:
+                await link._start(settings)
+                return link
+            try:
+                await link._start(door.shown(settings))
+            except SandboxDied:  # for the folder, as far as we know
+                engine.shows_folders = False
+                await asyncio.to_thread(engine.remove, name)
+                await link._start(settings)
+            else:
+                await link._come_in(door)
         except BaseException:
             await link.kill()
             raise
+        finally:
+            if door is not None:
+                door.close()
         return link
 
     def hurry(self, wanted: bool) -> None:
@@ -138,20 +162,75 @@ class DockerLink:
         """
         return "limit" if self._out_of_memory else None
 
+    async def _start(self, settings: Mapping[str, Any]) -> None:
+        """Makes the container, takes its stream, and starts it: no output is missed."""
+        await _to_its_end(self._engine.create, self.name, settings)
+        reader, self.writer = await _attach(self._engine, self.name)
+        self._writers.append(self.writer)
+        self.reader = self._stream = Frames(reader)
+        await _to_its_end(self._engine.start, self.name)
+
+    async def _come_in(self, door: Door) -> None:
+        """Waits until the worker comes through the door, or speaks on the stream because it cannot."""
+        assert self._stream is not None
+        self._listening = asyncio.ensure_future(self._stream.wait_for_output())
+        arrival = asyncio.ensure_future(self._arrive(door))
+        try:
+            await asyncio.wait([arrival, self._listening], timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arrival.cancel()
+        if arrival.done():
+            await arrival
+        elif self._listening.done():
+            self._engine.shows_folders = False  # or not the sockets in them
+        else:
+            raise SandboxDied(f"the sandbox did not start within {START_SECONDS:g} s.")
+
+    async def _arrive(self, door: Door) -> None:
+        try:
+            self.reader, self.writer = await door.accept()
+        except OSError as error:
+            raise SandboxDied(f"the worker's connection cannot be taken: {error}") from error
+        self._writers.append(self.writer)
+
+    @property
+    def _has_ended(self) -> bool:
+        """Whether the end of the channel has been seen."""
+        if self._stream is None:
+            return False
+        return self._stream.ended or (isinstance(self.reader, asyncio.StreamReader) and self.reader.at_eof())
+
     async def _kill(self) -> str:
-        ended_by_itself = hasattr(self, "reader") and self.reader.ended
+        ended_by_itself = self._has_ended
         trouble = await asyncio.to_thread(self._engine.remove, self.name)
         if ended_by_itself:
             self._out_of_memory = await asyncio.to_thread(self._engine.ran_out_of_memory, self.name)
-        if hasattr(self, "reader") and not trouble:
-            await self.reader.read_rest()
-        if hasattr(self, "writer"):
-            self.writer.close()
+        words = await self._last_words(wait=not trouble)
+        for writer in self._writers:
+            writer.close()
             with contextlib.suppress(OSError):
-                await self.writer.wait_closed()
+                await writer.wait_closed()
         self._free()
-        words = bytes(self.reader.stderr) if hasattr(self, "reader") else b""
-        return " ".join(filter(None, (words.decode("utf-8", "replace").strip()[-_LAST_WORDS:], trouble)))
+        return " ".join(filter(None, (words, trouble)))
+
+    async def _last_words(self, *, wait: bool) -> str:
+        if self._listening is not None:
+            if not wait:
+                self._listening.cancel()
+            await asyncio.wait([self._listening])
+        if self._stream is None:
+            return ""
+        if wait:
+            await self._stream.read_rest()
+        return bytes(self._stream.stderr).decode("utf-8", "replace").strip()[-_LAST_WORDS:]
+
+
+def _door(engine: Engine) -> Door | None:
+    """A door, if the engine may be able to show it."""
+    if engine.shows_folders:
+        with contextlib.suppress(OSError):
+            return Door()
+    return None
 
 
 async def _to_its_end(function: Callable[..., None], *arguments: Any) -> None:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import _ast
 import contextlib
-import linecache
 import os
 import signal
 import struct
 import sys
 import time
-import traceback  # before it is needed: an interrupt leaves little time to show what it interrupted
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
@@ -141,26 +139,30 @@ def _become_repl(
     """Never returns: runs cells until it is ended or a cell ends it."""
     exit_code = 1
     try:
+        # Here, not at the top: a worker without a REPL needs neither. And before its folder comes first in the path.
+        import linecache
+        import traceback
+
         nothing = os.open(os.devnull, os.O_RDONLY)
         child.leave_worker(limits, legacy, (nothing, stdout, stderr), keep=(cells, done))
         sys.argv = [""]
-        exit_code = _serve(cells, done)
+        exit_code = _serve(cells, done, linecache.cache, traceback.print_exception)
     finally:
         os._exit(exit_code)
 
 
-def _serve(cells: int, done: int) -> int:
+def _serve(cells: int, done: int, lines: dict[str, Any], show: Callable[..., None]) -> int:
     namespace = child.new_main()
     interrupt, me = _Interrupt(), os.getpid()
     while True:
         number, size = _CELL.unpack(_read_exactly(cells, _CELL.size))
         source = _read_exactly(cells, size).decode("utf-8", "surrogatepass")
         name = f"<cell {number}>"
-        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+        lines[name] = (len(source), None, source.splitlines(keepends=True), name)
         signal.signal(signal.SIGINT, interrupt)  # again for each cell: one that ignores it should not spoil the next
         try:
             interrupt.armed = True
-            raised = _outcome(lambda source=source, name=name: _run_cell(source, name, namespace))  # type: ignore[misc]
+            raised = _outcome(lambda source=source, name=name: _run_cell(source, name, namespace), show)  # type: ignore[misc]
         except SystemExit as request:
             exit_code = child.exit_code_of(request)
             return child.finish() or exit_code
@@ -185,7 +187,7 @@ def _read_exactly(descriptor: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _outcome(action: Callable[[], None]) -> bool:
+def _outcome(action: Callable[[], None], show: Callable[..., None]) -> bool:
     """Whether an exception ended a cell; it is shown, with lines of source also from earlier cells."""
     try:
         action()
@@ -193,7 +195,7 @@ def _outcome(action: Callable[[], None]) -> bool:
         raise
     except BaseException as error:  # noqa: BLE001 (a program may raise anything)
         if sys.excepthook is sys.__excepthook__:  # which reads files only
-            sys.excepthook = traceback.print_exception
+            sys.excepthook = show
         child.show(error)
         return True
     return False

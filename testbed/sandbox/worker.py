@@ -11,6 +11,8 @@ see `testbed.sandbox.buffers`. The end of the control stream is the end of the w
 
 from __future__ import annotations
 
+import _socket
+import _thread
 import builtins
 import errno
 import gc
@@ -20,7 +22,6 @@ import os
 import signal
 import struct
 import sys
-import threading
 import time
 from _sitebuiltins import Quitter  # `exit()` is the site module's, which is not run
 from collections.abc import Callable, Iterable
@@ -42,10 +43,10 @@ _Answer = tuple[dict[str, Any], list[memoryview]]  # what is said of a request, 
 
 def main() -> NoReturn:
     """Locks down, reports, and serves calls until the host goes away."""
-    host = Host(int(sys.argv[1]), int(sys.argv[2]))
+    host = Host(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the host may have started us with some blocked
     builtins.exit, builtins.quit = Quitter("exit", ""), Quitter("quit", "")
-    threading.stack_size(THREAD_STACK)
+    _thread.stack_size(THREAD_STACK)
     host.send({"type": "hello", "machine": os.uname().machine, "python": sys.version.split()[0]})
     start, _ = host.receive()
     memory = Memory(start["limits"]["memory"])
@@ -78,10 +79,16 @@ class Host:
     Args:
         incoming: descriptor to read from.
         outgoing: descriptor to write to; may be the same. Standard streams are moved away, and lead nowhere afterwards.
+        door: path of a socket to prefer, if it can be reached.
     """
 
-    def __init__(self, incoming: int, outgoing: int) -> None:
+    def __init__(self, incoming: int, outgoing: int, door: str = "") -> None:
         self.incoming, self.outgoing = _above_standard(incoming), _above_standard(outgoing)
+        socket = _through(door)
+        if socket is not None:
+            os.close(self.incoming)
+            os.close(self.outgoing)
+            self.incoming = self.outgoing = socket
         for descriptor in (self.incoming, self.outgoing):
             os.set_inheritable(descriptor, False)
 
@@ -127,6 +134,19 @@ class Host:
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
+
+
+def _through(door: str) -> int | None:
+    """A descriptor of a connection; None if there is nobody."""
+    if not door:
+        return None
+    connection = _socket.socket(_socket.AF_UNIX)  # what `socket` is made of: a third of a MiB less
+    try:
+        connection.connect(door)
+    except OSError:
+        connection.close()
+        return None
+    return connection.detach()
 
 
 def _above_standard(descriptor: int) -> int:

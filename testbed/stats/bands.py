@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.bootstrap import Replicates, cluster_bootstrap
+from testbed.stats.bootstrap import Replicates, cluster_bootstrap, cluster_labels
 from testbed.stats.checks import FloatArray, IntArray, StatsError, positive, probability
 from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.spend import reach_curve
@@ -50,16 +50,6 @@ class Band:
     alpha: float
     each: float
     clusters: int
-
-
-def cluster_labels(arm: ArmOutcomes, clusters: Mapping[str, Hashable] | None) -> list[Hashable]:
-    """Return the cluster label of each task of an arm; its own name where no clusters are given."""
-    if clusters is None:
-        return list(arm.tasks)
-    unknown = [task for task in arm.tasks if task not in clusters]
-    if unknown:
-        raise StatsError(f"{arm.where()}task {unknown[0]!r} has no cluster label")
-    return [clusters[task] for task in arm.tasks]
 
 
 def simultaneous_band(found: Replicates, alpha: float = 0.05) -> Band:
@@ -130,7 +120,7 @@ def reach_bands(
         if (np.diff(np.atleast_1d(positive(grid, "spends"))) <= 0).any():
             raise StatsError(f"{arm.where()}spends must rise from one to the next")
     curves = [reach_curve(arm, grid, axis=axis, seed=seed) for arm, grid in zip(arms, spends, strict=True)]
-    labels = [cluster_labels(arm, clusters) for arm in arms]
+    labels = [cluster_labels(arm.tasks, clusters, arm.where) for arm in arms]
     several = [i for i, own in enumerate(labels) if len(set(own)) > 1]
     alone = {i: curves[i].lower.mean(axis=0) for i in range(len(arms)) if i not in several}
     bands = {i: Band(value, None, None, alpha, alpha, 1) for i, value in alone.items()}

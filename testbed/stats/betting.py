@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.bootstrap import cluster_codes
+from testbed.stats.bootstrap import label_codes
 from testbed.stats.checks import NOWHERE, FloatArray, IntArray, StatsError, Where, numbers, probability, whole_numbers
 
 # A bet never risks more than this share of what the gambler has.
@@ -121,7 +121,7 @@ def _clusters(values: FloatArray, clusters: Sequence[Hashable] | None) -> tuple[
     """Return each cluster's sum and size, in the order of their first tasks."""
     if clusters is None:
         return values, np.ones(values.size, dtype=np.float64)
-    code = cluster_codes(clusters, values.size)
+    code = label_codes(clusters, values.size)
     sizes = np.bincount(code).astype(np.float64)
     return np.bincount(code, weights=values).astype(np.float64), sizes
 

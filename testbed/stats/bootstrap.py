@@ -9,7 +9,7 @@ three clusters. Why no second stage resamples the attempts: docs/measurement.md.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,7 +17,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.checks import FloatArray, IntArray, StatsError, finite, numbers, probability, together, whole_numbers
+from testbed.stats.checks import (
+    NOWHERE,
+    FloatArray,
+    IntArray,
+    StatsError,
+    Where,
+    finite,
+    level,
+    numbers,
+    together,
+    whole_numbers,
+)
 
 # Weights held at a time, in numbers (32 MiB): bounds the memory at any number of clusters and replicates.
 _WEIGHTS_AT_A_TIME = 4_000_000
@@ -88,7 +99,7 @@ class Replicates:
 
     def intervals(self, alpha: float = 0.05) -> Intervals:
         """Return the intervals at level 1 − alpha."""
-        probability(alpha, "alpha", open_ends=True)
+        level(alpha)
         if self.low is None or self.high is None:
             return Intervals(self.value, None, None, alpha, self.clusters)
         low, high = np.quantile(self.low, alpha / 2, axis=0), np.quantile(self.high, 1 - alpha / 2, axis=0)
@@ -127,9 +138,8 @@ def cluster_bootstrap(
     slack = 1e-9 * np.maximum(1.0, np.abs(ends[1]) + np.abs(ends[0]))
     if (table < ends[0] * share - slack).any() or (table > ends[1] * share + slack).any():
         raise StatsError("a value lies outside the range [least, greatest] given for its column")
-    if (whole_numbers(replicates, "replicates") < 100).any():
-        raise StatsError(f"{replicates} bootstrap replicates cannot give an interval; take at least 100")
-    code = cluster_codes(clusters, table.shape[0])
+    check_replicates(replicates)
+    code = label_codes(clusters, table.shape[0])
     top, bottom = _sums(code, table), _sums(code, share)
     with np.errstate(invalid="ignore", divide="ignore"):
         value = top.sum(axis=0) / bottom.sum(axis=0)
@@ -163,14 +173,46 @@ def _table(values: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, Fl
     return table, share
 
 
-def cluster_codes(clusters: Sequence[Hashable] | None, tasks: int) -> IntArray:
-    """Return the number of each task's cluster, counted from 0 in the order in which clusters first occur."""
+def cluster_labels(
+    tasks: Sequence[str], clusters: Mapping[str, Hashable] | None, where: Where = NOWHERE
+) -> list[Hashable]:
+    """Return the cluster label of each task; its own name where no clusters are given.
+
+    Args:
+        tasks: Task names.
+        clusters: Task → cluster label.
+        where: Names for error messages.
+
+    Raises:
+        StatsError: A task has no label.
+    """
     if clusters is None:
+        return list(tasks)
+    unknown = [task for task in tasks if task not in clusters]
+    if unknown:
+        raise StatsError(f"{where()}task {unknown[0]!r} has no cluster label")
+    return [clusters[task] for task in tasks]
+
+
+def label_codes(labels: Sequence[Hashable] | None, tasks: int) -> IntArray:
+    """Return the number of each task's label, counted from 0 in the order in which they first occur."""
+    if labels is None:
         return np.arange(tasks)
-    if len(clusters) != tasks:
-        raise StatsError(f"{len(clusters)} cluster labels for {tasks} tasks")
+    if len(labels) != tasks:
+        raise StatsError(f"{len(labels)} cluster labels for {tasks} tasks")
     index: dict[Hashable, int] = {}
-    return np.array([index.setdefault(label, len(index)) for label in clusters], dtype=np.int64)
+    return np.array([index.setdefault(label, len(index)) for label in labels], dtype=np.int64)
+
+
+def cluster_codes(tasks: Sequence[str], clusters: Mapping[str, Hashable] | None, where: Where = NOWHERE) -> IntArray:
+    """Return the number of each task's cluster, as `label_codes`; arguments and errors as `cluster_labels`."""
+    return label_codes(cluster_labels(tasks, clusters, where), len(tasks))
+
+
+def check_replicates(replicates: int) -> None:
+    """Refuse fewer than 100 bootstrap replicates."""
+    if (whole_numbers(replicates, "replicates") < 100).any():
+        raise StatsError(f"{replicates} bootstrap replicates cannot give an interval; take at least 100")
 
 
 def _sums(code: IntArray, table: FloatArray) -> FloatArray:

@@ -19,6 +19,7 @@ BoolArray = NDArray[np.bool_]
 AnyArray = NDArray[Any]
 
 _MOST = 2**53  # beyond it whole numbers have gaps in float64
+GREATEST_COST = 1e200  # a sum of as many as memory holds is still finite
 
 
 class StatsError(ValueError):
@@ -125,8 +126,16 @@ def positive(value: ArrayLike, name: str) -> FloatArray:
     return array
 
 
+def level(alpha: float, name: str = "alpha") -> float:
+    """Return ``alpha`` as one number in (0, 1)."""
+    found = probability(alpha, name, open_ends=True)
+    if found.ndim:
+        raise StatsError(f"{name} must be one number, not {found.size}")
+    return float(found)
+
+
 def costs(values: ArrayLike, axis: str, where: Where = NOWHERE, task: int | None = None) -> FloatArray:
-    """Return costs as float64; refuse NaN, infinities and negative costs."""
+    """Return costs as float64; refuse NaN, infinities, negative costs and such as cannot be added up."""
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -135,4 +144,6 @@ def costs(values: ArrayLike, axis: str, where: Where = NOWHERE, task: int | None
     if bad.any():
         worst = array.ravel()[int(np.flatnonzero(bad.ravel())[0])]
         raise StatsError(f"{where(task)}cost {axis!r} must be a finite number ≥ 0, not {worst}")
+    if (array > GREATEST_COST).any():
+        raise StatsError(f"{where(task)}cost {axis!r} must be at most {GREATEST_COST:g}, not {array.max()}")
     return array

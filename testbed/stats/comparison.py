@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from testbed.stats.bootstrap import Estimate
+from testbed.stats.checks import FloatArray
 from testbed.stats.gain import Decomposition
 from testbed.stats.repeats import Repeats
 from testbed.stats.verdicts import Verdicts
@@ -73,14 +74,18 @@ class Figures:
         bare_elicitation_upper: R_0(B), at its upper bound; the same number unless attempts ran out.
         tool_elicitation_upper: R_T(B), at its upper bound.
         gain: R_T(b) − R_0(b) = elicitation + creation − loss.
-        elicitation_part: What resampling the bare arm would have reached too.
+        elicitation_part: What resampling the bare arm would have reached too. The point estimates of the parts add
+            up to that of the gain exactly, and may be negative by noise; the limits of each are about the true part,
+            which is at least 0, and hold whatever the folds could tell (see `testbed.stats.parts`).
         creation: What it would not have reached. Cross-fitted, it is never biased upward; see ``parts.cross_fitted``.
         creation_upper: The same at the greatest value the data allow, where bare attempts ran out.
         loss: What the tools broke.
         nats: Φ(bare) − Φ(tool), at ``nats_budget`` attempts.
         nats_budget: B of the budgeted free energy: the least number of attempts of any task in either arm.
         support: Support metrics at the elicitation spend.
-        verdicts: Per-task verdicts at the elicitation spend, with counts.
+        verdicts: Per-task verdicts at the spend of accessibility, with counts.
+        log_e_created: Per task, the log e-value against "the tool arm is not within reach at b, or the bare arm is at
+            B": evidence of creation at this task, whenever one stops sampling.
         equivalent: Sample-equivalent gain.
         parts: The decomposition per task.
         unsettled: Tasks whose attempts ran out before a spend, so that some figure is only bounded.
@@ -109,6 +114,7 @@ class Figures:
     nats_budget: int
     support: SupportRow
     verdicts: Verdicts
+    log_e_created: FloatArray
     equivalent: SampleEquivalent
     parts: Decomposition
     unsettled: int
@@ -146,6 +152,10 @@ class MissingBounds:
         figures: Name of a field of `Figures` or `SupportRow` → its range; none for a ratio that is
             undefined in a corner.
         counts: Verdict → least and greatest number of tasks.
+        names: Names of these tasks.
+        least: What claims rest on → its least value per task over the corner cases: "elicitation" (the least form),
+            "creation", "loss", and the log e-values "created", "expanded" and "lost".
+        most: "elicitation", "creation" and "loss" → the greatest value of the estimate per task over the corner cases.
     """
 
     bare_missing: int
@@ -153,6 +163,9 @@ class MissingBounds:
     tasks: int
     figures: Mapping[str, Range]
     counts: Mapping[str, Range]
+    names: tuple[str, ...]
+    least: Mapping[str, FloatArray]
+    most: Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,8 +178,11 @@ class Comparison:
         alpha: Level of verdicts; intervals have level 1 − alpha.
         figures: The comparison.
         null: Two samples of the bare policy compared in the same way: the bare arm and a second one where there is
-            one, else random halves of the bare arm, so far as their attempts allow (see its own ``operating`` and
-            ``elicitation``); None where a task has too few bare attempts (four, or two without cross-fitting).
+            one, else random halves of the bare arm, so far as the attempts of the median task allow (see its own
+            ``operating`` and ``elicitation``; tasks with too few for these are left out of it); None where those are
+            too few (four, or two without cross-fitting).
+        at_null: The support metrics of these arms on the null row's tasks at its elicitation spend, where that is not
+            their own: they change with the spend, and are to be held against the null row at the same one.
         creation_by_spend: Creation against the elicitation spend; None without cross-fitting.
         missing: Bounds, where any attempt is missing.
         only_bare: Tasks that only the bare arm has; left out.
@@ -181,6 +197,7 @@ class Comparison:
     alpha: float
     figures: Figures
     null: Figures | None
+    at_null: SupportRow | None
     creation_by_spend: CreationBySpend | None
     missing: MissingBounds | None
     only_bare: tuple[str, ...]

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
 from testbed.stats.checks import NOWHERE, FloatArray, IntArray, StatsError, Where, counts, positive, whole_numbers
-from testbed.stats.gain import TIE, Decomposition
+from testbed.stats.gain import TIE, Decomposition, decompose
 from testbed.stats.kinds import kinds
 from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.reach import posterior_reach, reach_at_k
@@ -52,7 +52,8 @@ def decompose_cross_fitted(
 
     Returns:
         The gain is unbiased; creation and loss are never biased upward. Keep B ≤ n/2: with few attempts left to choose
-        with, they are biased downward.
+        with, they are biased far downward, and elicitation upward. Its limits come from ``elicitation_least`` and
+        ``elicitation_most``, which hold at any B.
 
     Raises:
         StatsError: B < b, or a task with fewer than B + 1 bare or b + 1 tool attempts: nothing is left to choose with.
@@ -66,8 +67,14 @@ def decompose_cross_fitted(
     _enough(n1, b, "operating", tool)
     rows, kind = kinds(n0, c0, n1, c1)
     creation, loss = _mean_over_splits(np.column_stack([n0, c0, n1, c1])[rows], b, big)[kind].T
-    gain = reach_at_k(n1, c1, b) - reach_at_k(n0, c0, b)
-    return Decomposition(gain, gain - creation + loss, creation, loss, creation, np.ones(gain.shape, np.bool_), True)
+    plug_in = decompose(reach_at_k(n0, c0, b), reach_at_k(n0, c0, big), reach_at_k(n1, c1, b))
+    gain, creation_most, loss_most = plug_in.gain, plug_in.creation, plug_in.loss
+    return Decomposition(
+        gain=gain, elicitation=gain - creation + loss, creation=creation, loss=loss,
+        elicitation_least=gain - creation_most + loss, elicitation_most=gain - creation + loss_most,
+        creation_most=creation_most, loss_most=loss_most,
+        creation_upper=creation, settled=np.ones(gain.shape, np.bool_), cross_fitted=True,
+    )  # fmt: skip
 
 
 def creation_curve(bare: ArmOutcomes, tool: ArmOutcomes, spends: ArrayLike, *, operating: int = 1) -> FloatArray:
@@ -134,14 +141,22 @@ def decompose_cross_fitted_at_spend(
     rng = np.random.default_rng([seed, 4])
     parts = np.empty((len(bare.tasks), 4))
     for task in range(len(bare.tasks)):
-        before, after = (_halves(arm, task, axis, grid, times, orderings, rng) for arm in (bare, tool))
-        parts[task] = _parts(before, after)
+        halves = (_halves(arm, task, axis, grid, times, orderings, rng) for arm in (bare, tool))
+        parts[task] = _parts(*halves)
     creation, loss, creation_upper, unsettled = parts.T
-    # The gain itself needs no regime, so it is measured with all attempts.
-    x, t = (reach_curve(arm, grid[:1], axis=axis, seed=seed) for arm in (bare, tool))
-    gain = (t.lower - x.upper)[:, 0]
-    settled = (unsettled == 0) & (x.lower == x.upper)[:, 0] & (t.lower == t.upper)[:, 0]
-    return Decomposition(gain, gain - creation + loss, creation, loss, creation_upper, settled, True)
+    # The gain and the plug-in parts need no folds, so they are measured with all attempts.
+    before, after = (reach_curve(arm, grid, axis=axis, seed=seed) for arm in (bare, tool))
+    (x_low, y_low), x_high = before.lower.T, before.upper[:, 0]
+    t_low, t_high = after.lower[:, 0], after.upper[:, 0]
+    gain, creation_most, loss_most = t_low - x_high, np.maximum(0.0, t_high - y_low), np.maximum(0.0, x_high - t_low)
+    settled = (unsettled == 0) & (x_low == x_high) & (t_low == t_high)
+    return Decomposition(
+        gain=gain, elicitation=gain - creation + loss, creation=creation, loss=loss,
+        elicitation_least=gain - creation_most + loss,
+        elicitation_most=np.maximum(0.0, t_high - x_low - creation + loss_most),  # never below what is bounded
+        creation_most=creation_most, loss_most=loss_most,
+        creation_upper=creation_upper, settled=settled, cross_fitted=True,
+    )  # fmt: skip
 
 
 def _spends(operating: int, elicitation: int) -> tuple[int, int]:

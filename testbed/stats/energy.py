@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import digamma, expit, rel_entr
+from scipy.special import digamma, expit, kl_div, xlog1py
 
 from testbed.stats.checks import (
     NOWHERE,
@@ -32,9 +32,10 @@ def log_partition(p: ArrayLike, beta: ArrayLike) -> FloatArray:
     """Return ln Z = ln(1 + p(e^β − 1)) for p in [0, 1] and any β, without overflow."""
     chance, inverse = together(p=probability(p, "p"), beta=finite(beta, "beta"))
     with np.errstate(divide="ignore", over="ignore"):
-        small = np.log1p(chance * np.expm1(np.minimum(inverse, 1.0)))
+        change = chance * np.expm1(np.minimum(inverse, 1.0))
+        small = np.log1p(change)
         large = np.logaddexp(np.log1p(-chance), np.log(chance) + inverse)
-    return np.asarray(np.where(inverse <= 1, small, large), dtype=np.float64)
+    return np.asarray(np.where((inverse <= 1) & (change > -0.5), small, large), dtype=np.float64)
 
 
 def free_energy(p: ArrayLike, beta: ArrayLike) -> FloatArray:
@@ -54,7 +55,13 @@ def tilt(p: ArrayLike, beta: ArrayLike) -> FloatArray:
 
 def tilt_kl(p: ArrayLike, beta: ArrayLike) -> FloatArray:
     """Return KL(tilted ‖ original) = β p_β − ln Z = kl(p_β ‖ p)."""
-    return bernoulli_kl(tilt(p, beta), p)
+    chance, inverse = together(p=probability(p, "p"), beta=finite(beta, "beta"))
+    # Both chances may differ in their last digits only; what they differ by, as a share of them, is exact.
+    near = np.abs(inverse) < 30
+    beta_near = np.where(near, inverse, 0.0)
+    moved = np.expm1(beta_near) / (1 - chance + chance * np.exp(beta_near))
+    close = chance * _parting((1 - chance) * moved) + (1 - chance) * _parting(-chance * moved)
+    return np.asarray(np.where(near, close, bernoulli_kl(tilt(chance, inverse), chance)), dtype=np.float64)
 
 
 def bernoulli_kl(q: ArrayLike, p: ArrayLike) -> FloatArray:
@@ -63,8 +70,16 @@ def bernoulli_kl(q: ArrayLike, p: ArrayLike) -> FloatArray:
     inf where p = 0 < q or q < p = 1: no re-weighting reaches what never happens.
     """
     target, chance = together(q=probability(q, "q"), p=probability(p, "p"))
-    # The two terms cancel when q is close to p; the sum is ≥ 0 exactly, so rounding below 0 is cut off.
-    return np.asarray(np.maximum(rel_entr(target, chance) + rel_entr(1 - target, 1 - chance), 0.0), dtype=np.float64)
+    # x ln(x/y) − x + y of success and of failure, each ≥ 0: unlike x ln(x/y) they do not cancel one another.
+    return np.asarray(kl_div(target, chance) + kl_div(1 - target, 1 - chance), dtype=np.float64)
+
+
+def _parting(d: FloatArray) -> FloatArray:
+    """Return (1 + d) ln(1 + d) − d for d ≥ −1; its series where d is small."""
+    near = np.abs(d) < 0.1
+    small, rest = np.where(near, d, 0.0), np.where(near, 1.0, d)
+    series = small**2 * sum((-small) ** k / ((k + 1) * (k + 2)) for k in range(16))
+    return np.asarray(np.where(near, series, xlog1py(1 + rest, rest) - rest), dtype=np.float64)
 
 
 def best_of_n_success(p: ArrayLike, draws: ArrayLike) -> FloatArray:

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.bands import cluster_labels
-from testbed.stats.bootstrap import Estimate, cluster_codes
+from testbed.stats.bootstrap import Estimate, check_replicates, cluster_codes
 from testbed.stats.checks import FloatArray, IntArray, StatsError, probability, whole_numbers
 from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.reach import reach_at_k
@@ -108,11 +107,10 @@ def extrapolate_reach(
     """
     probability(alpha, "alpha", open_ends=True)
     probability(widest, "widest")
-    if (whole_numbers(replicates, "replicates") < 100).any():
-        raise StatsError(f"{replicates} bootstrap replicates cannot give an interval; take at least 100")
+    check_replicates(replicates)
     asked = np.atleast_1d(whole_numbers(k, "k"))
     every_task_attempted(arm)
-    code = cluster_codes(cluster_labels(arm, clusters), len(arm.tasks))
+    code = cluster_codes(arm.tasks, clusters, arm.where)
     _supported(arm, asked, code)
     limits = _Limits(arm, code, alpha, seed)
     low, high = limits.at(asked)

@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from testbed.stats.bootstrap import Replicates, cluster_bootstrap
+from testbed.stats.bootstrap import Replicates, cluster_bootstrap, cluster_labels
 from testbed.stats.checks import FloatArray, StatsError
 from testbed.stats.comparison import Figures, SampleEquivalent, SupportRow
 from testbed.stats.crossfit import decompose_cross_fitted, decompose_cross_fitted_at_spend
 from testbed.stats.energy import harmonic, tool_gain_nats
 from testbed.stats.gain import Decomposition, decompose, sample_equivalent
 from testbed.stats.outcomes import ArmOutcomes
+from testbed.stats.parts import Columns, part_columns, part_estimates
 from testbed.stats.reach import reach_at_k
 from testbed.stats.spend import ReachCurve, reach_curve
 from testbed.stats.support import empirical_support, harmonic_mean
-from testbed.stats.verdicts import Verdicts, accessibility, verdicts
+from testbed.stats.verdicts import Accessibility, Verdicts, accessibility, verdicts
 
 _EQUIVALENT_POINTS = 128
 
@@ -35,16 +36,12 @@ class Plan:
     seed: int
     clusters: Mapping[str, Hashable] | None
     cross_fit: bool
+    accessible: float
     judged: Mapping[str, ArmOutcomes]
 
     def labels(self, tasks: tuple[str, ...]) -> list[Hashable] | None:
         """Return the tasks' cluster labels; None where every task is its own cluster."""
-        if self.clusters is None:
-            return None
-        unknown = [task for task in tasks if task not in self.clusters]
-        if unknown:
-            raise StatsError(f"task {unknown[0]!r} has no cluster label")
-        return [self.clusters[task] for task in tasks]
+        return None if self.clusters is None else cluster_labels(tasks, self.clusters)
 
     def all_attempts(self, arm: ArmOutcomes) -> ArmOutcomes:
         """Return the arm's attempts on the same tasks, those included that were made or not as outcomes came in."""
@@ -65,7 +62,7 @@ def figures_of(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> Figures:
     before, after = (reaches(arm, grid, plan) for arm in (bare, tool))
     budget = int(min(bare.n.min(), tool.n.min()))
     ceiling = float(harmonic(budget))
-    columns: dict[str, tuple[FloatArray, float, float]] = {
+    own: Columns = {
         "bare_pass1": (bare.c / bare.n, 0, 1),
         "tool_pass1": (tool.c / tool.n, 0, 1),
         "bare_operating": (before.lower[:, 0], 0, 1),
@@ -74,19 +71,14 @@ def figures_of(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> Figures:
         "tool_elicitation": (after.lower[:, 1], 0, 1),
         "bare_elicitation_upper": (before.upper[:, 1], 0, 1),
         "tool_elicitation_upper": (after.upper[:, 1], 0, 1),
-        "gain": (parts.gain, -1, 1),
-        # A single task's cross-fitted part may be negative: on every split it is a difference of reaches. On a cost
-        # axis the gain is measured apart from the splits, so elicitation may leave [−1, 1] by Monte-Carlo noise.
-        "elicitation_part": (parts.elicitation, min(-1.0, parts.elicitation.min()), max(1.0, parts.elicitation.max())),
-        "creation": (parts.creation, -1, 1),
-        "creation_upper": (parts.creation_upper, -1, 1),
-        "loss": (parts.loss, -1, 1),
         "nats": (tool_gain_nats(bare.n, bare.c, tool.n, tool.c, budget), -ceiling, ceiling),
     }
+    columns = own | part_columns(parts)
     table, least, greatest = (np.stack(part, axis=-1) for part in zip(*columns.values(), strict=True))
     found = cluster_bootstrap(
         table, least=least, greatest=greatest, clusters=labels, replicates=plan.replicates, seed=plan.seed
     ).intervals(plan.alpha)
+    named = {name: found[i] for i, name in enumerate(columns)}
     unsettled = ~parts.settled | (before.lower != before.upper).any(axis=1) | (after.lower != after.upper).any(axis=1)
     return Figures(
         bare=bare.arm,
@@ -95,10 +87,12 @@ def figures_of(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> Figures:
         clusters=found.clusters,
         operating=plan.operating,
         elicitation=plan.elicitation,
-        **{name: found[i] for i, name in enumerate(columns)},
+        **{name: named[name] for name in own},
+        **part_estimates(named),
         nats_budget=budget,
-        support=_support(before.lower[:, 1], after.lower[:, 1], labels, plan),
+        support=support_row(before.lower[:, 1], after.lower[:, 1], labels, plan),
         verdicts=verdicts_of(bare, tool, plan),
+        log_e_created=created_evidence(bare, tool, plan),
         equivalent=_equivalent(bare, after.lower[:, 0], labels, plan),
         parts=parts,
         unsettled=int(np.count_nonzero(unsettled)),
@@ -123,9 +117,12 @@ def _plug_in(bare: ReachCurve, tool: ReachCurve) -> Decomposition:
     """Decompose estimates as they are: bare at its upper and tool at its lower bound, but for the greatest creation."""
     settled = (bare.lower == bare.upper).all(axis=1) & (tool.lower == tool.upper)[:, 0]
     upper = np.maximum(0.0, tool.upper[:, 0] - bare.lower[:, 1])
+    found = decompose(bare.upper[:, 0], bare.upper[:, 1], tool.lower[:, 0])
+    most = tool.upper[:, 0] - bare.lower[:, 0] + found.loss
     return replace(
-        decompose(bare.upper[:, 0], bare.upper[:, 1], tool.lower[:, 0]), creation_upper=upper, settled=settled
-    )
+        found, elicitation_least=found.gain - upper, elicitation_most=most,
+        creation_most=upper, creation_upper=upper, settled=settled,
+    )  # fmt: skip
 
 
 def reaches(arm: ArmOutcomes, grid: list[float], plan: Plan) -> ReachCurve:
@@ -138,28 +135,41 @@ def reaches(arm: ArmOutcomes, grid: list[float], plan: Plan) -> ReachCurve:
 
 
 def verdicts_of(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> Verdicts:
-    """Return the verdicts at the elicitation spend, from all attempts there are."""
-    judged = [
-        accessibility(arm.n, arm.c, _affordable(arm, plan), rho=plan.rho, alpha=plan.alpha, where=arm.where)
-        for arm in (plan.all_attempts(bare), plan.all_attempts(tool))
-    ]
-    return verdicts(judged[0], judged[1])
+    """Return the verdicts at the spend of accessibility, from all attempts there are."""
+    return verdicts(_judged(bare, plan.accessible, plan), _judged(tool, plan.accessible, plan))
 
 
-def _affordable(arm: ArmOutcomes, plan: Plan) -> FloatArray:
-    """Attempts K that the elicitation spend buys, per task."""
+def created_evidence(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> FloatArray:
+    """Return per task the log e-value against "not R_T(b) ≥ ρ > R_0(B)", which says that there is creation at it.
+
+    *Expanded* compares both arms at one spend, and so does not say it: R_T(b) may be below R_0(B) all the same.
+    """
+    before, after = _judged(bare, plan.elicitation, plan), _judged(tool, plan.operating, plan)
+    return np.minimum(before.log_e_out, after.log_e_in)
+
+
+def _judged(arm: ArmOutcomes, spend: float, plan: Plan) -> Accessibility:
+    """Return whether each task is accessible to the arm within a spend, from all attempts there are."""
+    arm = plan.all_attempts(arm)
+    k = _affordable(arm, spend, plan)
+    return accessibility(arm.n, arm.c, k, rho=plan.rho, alpha=plan.alpha, where=arm.where)
+
+
+def _affordable(arm: ArmOutcomes, spend: float, plan: Plan) -> FloatArray:
+    """Attempts K that a spend buys, per task."""
     if plan.axis == "attempts":
-        return np.full(len(arm.tasks), float(plan.elicitation))
+        return np.full(len(arm.tasks), float(spend))
     mean = arm.mean_cost(plan.axis)
     if (mean <= 0).any():
         raise StatsError(
             f"{arm.where(int(np.argmin(mean)))}attempts cost nothing on axis {plan.axis!r}: "
             "no spend on it limits them; choose another axis"
         )
-    return np.asarray(plan.elicitation / mean, dtype=np.float64)
+    return np.asarray(spend / mean, dtype=np.float64)
 
 
-def _support(before: FloatArray, after: FloatArray, labels: list[Hashable] | None, plan: Plan) -> SupportRow:
+def support_row(before: FloatArray, after: FloatArray, labels: list[Hashable] | None, plan: Plan) -> SupportRow:
+    """Return the support metrics of two arms' reach at one spend, shape (T,) each."""
     share = empirical_support(before, after)
     p, e, s = share.preserved, share.expanded, share.shrunk
     replicas = cluster_bootstrap(

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binom
 
-from testbed.stats.bands import cluster_labels
-from testbed.stats.bootstrap import cluster_bootstrap
+from testbed.stats.bootstrap import cluster_bootstrap, cluster_labels
 from testbed.stats.checks import FloatArray, IntArray, StatsError, finite, whole_numbers
 from testbed.stats.energy import best_of_n_kl
 from testbed.stats.outcomes import ArmOutcomes
@@ -87,39 +87,35 @@ class Frontier:
     kl_bias: FloatArray
 
 
-@dataclass(frozen=True)
-class _Draw:
+class Resampling(TypedDict, total=False):
+    """How intervals are made: options of every function here.
+
+    Attributes:
+        clusters: Task → cluster label; every task its own cluster where left out.
+        alpha: Level of each interval; 0.05.
+        replicates: Bootstrap replicates; 2,000.
+        seed: Their seed; 0.
+    """
+
     clusters: Mapping[str, Hashable] | None
     alpha: float
     replicates: int
     seed: int
 
 
-def suite_free_energy(
-    arm: ArmOutcomes,
-    beta: ArrayLike,
-    *,
-    clusters: Mapping[str, Hashable] | None = None,
-    alpha: float = 0.05,
-    replicates: int = 2000,
-    seed: int = 0,
-) -> FreeEnergy:
+def suite_free_energy(arm: ArmOutcomes, beta: ArrayLike, **how: Unpack[Resampling]) -> FreeEnergy:
     """Return the mean log-partition and free energy over tasks at inverse temperatures β, with intervals.
 
     Args:
         arm: Its outcomes; n ≥ 1 fixed in advance.
         beta: Finite numbers of any sign, shape (S,).
-        clusters: Task → cluster label; every task its own cluster where left out.
-        alpha: Level of each interval.
-        replicates: Bootstrap replicates.
-        seed: Their seed.
+        how: How intervals are made, see `Resampling`.
 
     Raises:
         StatsError: β not finite, a task without attempts or label.
     """
     grid = _finite(beta, "beta")
     every_task_attempted(arm)
-    how = _Draw(clusters, alpha, replicates, seed)
     tables = np.empty((2, len(arm.tasks), grid.size))
     for sign in (1, -1):
         # ln Z(p, β) = β + ln Z(1−p, −β): for β < 0 failures take the part of successes.
@@ -128,23 +124,15 @@ def suite_free_energy(
         shift = np.minimum(grid[columns], 0)
         tables[0][:, columns], tables[1][:, columns] = least + shift, most + shift
     ends = np.minimum(grid, 0), np.maximum(grid, 0)
-    partition = _bounded(arm, tables[0], tables[1], ends, how)
+    partition = _bounded(arm, tables[0], tables[1], ends, **how)
     safe = np.where(grid == 0, 1.0, grid)
     rate = (arm.c / arm.n)[:, None]
     free = [np.where(grid == 0, -rate, -table / safe) for table in tables]
     lower, upper = np.minimum(*free), np.maximum(*free)
-    return FreeEnergy(grid, partition, _bounded(arm, lower, upper, (-np.ones(grid.size), np.zeros(grid.size)), how))
+    return FreeEnergy(grid, partition, _bounded(arm, lower, upper, (-np.ones(grid.size), np.zeros(grid.size)), **how))
 
 
-def tilt_frontier(
-    arm: ArmOutcomes,
-    beta: ArrayLike,
-    *,
-    clusters: Mapping[str, Hashable] | None = None,
-    alpha: float = 0.05,
-    replicates: int = 2000,
-    seed: int = 0,
-) -> Frontier:
+def tilt_frontier(arm: ArmOutcomes, beta: ArrayLike, **how: Unpack[Resampling]) -> Frontier:
     """Return success against divergence of the exact tilts p_β ∝ p·e^β, the same β ≥ 0 on every task.
 
     Among all re-weightings with the same mean divergence over the suite these have the greatest mean success.
@@ -154,25 +142,16 @@ def tilt_frontier(
     if (grid < 0).any():
         raise StatsError(f"a tilt towards success has beta ≥ 0, not {grid[grid < 0][0]:g}")
     every_task_attempted(arm)
-    how = _Draw(clusters, alpha, replicates, seed)
     tables = _series(arm.n, arm.c, grid)
     zero = np.zeros(grid.size)
-    success = _bounded(arm, *tables["success"], (zero, zero + 1), how)
+    success = _bounded(arm, *tables["success"], (zero, zero + 1), **how)
     # The unbiased estimate of one task's divergence may be negative; of the suite's, only its noise is.
     least, most = _series(*_any_counts(arm.n), grid)["kl"]
-    kl = _bounded(arm, *tables["kl"], _range(*tables["kl"], least, most), how, floor=0.0)
+    kl = _bounded(arm, *tables["kl"], _range(*tables["kl"], least, most), floor=0.0, **how)
     return Frontier("tilt", grid, success, kl, zero)
 
 
-def best_of_n_frontier(
-    arm: ArmOutcomes,
-    draws: ArrayLike,
-    *,
-    clusters: Mapping[str, Hashable] | None = None,
-    alpha: float = 0.05,
-    replicates: int = 2000,
-    seed: int = 0,
-) -> Frontier:
+def best_of_n_frontier(arm: ArmOutcomes, draws: ArrayLike, **how: Unpack[Resampling]) -> Frontier:
     """Return success against divergence of best-of-N under a perfect verifier, 1 ≤ N ≤ every task's n ≥ 2.
 
     Success is reach@N, unbiased. Arguments and errors as `suite_free_energy`; N > n has no unbiased estimate.
@@ -181,13 +160,12 @@ def best_of_n_frontier(
     success = reach_at_k(arm.n[:, None], arm.c[:, None], number, where=arm.where)
     if (arm.n < 2).any():
         raise StatsError(f"{arm.where(int(np.argmin(arm.n)))}the divergence of best-of-N needs two attempts or more")
-    how = _Draw(clusters, alpha, replicates, seed)
     pairs, task = np.unique(np.column_stack([arm.n, arm.c]), axis=0, return_inverse=True)
     own = np.stack([_jackknife(pairs[:, 0], pairs[:, 1], int(each)) for each in number], axis=1)[task.ravel()]
     every = np.stack([_jackknife(*_any_counts(arm.n), int(each)) for each in number], axis=1)
     zero = np.zeros(number.size)
-    reach = _bounded(arm, success, success, (zero, zero + 1), how)
-    kl = _bounded(arm, own, own, _range(own, every), how, floor=0.0)
+    reach = _bounded(arm, success, success, (zero, zero + 1), **how)
+    kl = _bounded(arm, own, own, _range(own, every), floor=0.0, **how)
     return Frontier("best-of-N", number.astype(np.float64), reach, kl, _worst_bias(int(arm.n.min()), number))
 
 
@@ -265,19 +243,23 @@ def _bounded(
     least: FloatArray,
     most: FloatArray,
     ends: tuple[FloatArray, FloatArray],
-    how: _Draw,
     *,
     floor: float = -np.inf,
+    clusters: Mapping[str, Hashable] | None = None,
+    alpha: float = 0.05,
+    replicates: int = 2000,
+    seed: int = 0,
 ) -> Bounded:
+    """Return the means of ``least`` and ``most`` over tasks, not below ``floor``; ``ends`` are those of their range."""
     both = np.hstack([least, most])
     found = cluster_bootstrap(
         both,
         least=np.tile(ends[0], 2),
         greatest=np.tile(ends[1], 2),
-        clusters=cluster_labels(arm, how.clusters),
-        replicates=how.replicates,
-        seed=how.seed,
-    ).intervals(how.alpha)
+        clusters=cluster_labels(arm.tasks, clusters, arm.where),
+        replicates=replicates,
+        seed=seed,
+    ).intervals(alpha)
     columns = least.shape[1]
     value = np.maximum(found.value, floor)
     if found.low is None or found.high is None:

@@ -7,17 +7,27 @@ With x = R_0(b), y = R_0(B) the bare arm's reach at the operating and the elicit
 so one of three regimes holds: t > y, x ≤ t ≤ y, t < x. The plug-in picks the regime and measures the differences with
 the same attempts, which biases creation upward. Cross-fitting picks the regime with one fold of a task's attempts and
 measures with the other, averaged over splits: creation and loss are then never biased upward, and the identity
-still holds on every split.
+still holds on every split. What elicitation gains in it is what creation misses, so it may be biased upward; the
+plug-in parts, which err to the other side, bound it: limits of elicitation come from those.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.checks import BoolArray, FloatArray, StatsError, finite, probability, together, whole_numbers
+from testbed.stats.checks import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    StatsError,
+    finite,
+    probability,
+    together,
+    whole_numbers,
+)
 
 # Decisions compare numbers that are equal in exact arithmetic but may differ in the last bits.
 TIE = 1e-12
@@ -33,18 +43,31 @@ class Decomposition:
         creation: What it would not have reached. On a cost axis, where the bare attempts ran out before B, the least
             value that the data allow.
         loss: What the tools broke.
+        elicitation_least: Gain less the plug-in creation plus ``loss``: its mean is at most true elicitation.
+        elicitation_most: Gain less ``creation`` plus the plug-in loss: its mean is at least true elicitation.
+        creation_most: The plug-in creation: its mean is at least true creation.
+        loss_most: The plug-in loss: its mean is at least true loss.
         creation_upper: The greatest value of creation that the data allow; equal to ``creation`` where ``settled``.
         settled: Whether the attempts sufficed for the spends; always True on the axis of attempts.
-        cross_fitted: False for the plug-in, whose creation is biased upward.
+        cross_fitted: False for the plug-in, whose creation and loss are biased upward.
     """
 
     gain: FloatArray
     elicitation: FloatArray
     creation: FloatArray
     loss: FloatArray
+    elicitation_least: FloatArray
+    elicitation_most: FloatArray
+    creation_most: FloatArray
+    loss_most: FloatArray
     creation_upper: FloatArray
     settled: BoolArray
     cross_fitted: bool
+
+    def take(self, rows: IntArray) -> Decomposition:
+        """Return the parts of the tasks at positions ``rows``."""
+        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "cross_fitted"}
+        return replace(self, **columns)
 
 
 def decompose(bare_b: ArrayLike, bare_B: ArrayLike, tool_b: ArrayLike) -> Decomposition:
@@ -60,10 +83,13 @@ def decompose(bare_b: ArrayLike, bare_B: ArrayLike, tool_b: ArrayLike) -> Decomp
     if (y < x - TIE).any():
         task = int(np.flatnonzero(y < x - TIE)[0])
         raise StatsError(f"task number {task}: bare reach falls from {x[task]} to {y[task]} as the spend rises")
-    creation, loss = np.maximum(0.0, t - y), np.maximum(0.0, x - t)
+    gain, creation, loss = t - x, np.maximum(0.0, t - y), np.maximum(0.0, x - t)
     return Decomposition(
-        t - x, np.maximum(0.0, np.minimum(t, y) - x), creation, loss, creation, np.ones(x.shape, np.bool_), False
-    )
+        gain=gain, elicitation=np.maximum(0.0, np.minimum(t, y) - x), creation=creation, loss=loss,
+        # Nothing here is too small on average but 0: so the least takes 0 for loss, the most 0 for creation.
+        elicitation_least=gain - creation, elicitation_most=gain + loss, creation_most=creation, loss_most=loss,
+        creation_upper=creation, settled=np.ones(x.shape, np.bool_), cross_fitted=False,
+    )  # fmt: skip
 
 
 def sample_equivalent(bare_reach: ArrayLike, target: float, attempts: ArrayLike) -> int | None:

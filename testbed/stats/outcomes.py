@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from testbed.stats.checks import (
+    GREATEST_COST,
     BoolArray,
     FloatArray,
     IntArray,
@@ -75,7 +76,7 @@ class ArmOutcomes:
                 raise StatsError(
                     f"arm {self.arm!r}: {values.size} costs on axis {axis!r} for {self.success.size} attempts"
                 )
-            bad = np.flatnonzero(~np.isfinite(values) | (values < 0))
+            bad = np.flatnonzero(~np.isfinite(values) | (values < 0) | (values > GREATEST_COST))
             if bad.size:
                 task = int(np.searchsorted(self.offsets, bad[0], side="right")) - 1
                 costs(values[bad[:1]], axis, self.where, task)

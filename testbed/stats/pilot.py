@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from testbed.stats.bootstrap import cluster_codes
 from testbed.stats.checks import FloatArray, IntArray, StatsError
 from testbed.stats.outcomes import ArmOutcomes, align
 from testbed.stats.reach import reach_at_k
@@ -137,13 +138,6 @@ def figure(values: FloatArray, code: IntArray) -> Figure:
     error = float(squares.std(ddof=1) / np.sqrt(clusters) / variance) if variance > 0 else None
     skewness = float((sums**3).mean() / (sums**2).mean() ** 1.5) if variance > 0 else 0.0
     return Figure(mean, variance, error, skewness)
-
-
-def cluster_codes(tasks: tuple[str, ...], clusters: Mapping[str, Hashable] | None) -> IntArray:
-    """Return the cluster number of each task, from 0 in order of appearance."""
-    index: dict[Hashable, int] = {}
-    labels: list[Hashable] = [task if clusters is None else clusters[task] for task in tasks]
-    return np.array([index.setdefault(label, len(index)) for label in labels], dtype=np.int64)
 
 
 def cluster_size(code: IntArray) -> float:

@@ -73,17 +73,9 @@ def tasks_needed(
     skewness: float = 0.0,
     interval: Interval = Interval.NORMAL,
 ) -> int:
-    """Return the least number of tasks at which a gain is found with probability ``power``.
+    """Return the least number of tasks at which a gain is found with probability ``power``, in (α/2, 1).
 
-    Args:
-        effect: True mean gain δ, in (−1, 1), not 0.
-        variance: T times the variance of the mean gain (`Spread.variance`).
-        power: Probability 1 − β, in (α/2, 1).
-        alpha: Level of the two-sided interval.
-        cluster_size: Tasks in the cluster of a random task.
-        skewness: Of the estimated gains of clusters, in the direction of the effect; only the report's interval is
-            planned for it, and only if it is negative (above 0 the power is higher than planned).
-        interval: Whose end counts.
+    The other arguments are those of `power_of`.
 
     Raises:
         StatsError: A setting out of its range; a variance that values from −1 to 1 with this mean cannot have; more
@@ -117,7 +109,10 @@ def detectable_gain(
     skewness: float = 0.0,
     interval: Interval = Interval.NORMAL,
 ) -> float | None:
-    """Return the least mean gain that T tasks find with probability ``power``; None where not even a gain of 1 is."""
+    """Return the least mean gain that T tasks find with probability ``power``; None where not even a gain of 1 is.
+
+    The other arguments are those of `power_of`.
+    """
     _check(variance, cluster_size, alpha)
     _check_power(power, alpha)
     positive(tasks, "tasks")

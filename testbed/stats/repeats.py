@@ -17,7 +17,9 @@ from testbed.stats.outcomes import ArmOutcomes
 
 # Flagged from here: each attempt after the first adds at most a tenth of an attempt's information.
 _ICC_LIMIT = 0.9
-_MIN_TASKS = 10
+_MIN_TASKS = 4
+# Flagged from here too: sampled texts are rarely of one length.
+_COST_LIMIT = 0.95
 # Steele, Lea & Flood 2014 (SplitMix): after these steps each bit of a number depends on all of its bits.
 _MIX = (
     (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
@@ -31,7 +33,8 @@ class Repeats:
     """How alike a task's attempts are.
 
     Attributes:
-        flagged: Whether the attempts look like copies (intraclass correlation ≥ .9 on 10 or more tasks).
+        flagged: Whether the attempts look like copies: intraclass correlation ≥ .9 on 4 or more tasks, or costs that
+            differ between tasks and are equal in ≥ 95 % of the pairs of attempts at one task.
         icc: Intraclass correlation of the outcomes (analysis of variance); None where every outcome is the same or no
             task has two attempts.
         disagreement: Chance that two attempts at one task differ; None as above.
@@ -64,12 +67,13 @@ def near_identical(arm: ArmOutcomes) -> Repeats:
     n, c = arm.n[kept].astype(np.float64), arm.c[kept].astype(np.float64)
     mixed = int(np.count_nonzero((c > 0) & (c < n)))
     alike = _identical_cost_share(arm) if arm.costs else None
+    copied = alike is not None and alike >= _COST_LIMIT and any(np.ptp(arm.costs[axis]) > 0 for axis in arm.costs)
     if kept.size < 2 or c.sum() in (0, n.sum()):
-        return Repeats(False, None, None, None, mixed, int(kept.size), None, alike)
+        return Repeats(copied, None, None, None, mixed, int(kept.size), None, alike)
     icc = _intraclass_correlation(n, c)
     pooled = c.sum() / n.sum()
     return Repeats(
-        flagged=bool(icc >= _ICC_LIMIT and kept.size >= _MIN_TASKS),
+        flagged=copied or bool(icc >= _ICC_LIMIT and kept.size >= _MIN_TASKS),
         icc=icc,
         disagreement=float(np.mean(2 * c * (n - c) / (n * (n - 1)))),
         disagreement_if_alike=float(2 * pooled * (1 - pooled)),

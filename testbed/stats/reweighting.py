@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.bands import cluster_labels, simultaneous_band
-from testbed.stats.bootstrap import cluster_bootstrap
+from testbed.stats.bands import simultaneous_band
+from testbed.stats.bootstrap import cluster_bootstrap, cluster_labels
 from testbed.stats.checks import FloatArray, probability
 from testbed.stats.energy import bernoulli_kl
 from testbed.stats.outcomes import ArmOutcomes, align
@@ -84,9 +84,8 @@ def least_reweighting(
     smooth_0, smooth_t = ((arm.c + 0.5) / (arm.n + 1) for arm in (before, after))
     value, most = _needed(smooth_t, smooth_0), _needed(high_t, low_0)
     rates = np.column_stack([before.c / before.n, after.c / after.n])
-    band = simultaneous_band(
-        cluster_bootstrap(rates, clusters=cluster_labels(before, clusters), replicates=replicates, seed=seed), alpha
-    )
+    labels = cluster_labels(before.tasks, clusters, before.where)
+    band = simultaneous_band(cluster_bootstrap(rates, clusters=labels, replicates=replicates, seed=seed), alpha)
     mean_low = None
     if band.low is not None and band.high is not None:
         mean_low = float(_needed(band.low[1], band.high[0]))

@@ -22,6 +22,7 @@ from testbed.stats.checks import (
     StatsError,
     Where,
     counts,
+    level,
     positive,
     probability,
     together,
@@ -48,6 +49,10 @@ class AttemptsNeeded:
     if_all_succeed: FloatArray
     at_this_rate: FloatArray
 
+    def times(self, attempts: FloatArray) -> AttemptsNeeded:
+        """Return the same where each trial takes several attempts."""
+        return AttemptsNeeded(self.if_all_fail * attempts, self.if_all_succeed * attempts, self.at_this_rate * attempts)
+
 
 def p_star(rho: float, k: ArrayLike) -> FloatArray:
     """Return 1 − (1 − ρ)^(1/K): the success probability at which K independent attempts reach ρ.
@@ -69,7 +74,7 @@ def failures_needed(epsilon: ArrayLike, alpha: float = 0.05) -> IntArray:
     p ≥ ε survives that many with probability at most α.
     """
     limit = probability(epsilon, "epsilon", open_ends=True)
-    _level(alpha)
+    level(alpha)
     # Equality (ε = .5, α = .25) must not be rounded up to one failure more.
     return np.asarray(np.ceil(np.log(alpha) / np.log1p(-limit) - 1e-12), dtype=np.int64)
 
@@ -104,7 +109,7 @@ def confidence_sequence(
         Both ends, in the broadcast shape, to a relative precision of about 1e-12.
     """
     attempts, successes = counts(n, c, where)
-    limit = -np.log(_level(alpha))
+    limit = -np.log(level(alpha))
     return _lower_end(attempts, successes, limit), 1 - _lower_end(attempts, attempts - successes, limit)
 
 
@@ -114,7 +119,7 @@ def clopper_pearson(n: ArrayLike, c: ArrayLike, alpha: float = 0.05) -> tuple[Fl
     For comparison only. Looked at after each of 1,000 attempts at p = .05 it excludes the truth 30% of the time.
     """
     attempts, successes = counts(n, c)
-    _level(alpha)
+    level(alpha)
     failures = attempts - successes
     low = np.where(successes == 0, 0.0, betaincinv(np.maximum(successes, 1), failures + 1, alpha / 2))
     high = np.where(failures == 0, 1.0, betaincinv(successes + 1, np.maximum(failures, 1), 1 - alpha / 2))
@@ -153,7 +158,7 @@ def attempts_still_needed(
         StatsError: c > n, a threshold or level outside (0, 1), ``p_out`` > ``p_in``, shapes that do not fit.
     """
     attempts, successes = counts(n, c)
-    limit = -np.log(_level(alpha))
+    limit = -np.log(level(alpha))
     low = probability(p_out, "p_out", open_ends=True)
     high = low if p_in is None else probability(p_in, "p_in", open_ends=True)
     attempts, successes, low, high = together(attempts=attempts, successes=successes, p_out=low, p_in=high)
@@ -179,13 +184,6 @@ def attempts_still_needed(
         if_all_succeed=np.where(settled, 0.0, _first_crossing(attempts, successes, high, 1.0, limit, whole=True)),
         at_this_rate=np.where(settled, 0.0, projected),
     )
-
-
-def _level(alpha: float) -> float:
-    level = probability(alpha, "alpha", open_ends=True)
-    if level.ndim:
-        raise StatsError(f"alpha must be one number, not {level.size}")
-    return float(level)
 
 
 def _against(n: ArrayLike, c: ArrayLike, threshold: ArrayLike) -> tuple[IntArray, IntArray, FloatArray]:

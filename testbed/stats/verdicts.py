@@ -21,6 +21,7 @@ from testbed.stats.checks import (
     StatsError,
     Where,
     counts,
+    level,
     numbers,
     probability,
     together,
@@ -134,16 +135,28 @@ def accessibility(
     probability([rho_out, rho_in], "rho", open_ends=True)
     if rho_out > rho_in:
         raise StatsError(f"rho_out = {rho_out} must not exceed rho_in = {rho_in}")
-    probability(alpha, "alpha", open_ends=True)
+    level(alpha)
     attempts, successes, p_out, p_in = together(
         attempts=attempts, successes=successes, k=p_star(rho_out, k), k_in=p_star(rho_in, k)
     )
     above, below = log_e_above(attempts, successes, p_in), log_e_below(attempts, successes, p_out)
-    status = np.full(attempts.shape, Status.UNDETERMINED, dtype=object)
-    status[above >= np.log(1 / alpha)] = Status.IN
-    status[below >= np.log(1 / alpha)] = Status.OUT
+    status = statuses(above, below, alpha)
     needed = attempts_still_needed(attempts, successes, p_out, p_in, alpha)
     return Accessibility(status, attempts, p_out, p_in, above, below, needed, alpha)
+
+
+def statuses(log_e_in: FloatArray, log_e_out: FloatArray, alpha: float) -> NDArray[np.object_]:
+    """Return each task's `Status`: what the evidence at level α settles.
+
+    Args:
+        log_e_in: Log e-values against "below reach".
+        log_e_out: Log e-values against "within reach".
+        alpha: The level.
+    """
+    status = np.full(log_e_in.shape, Status.UNDETERMINED, dtype=object)
+    status[log_e_in >= np.log(1 / alpha)] = Status.IN
+    status[log_e_out >= np.log(1 / alpha)] = Status.OUT
+    return status
 
 
 def verdicts(bare: Accessibility, tool: Accessibility) -> Verdicts:
@@ -192,7 +205,7 @@ def e_bh(log_e: ArrayLike, alpha: float = 0.05) -> BoolArray:
         alpha: False discovery rate.
     """
     values = np.atleast_1d(numbers(log_e, "log e-values")).ravel()
-    probability(alpha, "alpha", open_ends=True)
+    level(alpha)
     if np.isnan(values).any():
         raise StatsError("an e-value is not a number")
     order = np.argsort(-values, kind="stable")

@@ -249,6 +249,23 @@ class Store:
             data = connection.scalar(sa.select(transcripts.c.data).where(transcripts.c.attempt == id))
         return None if data is None else unpacked(id, data, zstandard.ZstdDecompressor())
 
+    def missing(self, name: str, arm: str) -> Iterator[Attempt]:
+        """An arm's attempts that are recorded as missing, as far as they came.
+
+        Args:
+            name: the run.
+            arm: the arm's name in the run.
+
+        Raises:
+            UnknownName: there is no such run.
+        """
+        query = within(whole_attempts(), name).where(run_arms.c.name == arm)
+        decompressor = zstandard.ZstdDecompressor()
+        with self._database.reading() as connection:
+            self._runs.need(connection, name)
+            for row in connection.execute(query.where(attempts.c.status == Status.MISSING.value)):
+                yield row_attempt(row, row[-1], decompressor)
+
     @contextmanager
     def merging(self, name: str) -> Iterator[Merge]:
         """One transaction that adds foreign attempts, tasks and arms to a run of imports.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from testbed.errors import StoreError
 from testbed.store.schema import pack, unpack
-from testbed.types import COST_COMPONENTS, Task
+from testbed.types import COST_COMPONENTS, REDRAWN, Task
 
 _MAX_SEED = 2**63
 # How most attempts end, and their tool faults: what a query need not fetch as text.
@@ -93,10 +93,11 @@ class Outcomes:
         task: position in `tasks`, int32[n].
         arm: position in `arms`, int32[n].
         sample: index within task and arm, int32[n].
-        success: 1, 0, or −1 for missing, int8[n].
+        success: 1, 0, or −1 for missing, int8[n]; missing as well is an attempt whose first draw was lost.
         cost: in the order of `COST_COMPONENTS`, float64[n, 8].
         ended: codes as in `Attempt.ended`, str[n].
         faults: tool faults of all kinds, int32[n].
+        redrawn: whether the attempt was made, but an earlier draw of it lost, see `testbed.types.REDRAWN`, bool[n].
     """
 
     tasks: tuple[Task, ...]
@@ -108,6 +109,7 @@ class Outcomes:
     cost: npt.NDArray[np.float64]
     ended: npt.NDArray[np.str_]
     faults: npt.NDArray[np.int32]
+    redrawn: npt.NDArray[np.bool_]
 
 
 def outcomes_of(
@@ -140,17 +142,21 @@ def outcomes_of(
     costs.clear()
     order = np.lexsort((sample, task, arm))
     names = np.array(ended.texts, np.str_)
-    totals = np.array([sum(unpack(text).values()) for text in faults.texts], np.int32)
+    kinds = [unpack(text) for text in faults.texts]
+    again = np.array([bool(found.pop(REDRAWN, 0)) for found in kinds])
+    totals = np.array([sum(found.values()) for found in kinds], np.int32)
+    redrawn = again[fault[order]]
     return Outcomes(
         tasks=listed,
         arms=records,
         task=task[order],
         arm=arm[order],
         sample=sample[order],
-        success=success[order].astype(np.int8),
+        success=np.where(redrawn, -1, success[order]).astype(np.int8),
         cost=cost[order],
         ended=names[ending[order]],
         faults=totals[fault[order]],
+        redrawn=redrawn,
     )
 
 

@@ -1,0 +1,140 @@
+"""Files of a model: their fingerprint, and what is wrong with them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.tiny_models import NO_TOOLS, ask, has_reference, make_tokenizer, parrot, reply_of
+from testbed.errors import ModelError, UnknownName, UsageError
+from testbed.models import Model, make_model
+from testbed.models.hf import HuggingFace
+from testbed.models.reference_model import reference_path
+
+
+def test_the_fingerprint_is_the_contents_and_not_the_place(llama: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(llama, tmp_path / "elsewhere")
+    mine, theirs = HuggingFace(llama, device="cpu").fingerprint(), HuggingFace(copy, device="cpu").fingerprint()
+    assert mine == theirs
+    assert str(llama) not in json.dumps(mine)
+    assert isinstance(HuggingFace(llama, device="cpu"), Model)
+
+
+def test_everything_that_changes_an_outcome_changes_the_fingerprint(llama: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(llama, tmp_path / "other")
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    retuned = shutil.copytree(llama, tmp_path / "retuned")
+    (retuned / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
+    retold = shutil.copytree(llama, tmp_path / "retold")
+    (retold / "chat_template.jinja").write_text(NO_TOOLS)
+    made = [HuggingFace(path, device="cpu") for path in (llama, other, retuned, retold)]
+    made += [HuggingFace(llama, device="cpu", system="x"), HuggingFace(llama, device="cpu", dtype="bfloat16")]
+    prints = [json.dumps(model.fingerprint(), sort_keys=True) for model in made]
+    assert all(a != b for a, b in itertools.combinations(prints, 2))
+
+
+async def test_end_tokens_are_those_of_every_file(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    path = parrot(tmp_path, [*tokenizer.encode("yes"), 7, 8, 9], tokenizer)
+    (path / "generation_config.json").write_text('{"eos_token_id": [7]}')
+    reply = await reply_of(path, ask())
+    assert (reply.finish, reply.usage.generated_tokens) == ("stop", len(tokenizer.encode("yes")) + 1)
+
+
+@pytest.mark.parametrize("name", ["./no/such/place", "/no/such/place", "no/such/deep/place"])
+def test_a_directory_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(ModelError, match=r"no model directory.*such") as caught:
+        make_model(f"hf:{name}")
+    assert caught.value.exit_code == 2
+
+
+def test_a_directory_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        HuggingFace(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="has no weights"):
+        HuggingFace(tmp_path)
+
+
+def truncate(path: Path) -> None:
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+
+
+def scramble(path: Path) -> None:
+    (path / "model.safetensors").write_bytes(b"not a model at all" * 100)
+
+
+def forget_layer(path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(path / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if "layers.1" not in k}, path / "model.safetensors", {"format": "pt"})
+
+
+def unknown_architecture(path: Path) -> None:
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"model_type": "nosuch"}))
+
+
+def broken_config(path: Path) -> None:
+    (path / "config.json").write_text("{")
+
+
+def broken_tokenizer(path: Path) -> None:
+    (path / "tokenizer.json").write_text('{"version": "1.0"}')
+
+
+def no_tokenizer(path: Path) -> None:
+    (path / "tokenizer.json").unlink()
+    (path / "tokenizer_config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [truncate, scramble, forget_layer, unknown_architecture, broken_config, broken_tokenizer, no_tokenizer],
+)
+async def test_damaged_files_are_an_error_that_names_the_place(
+    llama: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path = shutil.copytree(llama, tmp_path / "damaged")
+    damage(path)
+    with pytest.raises(ModelError, match="damaged"):
+        await reply_of(path, ask())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"dtype": "float23"}, UnknownName, "Did you mean 'float32'"),
+        ({"batch": 0}, UsageError, "batch must be"),
+        ({"threads": 1.5}, UsageError, "threads must be"),
+    ],
+)
+def test_bad_options_are_refused(llama: Path, options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        HuggingFace(llama, **options)
+
+
+async def test_a_device_that_is_not_there_is_named(llama: Path) -> None:
+    with pytest.raises(UsageError, match="device 'cuda:77' was asked for"):
+        await reply_of_device(llama, "cuda:77")
+    with pytest.raises(UnknownName, match="Did you mean 'cpu'"):
+        await reply_of_device(llama, "cpuu")
+
+
+async def reply_of_device(path: Path, device: str) -> None:
+    await HuggingFace(path, device=device).start()
+
+
+@has_reference
+def test_the_reference_model_is_found_in_the_package() -> None:
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in reference_path().iterdir()}

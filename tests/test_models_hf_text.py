@@ -1,0 +1,119 @@
+"""Counting tokens, and rendering conversations by any template."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.tiny_models import NO_TOOLS, TEMPLATE, TOOL, make_tokenizer
+from testbed.errors import ModelError
+from testbed.models.hf import HuggingFace
+from testbed.models.hf_text import TextCodec
+from testbed.protocol import ANSWER_INSTRUCTION
+
+
+def test_counting_adds_no_tokens_and_is_quick(llama: Path) -> None:
+    model = HuggingFace(llama, device="cpu")
+    text = "a passage of some length, such as a tool returns. " * 4
+    assert model.count("") == 0
+    assert model.count(text) == len(model.codec.encode(text))
+    best = min(_timed(lambda: model.count(text)) for _ in range(20))
+    assert best < 1e-3
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def codec(template: str | None, system: str | None = None) -> TextCodec:
+    return TextCodec(make_tokenizer(template), [5], system, "tiny")
+
+
+CONVERSATION = [("user", "Q"), ("assistant", "C"), ("tool", "R"), ("user", "N")]
+REFUSES = "{{ raise_exception('no such role') }}"
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}"
+    + REFUSES
+    + "{% endif %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+)
+ALTERNATES = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    + REFUSES
+    + "{% endif %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>"
+)
+OTHER_CALLS = "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}reply with bare JSON" + NO_TOOLS
+
+
+def test_a_template_with_a_section_for_tools_gets_them_there() -> None:
+    text = codec(TEMPLATE).render([("user", "Q")], [TOOL])
+    assert codec(TEMPLATE).rendering.tools == "template"
+    assert text.count('"lookup"') == 1
+    assert text.startswith("<|system|>tools:")
+    assert ANSWER_INSTRUCTION in text
+
+
+@pytest.mark.parametrize("template", [NO_TOOLS, OTHER_CALLS], ids=["no section", "another way of calling"])
+def test_other_templates_get_tools_in_the_system_text(template: str) -> None:
+    text = codec(template).render([("user", "Q")], [TOOL])
+    assert codec(template).rendering.tools == "protocol"
+    assert text.count('"lookup"') == 1
+    assert text.index("<tool_call>") < text.index("<|user|>")
+
+
+def test_a_template_without_system_messages_gets_the_text_before_the_first_user_message() -> None:
+    made = codec(NO_SYSTEM)
+    assert made.rendering.system == "user"
+    assert made.render([("user", "Q")], []) == f"<|user|>{ANSWER_INSTRUCTION}\n\nQ"
+
+
+def test_a_template_that_insists_on_turns_gets_results_as_user_messages() -> None:
+    made = codec(ALTERNATES)
+    assert made.rendering.results == "user"
+    text = made.render(CONVERSATION, [])
+    assert text.endswith("<|assistant|>C<|user|><tool_result>R</tool_result>\nN<|assistant|>")
+
+
+def test_a_tokenizer_without_a_template_gets_plain_turns() -> None:
+    made = codec(None)
+    text = made.render(CONVERSATION, [TOOL])
+    assert made.rendering.turns == "plain"
+    assert [text.index(part) for part in ("lookup", "User: Q", "Assistant: C", "Tool: R", "User: N")] == sorted(
+        text.index(part) for part in ("lookup", "User: Q", "Assistant: C", "Tool: R", "User: N")
+    )
+    assert text.endswith("Assistant:")
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, NO_TOOLS, NO_SYSTEM, ALTERNATES, None])
+def test_the_prompt_stands_in_every_rendering_word_for_word(template: str | None) -> None:
+    prompt = "Ünïcode, <b>tags</b> & {{ braces }}\n  indented"
+    for tools in ([], [TOOL]):
+        assert prompt in codec(template).render([("user", prompt)], tools)
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, NO_TOOLS, NO_SYSTEM])
+def test_an_empty_system_text_says_nothing_but_the_tools(template: str) -> None:
+    assert ANSWER_INSTRUCTION not in codec(template, "").render([("user", "Q")], [TOOL])
+    assert codec(template, "").render([("user", "Q")], []).startswith("<|user|>Q")
+
+
+def test_a_system_text_takes_the_place_of_the_instruction() -> None:
+    text = codec(NO_TOOLS, "Be brief.").render([("user", "Q")], [TOOL])
+    assert "Be brief." in text
+    assert ANSWER_INSTRUCTION not in text
+    assert "<tool_call>" in text
+
+
+def test_a_conversation_that_the_template_refuses_is_an_error_that_says_why() -> None:
+    made = codec(ALTERNATES)
+    with pytest.raises(ModelError, match=r"template of tiny refuses.*no such role"):
+        made.prompt(
+            [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}] * 2
+            + [{"role": "assistant", "content": "B"}],
+            (),
+        )

@@ -1,0 +1,133 @@
+"""A hosted model does not write the same again: what a fault has cost cannot be made good by another try."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from testbed import registry
+from testbed.errors import InfrastructureError, ModelNotAsked, ModelUnavailable, SandboxDied, TransportError
+from testbed.experiment_file import parse_experiment
+from testbed.models.base import Reply, Request
+from testbed.models.scripted import Scripted
+from testbed.protocol import write_answer, write_call
+from testbed.report.analyse import analyse_run
+from testbed.runner import Runner
+from testbed.store import Store
+from testbed.types import REDRAWN
+
+PLUGIN = Path(__file__).parents[1] / "scripts" / "bench" / "episode.py"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def plugins():
+    tables = [*registry._plugins.values(), registry._owners, registry._loaded]
+    before = [dict(table) for table in tables]
+    registry.load_plugin(PLUGIN)
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
+
+
+class Hosted(Scripted):
+    """Draws anew each time it is asked, and breaks down before the answers whose numbers are named.
+
+    Args:
+        error: with what.
+        breaks: which of its replies, counted over all attempts, break; "wrong" for half of those that would be wrong.
+        reproducible: whether it says that it repeats.
+    """
+
+    def __init__(
+        self, error: InfrastructureError, breaks: Any, reproducible: bool = False, chance: float = 1.0
+    ) -> None:
+        super().__init__(["unused"])
+        self.reproducible, self._error, self._breaks, self._chance = reproducible, error, breaks, chance
+        self._rng, self._asked = np.random.default_rng(1), -1
+        self.first: dict[int, bool] = {}  # by attempt, whether its first draw was right
+
+    async def generate(self, request: Request) -> Reply:
+        self._asked += 1
+        right = self._rng.random() < self._chance
+        self.first.setdefault(request.stream, bool(right))
+        chosen = not right and self._rng.random() < 0.5 if self._breaks == "wrong" else self._asked in self._breaks
+        if chosen:
+            raise self._error
+        number = request.messages[0]["content"][4:-1]
+        calls = request.tools and request.messages[-1]["role"] != "tool"
+        text = write_call("echo", {"text": "x"}) if calls else write_answer(number if right else "no")
+        return Reply(text, (await super().generate(request)).usage)
+
+
+def experiment(samples: int = 1, tasks: int = 1, tools: tuple[str, ...] = ()) -> Any:
+    arms = [{"name": "bare", "samples": samples, "tools": list(tools)}]
+    return parse_experiment(
+        {
+            "name": "test",
+            "model": {"id": "scripted", "replies": ["unused"]},
+            "env": [{"id": "Say-v0", "tasks": tasks}],
+            "arm": arms,
+            "measure": {"elicitation": 4},
+        }
+    )
+
+
+async def run(model: Hosted, exp: Any, path: Path, retries: int = 4) -> tuple[Any, Any, Any]:
+    with Store.open(path) as store:
+        await Runner(exp, store, models={"scripted": model}, back_off=0.01, concurrency=1, retries=retries).run()
+        return list(store.attempts("test")), store.outcomes("test"), analyse_run(store, "test")
+
+
+UNAVAILABLE = ModelUnavailable("500")
+
+
+@pytest.mark.parametrize(
+    ("error", "reproducible", "lost"),
+    [
+        (UNAVAILABLE, False, 1),
+        (TransportError("cut"), False, 1),
+        (SandboxDied("gone"), False, 1),
+        (ModelNotAsked("429"), False, 0),
+        (UNAVAILABLE, True, 0),
+    ],
+)
+async def test_a_lost_reply_that_does_not_come_again_makes_the_attempt_missing(tmp_path, error, reproducible, lost):
+    exp = experiment(samples=3)
+    attempts, outcomes, found = await run(Hosted(error, {0}, reproducible), exp, tmp_path / "s.sqlite")
+    assert [attempt.faults.get(REDRAWN, 0) for attempt in attempts] == [lost, 0, 0]
+    assert [attempt.success for attempt in attempts] == [True] * 3  # the record says what happened
+    assert outcomes.success.tolist() == [-1 if lost else 1, 1, 1]
+    assert outcomes.faults.tolist() == [0, 0, 0]  # it was none of the model's
+    assert any("further try" in warning for warning in found.warnings) == bool(lost)
+
+
+async def test_a_refusal_after_the_first_reply_has_cost_that_reply(tmp_path):
+    exp = experiment(samples=2, tools=("echo",))
+    attempts, *_ = await run(Hosted(ModelNotAsked("429"), {1}), exp, tmp_path / "s.sqlite")
+    assert attempts[0].faults == {REDRAWN: 1}
+
+
+@pytest.mark.parametrize(("error", "lost"), [(UNAVAILABLE, {REDRAWN: 1}), (ModelNotAsked("429"), {})])
+async def test_an_attempt_that_an_earlier_run_left_missing_is_a_redraw_when_made(tmp_path, error, lost):
+    exp = experiment(samples=2)
+    attempts, *_ = await run(Hosted(error, {0}), exp, tmp_path / "s.sqlite", retries=0)
+    assert [attempt.success for attempt in attempts] == [None, True]
+    attempts, *_ = await run(Hosted(error, ()), exp, tmp_path / "s.sqlite")
+    assert [attempt.faults for attempt in attempts] == [lost, {}]
+    assert all(attempt.success for attempt in attempts)
+
+
+async def test_bounds_hold_the_truth_where_faults_choose_the_failures(tmp_path):
+    """Chance .5, and half of the failures break down: redrawn, three in four of these attempts would end well."""
+    exp = experiment(samples=400)
+    model = Hosted(UNAVAILABLE, "wrong", chance=0.5)
+    attempts, _, found = await run(model, exp, tmp_path / "s.sqlite")
+    truth, redrawn = np.mean(list(model.first.values())), np.mean([attempt.success for attempt in attempts])
+    assert redrawn > truth + 0.08
+    bounds = found.arms[0].if_missing
+    assert bounds.low == pytest.approx(truth)  # it was failures that broke, every one of them
+    assert bounds.high > redrawn
