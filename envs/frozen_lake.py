@@ -14,7 +14,7 @@ from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv, generate_random_m
 
 from testbed.env import Common, Environment
 from testbed.errors import FaultKind, ToolFault, UsageError
-from testbed.game import CloneableGame
+from testbed.game import ScoredGame
 from testbed.types import Grade, Task
 
 MOVES = ("left", "down", "right", "up")  # in the order of Gymnasium's actions
@@ -96,7 +96,11 @@ class FrozenLake(Environment):
                 return lakes
         raise UsageError(f"{self.id}: found no {self.size} different lakes of size {self.lake_size}; lower tasks.")
 
-    def make_game(self, task: Task) -> CloneableGame:
+    def public_check(self, task: Task, answer: str) -> bool | None:
+        """Whether the plan arrives, where the map is shown: whoever has the map can try it out."""
+        return _try(task, answer)[0] if self.map_shown else None
+
+    def make_game(self, task: Task) -> ScoredGame:
         """A walk over the lake."""
         return Walk(task.reference["map"])
 
@@ -146,6 +150,18 @@ class Walk:
         if self.arrived:
             return f"You reach the goal at {place}. {OVER}"
         return f"You fall into the hole at {place}. {OVER}" if self.over else f"You are at {place}, on ice."
+
+    def reward(self) -> float:
+        """1 at the goal."""
+        return float(self.arrived)
+
+    def ended(self) -> bool:
+        """Whether it reached the goal or a hole."""
+        return self.over
+
+    def standing(self) -> tuple[int, bool]:
+        """Where it is, and whether it is over."""
+        return int(self._env.s), self.over
 
     def clone(self) -> Self:
         """A walk that stands at the same place."""

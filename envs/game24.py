@@ -83,6 +83,10 @@ class Game24(Environment):
             return Grade(False, detail=f"uses {', '.join(map(str, sorted(used)))}")
         return Grade(value == TARGET, detail=f"makes {value}")
 
+    def public_check(self, task: Task, answer: str) -> bool:
+        """As the grader: the prompt has all that it takes."""
+        return self.grade(task, answer).success
+
     def near_misses(self, task: Task) -> Iterable[str]:
         """The target alone, a number too many, one too few, and other results with the right numbers."""
         numbers = task.meta["numbers"]

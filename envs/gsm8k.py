@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import ClassVar
 
-from testbed.corpus import read_jsonl
-from testbed.env import Common, Environment
-from testbed.errors import DataError, UsageError
+from testbed.benchmark_env import BenchmarkEnvironment
+from testbed.errors import DataError
 from testbed.question_env import read_number
 from testbed.types import Grade, Task
 
 MARK = "####"  # what stands before the result in the benchmark's answers
 INSTRUCTION = "Answer with the number alone."
-WHERE = "It is grade_school_math/data/test.jsonl of github.com/openai/grade-school-math (MIT licence)"
 
 
-class GSM8K(Environment):
-    """Grade-school word problems (GSM8K), from a file.
+class GSM8K(BenchmarkEnvironment):
+    """Grade-school word problems (GSM8K), from a file or the Hugging Face hub.
 
     An answer is right if it is one number and equals the reference exactly. ``$1,234.50``, ``1234.5`` and
     ``1,234.500`` are the same number; commas must separate thousands. More than a number is wrong: which of several
@@ -29,6 +25,8 @@ class GSM8K(Environment):
     Args:
         path: the benchmark's JSONL file; by default ``$TESTBED_DATA/gsm8k/test.jsonl``.
         limit: how many problems, from the file's first; None for all.
+        hub: instead of a path, a dataset that Hugging Face's `datasets` loads: its name, or a table of name, config,
+            split, revision and columns, see `testbed.records`; without a name that of `home`.
         common: options of every environment, see `testbed.env.Common`.
 
     Raises:
@@ -36,6 +34,11 @@ class GSM8K(Environment):
     """
 
     id: ClassVar[str] = "GSM8K-v0"
+    usual: ClassVar[str] = "gsm8k/test.jsonl"
+    home: ClassVar[Mapping[str, str]] = {"name": "openai/gsm8k", "config": "main", "split": "test"}
+    where: ClassVar[str] = (
+        "It is grade_school_math/data/test.jsonl of github.com/openai/grade-school-math (MIT licence)"
+    )
     card: ClassVar[str] = (
         "Source: Cobbe et al. 2021, Training Verifiers to Solve Math Word Problems, arXiv 2110.14168; 1,319 test "
         "problems, MIT licence. Expected: python elicits (the sums are easy to set up and easy to get wrong), search "
@@ -43,29 +46,17 @@ class GSM8K(Environment):
         "Contamination: high; public since 2021 and quoted in many training sets."
     )
 
-    def __init__(self, path: str | Path | None = None, limit: int | None = None, **common: Unpack[Common]) -> None:
-        if path is None and not os.environ.get("TESTBED_DATA"):
-            raise UsageError(f"{self.id} reads the benchmark's file: give its path, or set TESTBED_DATA. {WHERE}.")
-        if limit is not None and limit < 1:
-            raise UsageError(f"{self.id}: limit must be at least 1 problem, not {limit}; leave it out for all.")
-        self.path = Path(path) if path is not None else Path(os.environ["TESTBED_DATA"]) / "gsm8k" / "test.jsonl"
-        self.limit = limit
-        super().__init__(**common)
-
     def make_tasks(self) -> Iterable[Task]:
         """The problems in the file's order."""
-        for count, (line, row) in enumerate(read_jsonl(self.path)):
-            if count == self.limit:
-                return
+        for place, line, row in self.first_records():
             question, answer = row.get("question"), row.get("answer")
             if not isinstance(question, str) or not isinstance(answer, str):
-                raise DataError(
-                    f"{self.path}:{line}: an object with the texts 'question' and 'answer' is wanted. {WHERE}."
-                )
+                raise DataError(f"{place}: an object with the texts 'question' and 'answer' is wanted. {self.where}.")
             _, mark, result = answer.rpartition(MARK)
             if not mark or read_number(result.strip()) is None:
-                raise DataError(f"{self.path}:{line}: the answer must end with '{MARK}' and a number. {WHERE}.")
-            yield self.task(f"{question}\n{INSTRUCTION}", result.strip(), grader="number/1", meta={"line": line})
+                raise DataError(f"{place}: the answer must end with '{MARK}' and a number. {self.where}.")
+            meta = {"line": line, **self.records.labels}
+            yield self.task(f"{question}\n{INSTRUCTION}", result.strip(), grader="number/1", meta=meta)
 
     def grade(self, task: Task, answer: str) -> Grade:
         """Whether the answer is one number and equals the reference."""

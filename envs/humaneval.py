@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from pathlib import Path
-from typing import ClassVar, Unpack
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
-from testbed.corpus import read_jsonl
-from testbed.env import Common
-from testbed.errors import DataError, UsageError
+from testbed.errors import DataError
 from testbed.program_env import ProgramEnvironment
 from testbed.types import Task
 
 FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
-WHERE = "It is data/HumanEval.jsonl.gz of github.com/openai/human-eval (MIT licence)"
 
 
 class HumanEval(ProgramEnvironment):
-    """Python functions to write from signature and docstring (HumanEval), from a file.
+    """Python functions to write from signature and docstring (HumanEval), from a file or the hub.
 
     An answer is the whole function, or, as in the benchmark, what follows the prompt. It passes if the benchmark's own
     tests hold, which it never meets: see docs/security.md.
@@ -29,6 +24,8 @@ class HumanEval(ProgramEnvironment):
         timeout: seconds that program and tests may take together.
         sandbox: "auto" or the name of a backend, see `testbed.sandbox.pick`.
         at_once: programs that are judged at one time, at least 1; each takes two sandboxes.
+        hub: instead of a path, a dataset that Hugging Face's `datasets` loads: its name, or a table of name, config,
+            split, revision and columns, see `testbed.records`; without a name that of `home`.
         common: options of every environment, see `testbed.env.Common`.
 
     Raises:
@@ -36,6 +33,9 @@ class HumanEval(ProgramEnvironment):
     """
 
     id: ClassVar[str] = "HumanEval-v0"
+    usual: ClassVar[str] = "humaneval/HumanEval.jsonl.gz"
+    home: ClassVar[Mapping[str, str]] = {"name": "openai/openai_humaneval", "split": "test"}
+    where: ClassVar[str] = "It is data/HumanEval.jsonl.gz of github.com/openai/human-eval (MIT licence)"
     card: ClassVar[str] = (
         "Source: Chen et al. 2021, Evaluating Large Language Models Trained on Code, arXiv 2107.03374; 164 problems, "
         "MIT licence. Graded by the benchmark's own tests; arguments are copied, so that changing one in place is not "
@@ -43,29 +43,12 @@ class HumanEval(ProgramEnvironment):
         "add nothing. Contamination: high; public since 2021 and quoted in many training sets."
     )
 
-    def __init__(
-        self,
-        path: str | Path | None = None,
-        limit: int | None = None,
-        timeout: float = 10.0,
-        sandbox: str = "auto",
-        at_once: int = 2,
-        **common: Unpack[Common],
-    ) -> None:
-        if path is None and not os.environ.get("TESTBED_DATA"):
-            raise UsageError(f"{self.id} reads the benchmark's file: give its path, or set TESTBED_DATA. {WHERE}.")
-        data = os.environ.get("TESTBED_DATA", "")
-        self.path = Path(path) if path is not None else Path(data) / "humaneval" / "HumanEval.jsonl.gz"
-        super().__init__(limit, timeout, sandbox, at_once, **common)
-
     def make_tasks(self) -> Iterable[Task]:
         """The problems in the file's order."""
-        for count, (line, row) in enumerate(read_jsonl(self.path)):
-            if count == self.limit:
-                return
+        for place, line, row in self.first_records():
             missing = [name for name in FIELDS if not isinstance(row.get(name), str)]
             if missing:
-                raise DataError(f"{self.path}:{line}: there is no text {missing[0]!r}. {WHERE}.")
+                raise DataError(f"{place}: there is no text {missing[0]!r}. {self.where}.")
             prompt, name = row["prompt"], row["entry_point"]
             yield self.task_of(
                 f"Complete this Python function.\n\n{prompt.rstrip()}\n",
@@ -75,5 +58,5 @@ class HumanEval(ProgramEnvironment):
                 setup=prompt,
                 entry_point=name,
                 begins=prompt,
-                meta={"id": row["task_id"], "line": line},
+                meta={"id": row["task_id"], "line": line, **self.records.labels},
             )

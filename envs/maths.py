@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from testbed.corpus import read_jsonl
-from testbed.env import Common, Environment
+from testbed.benchmark_env import BenchmarkEnvironment
+from testbed.env import Common
 from testbed.errors import DataError, SandboxDied, UsageError
+from testbed.records import HubOption
 from testbed.threads import LoopThread
 from testbed.types import Grade, Task
 
@@ -38,8 +39,8 @@ print("unread" if not answer else "right" if verify(reference, answer, timeout_s
 """
 
 
-class Maths(Environment):
-    r"""Mathematics problems from a JSONL file: MATH's and AIME's form, or your own.
+class Maths(BenchmarkEnvironment):
+    r"""Mathematics problems from a JSONL file or the hub: MATH's and AIME's form, or your own.
 
     A line holds "problem" (or "prompt") and "answer", or MATH's "solution" with its last \\boxed{} as the answer;
     perhaps "subject" (or "type"), "level" and "id". Answers are compared by the library math-verify, in a sandbox:
@@ -51,6 +52,8 @@ class Maths(Environment):
         timeout: seconds that one comparison may take; an answer that takes longer is wrong.
         sandbox: "auto" or the name of a backend, see `testbed.sandbox.pick`.
         at_once: answers that are compared at one time, at least 1.
+        hub: instead of a path, a dataset that Hugging Face's `datasets` loads, see `testbed.records`: its name, or a
+            table of name, config, split, revision and columns.
         common: options of every environment, see `testbed.env.Common`.
 
     Raises:
@@ -58,6 +61,7 @@ class Maths(Environment):
     """
 
     id: ClassVar[str] = "Maths-v0"
+    where: ClassVar[str] = 'A line looks like {"problem": "1 + 1?", "answer": "2"}'
     grades_slowly: ClassVar[bool] = True
     card: ClassVar[str] = (
         "Source: a file, such as MATH (Hendrycks et al. 2021, arXiv 2103.03874, MIT licence) or AIME's. Graded "
@@ -73,33 +77,26 @@ class Maths(Environment):
         timeout: float = 5.0,
         sandbox: str = "auto",
         at_once: int = 2,
+        hub: HubOption | None = None,
         **common: Unpack[Common],
     ) -> None:
-        if not str(path):
-            raise UsageError(f'{self.id} reads a file: give its path. A line: {{"problem": "1 + 1?", "answer": "2"}}.')
-        if limit is not None and limit < 1:
-            raise UsageError(f"{self.id}: limit must be at least 1 problem, not {limit}; leave it out for all.")
         if at_once < 1 or not 0 < timeout < float("inf"):
             raise UsageError(f"{self.id}: at_once must be at least 1, and timeout above 0 seconds and finite.")
-        self.path, self.limit, self.timeout, self.sandbox, self.at_once = Path(path), limit, timeout, sandbox, at_once
+        self.timeout, self.sandbox, self.at_once = timeout, sandbox, at_once
         self._judge: _Judge | None = None
         self._making = threading.Lock()
-        super().__init__(**common)
+        super().__init__(path, limit, hub, **common)
 
     def make_tasks(self) -> Iterable[Task]:
         """The problems in the file's order."""
-        for count, (line, row) in enumerate(read_jsonl(self.path)):
-            if count == self.limit:
-                return
+        for place, line, row in self.first_records():
             problem = row.get("problem", row.get("prompt"))
             answer = _answer(row)
             if not isinstance(problem, str) or not problem.strip() or not answer.strip():
-                raise DataError(
-                    f"{self.path}:{line}: a text 'problem', and an 'answer' or a 'solution' with {BOX}…}} is wanted."
-                )
+                raise DataError(f"{place}: a text 'problem', and an 'answer' or a 'solution' with {BOX}…}} is wanted.")
             family = str(row.get("subject") or row.get("type") or "")
             labels = {name: row[name] for name in ("id", "level") if isinstance(row.get(name), str | int)}
-            meta = {"family": family, "line": line, **labels}
+            meta = {"family": family, "line": line, **labels, **self.records.labels}
             yield self.task(f"{problem.strip()}\n{INSTRUCTION}", answer, grader="math-verify/1", meta=meta)
 
     def grade(self, task: Task, answer: str) -> Grade:

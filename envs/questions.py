@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
-from testbed.corpus import Corpus, read_jsonl
-from testbed.env import Common, Environment
-from testbed.errors import DataError, UnknownName, UsageError
+from testbed.benchmark_env import BenchmarkEnvironment
+from testbed.corpus import Corpus
+from testbed.env import Common
+from testbed.errors import DataError, UnknownName
 from testbed.question_env import LONGEST, exact_match, normalise, read_number, token_f1
+from testbed.records import HubOption
 from testbed.types import Grade, Task
 
 _PROMPT = ("prompt", "question")
@@ -30,8 +32,8 @@ def _number(answer: str, reference: str) -> bool:
 GRADERS: Mapping[str, Callable[[str, str], bool]] = {"exact": _exact, "text": exact_match, "number": _number}
 
 
-class Questions(Environment):
-    """Questions from a JSONL file of your own, one object a line.
+class Questions(BenchmarkEnvironment):
+    """Questions from a JSONL file of your own, one object a line, or from a dataset of the hub.
 
     A line holds "prompt" (or "question") and "answer" (one text or number, or a list of texts of which each is right);
     perhaps "grader" (else the option decides), "cluster" (what belongs together, such as questions on one document),
@@ -42,6 +44,8 @@ class Questions(Environment):
         grader: how answers are compared, one of `GRADERS`.
         corpus: JSONL file of documents for search tools, see `testbed.corpus.Corpus.read`; none if empty.
         limit: how many questions, from the file's first; None for all.
+        hub: instead of a path, a dataset that Hugging Face's `datasets` loads, see `testbed.records`: its name, or a
+            table of name, config, split, revision and columns.
         common: options of every environment, see `testbed.env.Common`.
 
     Raises:
@@ -49,6 +53,8 @@ class Questions(Environment):
     """
 
     id: ClassVar[str] = "Questions-v0"
+    where: ClassVar[str] = 'A line looks like {"prompt": "Who wrote it?", "answer": "Nobody"}'
+    unit: ClassVar[str] = "question"
     card: ClassVar[str] = (
         "Source: a file of the user's. Expected: whatever the file asks for. Contamination: as the file's; new "
         "questions that were never published have none."
@@ -60,23 +66,18 @@ class Questions(Environment):
         grader: str = "text",
         corpus: str | Path = "",
         limit: int | None = None,
+        hub: HubOption | None = None,
         **common: Unpack[Common],
     ) -> None:
-        if not str(path):
-            raise UsageError(f"{self.id} reads your file: give its path. {self._wanted()}")
         if grader not in GRADERS:
             raise UnknownName(f"grader of {self.id}", grader, GRADERS)
-        if limit is not None and limit < 1:
-            raise UsageError(f"{self.id}: limit must be at least 1 question, not {limit}; leave it out for all.")
-        self.path, self.grader, self.corpus, self.limit = Path(path), grader, Path(corpus), limit
-        super().__init__(**common)
+        self.grader, self.corpus = grader, Path(corpus)
+        super().__init__(path, limit, hub, **common)
 
     def make_tasks(self) -> Iterable[Task]:
         """The questions in the file's order."""
-        for count, (line, row) in enumerate(read_jsonl(self.path)):
-            if count == self.limit:
-                return
-            yield self._read(f"{self.path}:{line}", row)
+        for place, _, row in self.first_records():
+            yield self._read(place, row)
 
     def documents(self) -> Iterator[tuple[str, str]]:
         """The (id, text) of the corpus' documents; none without a corpus."""
@@ -106,22 +107,24 @@ class Questions(Environment):
     def _read(self, where: str, row: Mapping[str, Any]) -> Task:
         prompt = next((row[name] for name in _PROMPT if name in row), None)
         if not isinstance(prompt, str) or not prompt.strip():
-            raise DataError(f"{where}: there is no text 'prompt' (or 'question'). {self._wanted()}")
+            raise DataError(f"{where}: there is no text 'prompt' (or 'question'). {self.where}.")
         given = next((row[name] for name in _ANSWERS if name in row), None)
         answers = [str(a) for a in (given if isinstance(given, list) else [given]) if _is_plain(a) and str(a).strip()]
         if not answers or (isinstance(given, list) and len(answers) < len(given)):
-            raise DataError(f"{where}: there is no 'answer' (text, number or list of texts). {self._wanted()}")
+            raise DataError(f"{where}: there is no 'answer' (text, number or list of texts). {self.where}.")
         rule = row.get("grader", self.grader)
         if rule not in GRADERS:
             raise DataError(f"{where}: {UnknownName('grader', str(rule), GRADERS)}")
         if rule == "number" and any(read_number(answer) is None for answer in answers):
             raise DataError(f"{where}: the answer {answers[0]!r} is not one number; use another grader.")
         labels = {name: row[name] for name in ("id", "family") if isinstance(row.get(name), str | int)}
-        return self.task(prompt, answers, grader=f"{rule}/1", cluster=str(row.get("cluster", "")), meta=labels)
-
-    @staticmethod
-    def _wanted() -> str:
-        return 'A line looks like {"prompt": "Who wrote it?", "answer": "Nobody"}.'
+        return self.task(
+            prompt,
+            answers,
+            grader=f"{rule}/1",
+            cluster=str(row.get("cluster", "")),
+            meta={**labels, **self.records.labels},
+        )
 
 
 def _is_plain(value: Any) -> bool:

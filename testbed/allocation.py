@@ -17,7 +17,6 @@ import numpy as np
 
 from testbed.experiment import STOPS, ArmSpec, Cell, Experiment, Measure
 from testbed.stats.stopping import UNKNOWN, Outcomes, StoppingRule, blocks_with_replays, counted
-from testbed.types import Control
 
 
 def rule_of(experiment: Experiment, arm: ArmSpec) -> StoppingRule | None:
@@ -222,7 +221,7 @@ class _Sampling:
 def _bare(experiment: Experiment) -> int | None:
     """The arm that the others are compared with, as the report chooses it."""
     named = [n for n, arm in enumerate(experiment.arms) if arm.name == experiment.measure.bare]
-    absent = [n for n, arm in enumerate(experiment.arms) if arm.control is Control.ABSENT]
+    absent = [n for n, arm in enumerate(experiment.arms) if arm.bare]
     return next(iter(named + absent), None)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from testbed import corpus_command
+from testbed import check_command, corpus_command
 
 if TYPE_CHECKING:
     from testbed.report.analyse import Analysis
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 
 app.add_typer(corpus_command.app, name="corpus")
+app.command(epilog="Example: testbed check --plugin my_env.py    or: testbed check Addition-v0")(check_command.check)
 
 StoreOption = Annotated[
     str, typer.Option("--store", envvar="TESTBED_STORE", help="SQLite file or SQLAlchemy URL that holds the attempts.")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from testbed.corpus_build import Built
+    from testbed.corpus_sources import Entries
 
 app = typer.Typer(
     help="Document collections for the tools search, open and retrieve: build one, look into it, check it.",
@@ -26,12 +28,19 @@ HashOption = Annotated[str, typer.Option("--hash", help="Hash that the corpus mu
 )
 def build(
     source: Annotated[
-        Path, typer.Argument(help="JSONL, CSV, TSV or TREC file, or folder of .txt, .md and .pdf files.")
+        Path,
+        typer.Argument(
+            help="JSONL, CSV, TSV or TREC file, folder of .txt, .md and .pdf files, or an environment that has documents."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the corpus: a new one, or a corpus to renew.")],
     form: Annotated[
         str, typer.Option("--format", help="jsonl, csv, tsv or trec, if the file's ending does not say.")
     ] = "",
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="KEY=VALUE: option of the environment; may be given several times."),
+    ] = None,
 ) -> None:
     """Check and index documents; where they were only added to what is there, only these are indexed.
 
@@ -40,7 +49,7 @@ def build(
     from testbed.corpus_folder import refuse_overlap
 
     refuse_overlap(source, out)
-    built = _build(source, out, form)
+    built = _build(_documents(source, form, option or []), out)
     corpus = built.corpus
     print(f"{out}: {len(corpus)} documents, {built.indexed} indexed, hash {corpus.hash}")
 
@@ -76,13 +85,43 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _build(source: Path, out: Path, form: str) -> Built:
+def _documents(source: Path, form: str, options: list[str]) -> Entries:
+    """The documents of a file or folder or, where there is none of that name, of an environment.
+
+    Raises:
+        UsageError: options are given for a file, or one has another form than KEY=VALUE.
+    """
+    from testbed.builtin import ENV_ID
+    from testbed.corpus_sources import environment_documents, read_documents
+    from testbed.errors import UsageError
+
+    name = str(source).removeprefix("testbed/")
+    if not source.exists() and ENV_ID.fullmatch(name):
+        return environment_documents(name, dict(map(_option, options)))
+    if options:
+        raise UsageError(f"--option is for environments, such as Facts-v0; {source} is none.")
+    return read_documents(source, form)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Key and value, the latter as an experiment file has it or, where it is none such, as text."""
+    from testbed.errors import UsageError
+
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise UsageError(f"--option {text!r:.80}: write KEY=VALUE, such as documents=1000.")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _build(documents: Entries, out: Path) -> Built:
     """Builds, with a bar on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from testbed.corpus_build import build as build_corpus
-    from testbed.corpus_sources import read_documents
 
     console = Console(file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -92,4 +131,4 @@ def _build(source: Path, out: Path, form: str) -> Built:
         def tell(what: str, done: int, total: int | None) -> None:
             bar.update(row, description=what, completed=done, total=total)
 
-        return build_corpus(read_documents(source, form), out, tell)
+        return build_corpus(documents, out, tell)

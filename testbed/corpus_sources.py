@@ -1,4 +1,4 @@
-"""Where documents come from: JSONL, CSV, TREC, or a folder of text, Markdown and PDF files."""
+"""Where documents come from: JSONL, CSV, TREC, a folder of text, Markdown and PDF files, or an environment."""
 
 from __future__ import annotations
 
@@ -75,6 +75,22 @@ def read_documents(source: str | Path, form: str = "") -> Entries:
     if form not in readers:
         raise UnknownName("format", form, readers)
     return readers[form](path)
+
+
+def environment_documents(name: str, options: Mapping[str, Any]) -> Entries:
+    """The documents of an environment, not yet checked, one at a time where it makes them so.
+
+    Raises:
+        UnknownName: there is no such environment, or it has no such option; names the nearest.
+        UsageError: it refuses an option.
+    """
+    from testbed.registry import make_env
+
+    environment = make_env(name, **options)
+    return (
+        (f"{name}, document {number}", document if isinstance(document, Document) else Document(*document))
+        for number, document in enumerate(environment.documents(), 1)
+    )
 
 
 @contextmanager

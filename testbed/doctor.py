@@ -19,6 +19,7 @@ OPTIONAL = {
     "docker": "pip install 'capability-testbed[docker]'",
     "ray": "pip install 'capability-testbed[ray]'",
     "langchain-openai": "pip install 'capability-testbed[chat]'",
+    "datasets": "pip install 'capability-testbed[datasets]'",
     "fastapi": "pip install 'capability-testbed[board]'",
 }
 

@@ -146,6 +146,14 @@ class Environment(gym.Env[Observation, str], ABC):
         """
         return WRONG
 
+    def public_check(self, task: Task, answer: str) -> bool | None:
+        """Whether an answer passes a check that needs nothing hidden; None (the default) where there is no such check.
+
+        Whoever has the prompt alone could make it, such as running the tests that it shows. It may be weaker than the
+        grader, and must not be stricter. Used by `lookahead` where it is not to ask the grader itself.
+        """
+        return None
+
     def make_game(self, task: Task) -> Game | None:
         """A new game of the task for one attempt's tools to act on; None where there is nothing to act on.
 

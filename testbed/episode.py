@@ -96,6 +96,21 @@ class Episode:
         return bool(self.ended)
 
     @property
+    def messages(self) -> Sequence[Message]:
+        """The conversation that the model's next message continues."""
+        return self.transcript
+
+    @property
+    def stream(self) -> int:
+        """Key of the random stream that the next message is sampled from."""
+        return self.context.key
+
+    @property
+    def position(self) -> int:
+        """How many of the stream's numbers were used: tokens that the model generated before."""
+        return int(self.meter.amounts["generated_tokens"])
+
+    @property
     def faults(self) -> Mapping[str, int]:
         """The model's tool faults so far, by kind."""
         return self._faults
@@ -186,6 +201,9 @@ class Episode:
         if result.fault is not None:
             message["fault"] = result.fault
             self._faults[result.fault] = self._faults.get(result.fault, 0) + 1
+        message["tokens"] = result.tokens
+        if result.cut is not None:
+            message["cut"] = result.cut
         message["remaining"] = self.meter.remaining_dict()
         self.transcript.append(message)
         return result.text

@@ -123,6 +123,7 @@ class InfrastructureError(TestbedError):
     """Something of ours failed. The attempt is retried, then recorded as missing."""
 
     kind = "infrastructure"
+    passing = True  # whether another try may succeed
 
 
 class TransportError(InfrastructureError):
@@ -153,6 +154,14 @@ class YokeMissing(InfrastructureError):
     """The live attempt whose results a yoked attempt replays is itself missing."""
 
     kind = "yoke_missing"
+    passing = False
+
+
+class NotRecorded(InfrastructureError):
+    """A replayed attempt made a call whose result was never recorded."""
+
+    kind = "not_recorded"
+    passing = False
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

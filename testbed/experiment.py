@@ -11,6 +11,7 @@ from typing import Any
 
 from testbed.budget import Budget
 from testbed.errors import UnknownName, UsageError
+from testbed.lookahead import Lookahead
 from testbed.models.base import Sampling
 from testbed.places import Places
 from testbed.types import Control, digest
@@ -19,6 +20,7 @@ MOST_ATTEMPTS = 10_000_000  # of one experiment: more cannot be meant, and would
 # How a stop's level relates to alpha. Verdicts have level alpha each. For those on k of T tasks to survive e-BH at
 # alpha over all of them, each needs evidence at level alpha k/T: "discovery" goes on to it for a quarter of the tasks.
 STOPS = {"verdict": 1.0, "discovery": 0.25}
+OTHERWISE = ("missing", "live")  # what becomes of a call that a replay does not have
 MOST_REPLICATES = 100_000  # beyond, no digit that is shown changes, and memory runs out
 
 
@@ -79,6 +81,49 @@ def _check_number(name: str, value: object, *, whole: bool) -> None:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """Which recorded results an arm's tools give instead of working.
+
+    Attributes:
+        run: name of the recorded run.
+        arm: name of its arm.
+        store: file or URL of the store that holds it; empty for the one that the new run goes to.
+        otherwise: what becomes of an attempt with a call that was not recorded: "missing" data, or the call is made
+            "live", which needs the tools themselves.
+    """
+
+    run: str
+    arm: str
+    store: str = ""
+    otherwise: str = "missing"
+
+    @classmethod
+    def of(cls, value: Any, arm: str) -> Replay:
+        """What an experiment file says of an arm: a run's name, or a table with `run`.
+
+        Args:
+            value: as written.
+            arm: the arm's own name, which is also the recorded one's where nothing else is said.
+
+        Raises:
+            UnknownName: a key or a choice is not known.
+            UsageError: something is not text, or no run is named.
+        """
+        table = {"run": value} if isinstance(value, str) else value
+        if not isinstance(table, Mapping) or not all(isinstance(text, str) for text in table.values()):
+            raise UsageError(f'replay must be the name of a run, or a table such as {{ run = "first" }}, not {value!r}')
+        for key in table:
+            if key not in cls.__dataclass_fields__:
+                raise UnknownName("key of replay", key, cls.__dataclass_fields__)
+        if not table.get("run"):
+            raise UsageError(f"replay of arm {arm!r} needs run, the name of a recorded run")
+        made = cls(**{"arm": arm, **table})
+        if made.otherwise not in OTHERWISE:
+            raise UnknownName("otherwise of replay", made.otherwise, OTHERWISE)
+        return made
+
+
+@dataclass(frozen=True)
 class ArmSpec:
     """An arm as the experiment names it.
 
@@ -94,6 +139,8 @@ class ArmSpec:
         yoke: name of the live arm whose results a yoked arm replays; empty elsewhere.
         least: attempts per task after which it stops where its verdict is settled; 0: it makes all its samples.
         stop: a name of `STOPS`: how sure it must be to stop.
+        lookahead: how its attempts search over the environment; None where they do not.
+        replay: the recording that its tools answer from; None where they work.
     """
 
     name: str
@@ -107,6 +154,18 @@ class ArmSpec:
     yoke: str = ""
     least: int = 0
     stop: str = "verdict"
+    lookahead: Lookahead | None = None
+    replay: Replay | None = None
+
+    @property
+    def bare(self) -> bool:
+        """Whether it has nothing that could add to the model: no tools and no search."""
+        return self.control is Control.ABSENT and self.lookahead is None
+
+    @property
+    def replays_all(self) -> bool:
+        """Whether its tools never work, so that nothing need be there but the recording."""
+        return self.replay is not None and self.replay.otherwise != "live"
 
     @property
     def fixed(self) -> int:

@@ -17,15 +17,29 @@ from typing import Any
 from testbed import registry
 from testbed.budget import Budget
 from testbed.errors import ExperimentError, UnknownName, did_you_mean
-from testbed.experiment import STOPS, ArmSpec, EnvSpec, Experiment, Measure
+from testbed.experiment import STOPS, ArmSpec, EnvSpec, Experiment, Measure, Replay
 from testbed.experiment_tables import Tables
+from testbed.lookahead import read_lookahead
 from testbed.models import MODEL_KINDS
 from testbed.models.base import Sampling
 from testbed.places import Key
 from testbed.types import Control
 
-KEYS = ("name", "description", "seed", "samples", "plugins", "model", "budget", "measure", "env", "tool", "arm")
-ARM_KEYS = ("name", "tools", "control", "samples", "budget", "model", "yoke")
+KEYS = (
+    "name",
+    "description",
+    "seed",
+    "samples",
+    "plugins",
+    "replay",
+    "model",
+    "budget",
+    "measure",
+    "env",
+    "tool",
+    "arm",
+)
+ARM_KEYS = ("name", "tools", "control", "samples", "budget", "model", "yoke", "lookahead", "replay")
 SAMPLES_KEYS = ("min", "max", "stop")
 SAMPLING_KEYS = ("temperature", "top_p", "max_tokens")
 LARGEST_SEED = 2**63 - 1  # stores hold seeds in 64 bits
@@ -142,8 +156,12 @@ class _Reader(Tables):
 
     def _tools(self, arms: Sequence[ArmSpec]) -> dict[str, dict[str, Any]]:
         tables = self._mapping(self.data.get("tool", {}), "tool", ("tool",))
+        replayed = {tool for arm in arms if arm.replays_all for tool in arm.tools}
+        replayed -= {tool for arm in arms if not arm.replays_all for tool in arm.tools}
         for name, options in tables.items():
             self._mapping(options, f"tool.{name}", ("tool", name))
+            if name in replayed:  # it need not be there; its options are compared with the recorded ones
+                continue
             with self.places.blaming(("tool", name)):
                 known = registry.option_names(registry.tool_class(name))
             self._keys(options, known, f"option of tool {name}", ("tool", name))
@@ -158,7 +176,7 @@ class _Reader(Tables):
         """Every MCP server that an arm names has its table."""
         servers = [name for name in tables if name.startswith("mcp:")]
         for n, arm in enumerate(arms):
-            for number, name in enumerate(arm.tools):
+            for number, name in enumerate(() if arm.replays_all else arm.tools):
                 if name.startswith("mcp:") and name not in servers:
                     hint = f'Describe it in [tool."{name}"]: command = ["python", "server.py"], or url = "http://…".'
                     self._fail(str(UnknownName("MCP server", name, servers, hint)), ("arm", n, "tools", number))
@@ -183,9 +201,11 @@ class _Reader(Tables):
             self._fail("[[arm]] needs a name", (*at, "name"))
         tools = self._strings(table.get("tools", []), "tools", (*at, "tools"))
         control = self._control(table, name, tools, at)
+        replay = self._replay(table, name, tools, at)
         for number, tool in enumerate(tools):
-            with self.places.blaming((*at, "tools", number)):
-                registry.tool_class(tool)
+            if replay is None or replay.otherwise == "live":
+                with self.places.blaming((*at, "tools", number)):
+                    registry.tool_class(tool)
             if tool in tools[:number]:
                 self._fail(f"arm {name!r} lists the tool {tool!r} twice", (*at, "tools", number))
         model = {
@@ -209,7 +229,22 @@ class _Reader(Tables):
         yoke = table.get("yoke", "")
         if not isinstance(yoke, str):
             self._fail(f"yoke must be the name of an arm, not {yoke!r}", (*at, "yoke"))
-        return ArmSpec(name, tools, control, count, budget, id_, model, sampling, yoke, least, stop)
+        lookahead = None
+        if "lookahead" in table:
+            with self.places.blaming((*at, "lookahead")):
+                lookahead = read_lookahead(table["lookahead"])
+                lookahead.refuse(tools, control, budget, sampling.max_tokens, replays=replay is not None)
+        return ArmSpec(name, tools, control, count, budget, id_, model, sampling, yoke, least, stop, lookahead, replay)
+
+    def _replay(self, table: Mapping[str, Any], name: str, tools: Sequence[str], at: Key) -> Replay | None:
+        """The recording that an arm's tools answer from; the file's, unless the arm names one of its own."""
+        if "replay" in table and not tools:
+            self._fail(f"arm {name!r} has replay, but no tools that could be replayed", (*at, "replay"))
+        value = table.get("replay", self.data.get("replay"))
+        if value is None or not tools:
+            return None
+        with self.places.blaming((*at, "replay"), ("replay",)):
+            return Replay.of(value, name)
 
     def _samples(self, value: Any, name: str, at: Key) -> tuple[int, int, str]:
         """Attempts per task in any case (0: all of them) and at most, and what stops them: a number or a table."""
@@ -267,7 +302,7 @@ class _Reader(Tables):
             if arm.yoke:
                 self._fail(f"arm {arm.name!r} has yoke = {arm.yoke!r} but is not yoked", ("arm", n, "yoke"))
             return arm
-        live = [a for a in arms if a.control is Control.LIVE]
+        live = [a for a in arms if a.control is Control.LIVE and a.lookahead is None]  # a search has no one order
         partner = arm.yoke or next((a.name for a in live if set(a.tools) == set(arm.tools)), "")
         found = [a for a in live if a.name == partner]
         if not found:

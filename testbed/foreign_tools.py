@@ -111,6 +111,10 @@ class McpTool(Tool):
         mine._attempt = context if self.servers.spec.per_attempt else None
         return mine
 
+    def keeps_state(self) -> bool:
+        """Whether attempts have servers of their own, which is for servers that keep state."""
+        return self.servers.spec.per_attempt
+
     async def end_attempt(self) -> None:
         """Ends the attempt's server."""
         if self._attempt is not None:

@@ -7,6 +7,7 @@ share it. A game speaks text, and tells nothing but what its rules reveal to who
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Protocol, Self, runtime_checkable
 
 
@@ -33,4 +34,24 @@ class CloneableGame(Game, Protocol):
 
     def clone(self) -> Self:
         """A game that stands as this one does; acting on either leaves the other alone."""
+        ...
+
+
+@runtime_checkable
+class ScoredGame(CloneableGame, Protocol):
+    """A game that can be cloned and says how it stands: what a search over its moves needs.
+
+    An environment says that it makes such games by what its `make_game` returns.
+    """
+
+    def reward(self) -> float:
+        """What was won so far, by the game's own rules, in [0, 1]; 1 is all that can be won."""
+        ...
+
+    def ended(self) -> bool:
+        """Whether no move is left to make."""
+        ...
+
+    def standing(self) -> Hashable:
+        """What tells positions apart: games of equal standing go on alike, whatever moves led there."""
         ...

@@ -6,7 +6,7 @@ An experiment that cannot run as written is refused here, before a store is open
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from langchain_core.tools import BaseTool
@@ -14,10 +14,14 @@ from langchain_core.tools import BaseTool
 from testbed.env import Environment
 from testbed.errors import UnknownName, UsageError
 from testbed.experiment import ArmSpec, Experiment
+from testbed.lookahead.beginning import refuse_environment
 from testbed.models import make_model
 from testbed.models.base import Model
+from testbed.places import Key
 from testbed.protocol import VERSION as PROTOCOL_VERSION
+from testbed.recording import Recording
 from testbed.registry import make_env, make_tools
+from testbed.store import ArmRecord, Store
 from testbed.tool import AttemptContext, ToolSet
 from testbed.types import Control, Task, digest
 from testbed.wrappers import under_control
@@ -33,6 +37,7 @@ class Arm:
         tools: shared by the arm's attempts.
         hash: covers everything that can change an outcome.
         identity: what was hashed, for people.
+        recording: what its tools answer from, where they replay.
     """
 
     spec: ArmSpec
@@ -40,6 +45,16 @@ class Arm:
     tools: ToolSet
     hash: str
     identity: dict[str, object]
+    recording: Recording | None = None
+
+    def record(self) -> ArmRecord:
+        """The arm as the store keeps it: what was hashed, and labels that were not."""
+        labels: dict[str, object] = {"name": self.spec.model}
+        if self.tools.offers:
+            labels["stateful"] = self.tools.stateful()
+        if self.recording is not None:
+            labels["replays"] = self.recording.label()
+        return ArmRecord(self.hash, self.spec.name, {**self.identity, **labels})
 
 
 class Prepared:
@@ -48,20 +63,22 @@ class Prepared:
     Args:
         experiment: what is to be run.
         models: models by id that replace the experiment's; whoever gives them starts and closes them.
+        store: opens the store that the attempts go to, where an arm replays a run that is in it.
 
     Attributes:
         tasks: of all environments, in the experiment's order.
         arms: in the experiment's order.
     """
 
-    def __init__(self, experiment: Experiment, models: Mapping[str, Model]) -> None:
-        self._experiment, self._given = experiment, models
+    def __init__(self, experiment: Experiment, models: Mapping[str, Model], store: Callable[[], Store]) -> None:
+        self._experiment, self._given, self._store = experiment, models, store
         self.tasks: list[Task] = []
         self.arms: list[Arm] = []
         self._environments: list[Environment] = []
         self._environment_of: list[Environment] = []
         self._models: dict[str, Model] = {}
         self._tool_sets: list[ToolSet] = []
+        self._recordings: list[Recording] = []
         self._servers: dict[str, list[BaseTool]] = {}
 
     def environment(self, task: int) -> Environment:
@@ -84,7 +101,9 @@ class Prepared:
         self._check_calls()
 
     async def aclose(self) -> None:
-        """Frees what tools, models and environments hold."""
+        """Frees what tools, models, recordings and environments hold."""
+        for recording in self._recordings:
+            recording.close()
         for tools in self._tool_sets:
             await tools.aclose()
         for model in self._models.values():
@@ -113,9 +132,12 @@ class Prepared:
         with self._experiment.places.blaming((*at, "model"), ("model",)):
             model = await self._model(spec)
             of_model = dict(model.fingerprint())
+        recording = await self._recording(spec, at)
         with self._experiment.places.blaming(*[("tool", name) for name in spec.tools], (*at, "tools")):
-            tools = await self._tools(spec)
+            tools = await self._tools(spec, recording)
             of_tools = tools.fingerprint()
+            if recording is not None and not spec.replays_all:
+                recording.check_tools(of_tools)
         identity: dict[str, object] = {
             "model": of_model,
             "sampling": spec.sampling.as_dict(),
@@ -124,9 +146,25 @@ class Prepared:
             "budget": spec.budget.as_dict(),
             "protocol": PROTOCOL_VERSION,
         }
+        if spec.lookahead is not None:
+            identity["lookahead"] = spec.lookahead.as_dict()
+            with self._experiment.places.blaming((*at, "lookahead")):
+                for environment in self._environments:
+                    refuse_environment(spec.lookahead, environment, tools)
         if spec.yoke:
             identity["yoke"] = next(arm.hash for arm in self.arms if arm.spec.name == spec.yoke)
-        return Arm(spec, model, tools, digest(identity), identity)
+        if recording is not None:
+            identity["replay"] = recording.identity()
+        return Arm(spec, model, tools, digest(identity), identity, recording)
+
+    async def _recording(self, spec: ArmSpec, at: Key) -> Recording | None:
+        if spec.replay is None:
+            return None
+        with self._experiment.places.blaming((*at, "replay"), ("replay",)):
+            recording = await asyncio.to_thread(Recording, spec, self._store)
+            self._recordings.append(recording)
+            recording.check(self._experiment, self.tasks)
+        return recording
 
     async def _model(self, spec: ArmSpec) -> Model:
         if spec.model in self._given:
@@ -137,7 +175,11 @@ class Prepared:
             await self._models[key].start()
         return self._models[key]
 
-    async def _tools(self, spec: ArmSpec) -> ToolSet:
+    async def _tools(self, spec: ArmSpec, recording: Recording | None) -> ToolSet:
+        if recording is not None and spec.replays_all:
+            replayed = recording.tools()
+            self._tool_sets.append(replayed)
+            return replayed
         # In a thread: making tools may read a corpus or ask a server, and a Ctrl-C must be heard meanwhile.
         made = await asyncio.to_thread(self._make_tools, spec.tools)
         tools = ToolSet(under_control(made, spec.control))

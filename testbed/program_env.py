@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from testbed.env import Common, Environment
+from testbed.benchmark_env import BenchmarkEnvironment
+from testbed.env import Common
 from testbed.errors import UsageError
+from testbed.records import HubOption
 from testbed.types import Grade, Task
 
 if TYPE_CHECKING:
@@ -20,43 +23,45 @@ INSTRUCTION = "Answer with Python code alone."
 _FENCE = re.compile(r"\s*```[\w+-]*[ \t]*\n(?P<code>.*?)```\s*", re.DOTALL)
 
 
-class ProgramEnvironment(Environment):
+class ProgramEnvironment(BenchmarkEnvironment):
     """Base of environments whose answers are Python programs.
 
     A task's reference holds what `task_of` takes. An answer is a program; a Markdown fence around all of it is taken
     off. It passes if every hidden test holds.
 
     Args:
-        limit: how many problems, from the file's first; None for all.
+        path: the benchmark's file, see `BenchmarkEnvironment`.
+        limit: how many problems, from the first; None for all.
         timeout: seconds that program and tests may take together.
         sandbox: "auto" or the name of a backend, see `testbed.sandbox.pick`.
         at_once: programs that are judged at one time, at least 1; each takes two sandboxes.
+        hub: the benchmark on the hub, see `BenchmarkEnvironment`.
         common: options of every environment, see `testbed.env.Common`.
 
     Raises:
-        UsageError: an option makes no sense.
+        UsageError: there is nothing to read, or an option makes no sense.
     """
 
     grades_slowly: ClassVar[bool] = True
 
     def __init__(
         self,
+        path: str | Path | None = None,
         limit: int | None = None,
         timeout: float = 10.0,
         sandbox: str = "auto",
         at_once: int = 2,
+        hub: HubOption | None = None,
         **common: Unpack[Common],
     ) -> None:
-        if limit is not None and limit < 1:
-            raise UsageError(f"{self.id}: limit must be at least 1 problem, not {limit}; leave it out for all.")
         if at_once < 1:
             raise UsageError(f"{self.id}: at_once must be at least 1 program, not {at_once}.")
         if not 0 < timeout < float("inf"):
             raise UsageError(f"{self.id}: timeout must be above 0 seconds and finite, not {timeout}.")
-        self.limit, self.timeout, self.sandbox, self.at_once = limit, timeout, sandbox, at_once
+        self.timeout, self.sandbox, self.at_once = timeout, sandbox, at_once
         self._grader: Grader | None = None
         self._making = threading.Lock()
-        super().__init__(**common)
+        super().__init__(path, limit, hub, **common)
 
     def task_of(
         self,

@@ -7,10 +7,9 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
-from testbed.env import Common, Environment
-from testbed.errors import UsageError
+from testbed.env import Environment
 from testbed.types import Grade, Task
 
 GRADER = "squad-em/1"
@@ -33,22 +32,9 @@ class QuestionEnvironment(Environment):
 
     An answer is right if it equals one of the references after SQuAD's normalisation; the greatest token F1 over the
     references is its score.
-
-    Args:
-        limit: how many questions, from the file's first; None for all.
-        common: options of every environment, see `testbed.env.Common`.
-
-    Raises:
-        UsageError: the limit is below 1.
     """
 
     instruction: ClassVar[str] = INSTRUCTION
-
-    def __init__(self, limit: int | None = None, **common: Unpack[Common]) -> None:
-        if limit is not None and limit < 1:
-            raise UsageError(f"{self.id}: limit must be at least 1 question, not {limit}; leave it out for all.")
-        self.limit = limit
-        super().__init__(**common)
 
     def question(self, text: str, answers: Sequence[str], meta: dict[str, Any]) -> Task:
         """A task: a question, its references (at least one), and labels."""

@@ -177,7 +177,7 @@ def make_corpus(source: Any) -> Corpus:
     if source == "":
         raise DataError(f"corpus '' names nothing: give a folder, a JSONL file, or an environment.{_nearest('')}")
     table = dict(source) if isinstance(source, Mapping) else {"env": source}
-    if "path" in table:
+    if "path" in table and "env" not in table:  # an environment may have an option of that name
         return _stored_corpus(table)
     name = str(table.pop("env", ""))
     if name.removeprefix(NAMESPACE) in env_names():

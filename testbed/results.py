@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
+from testbed.errors import FaultKind
 from testbed.types import well_formed
 
 NO_OUTPUT = "(no output)"
+_CUT = re.compile(r"\n\[\d+ more characters cut\]\Z")
+_LONGEST_NOTE = 60  # characters of such a note
 
 
 def as_text(result: Any) -> str:
@@ -33,10 +37,26 @@ def as_text(result: Any) -> str:
 
 
 def cut(text: str, characters: int) -> str:
-    """`text` in at most so many characters, well formed; what was left out is stated after it."""
-    if len(text) <= characters:
+    """`text` in at most so many characters, well formed; what was left out is stated after it.
+
+    What was cut before, as a replayed result was, stays as it is.
+    """
+    before = _CUT.search(text, max(0, len(text) - _LONGEST_NOTE))
+    if len(text) <= characters or (before and before.start() <= characters):
         return well_formed(text)
     return f"{well_formed(text[:characters])}\n[{len(text) - characters} more characters cut]"
+
+
+def refusal(tool: str, *, whole: bool) -> str:
+    """What a call is told that comes after the budget: that of the tool, or the `whole` one."""
+    if whole:
+        return "the tool budget is spent; answer now."
+    return f"no calls of {tool} are left; use another tool or answer."
+
+
+def of_fault(kind: FaultKind, message: str) -> str:
+    """A fault of the model as the result of its call."""
+    return f"error: {kind}: {message}"
 
 
 def cut_to_tokens(text: str, tokens: int, count: Callable[[str], int]) -> str:

@@ -22,7 +22,7 @@ from testbed.models.base import Model
 from testbed.preparation import Arm, Prepared
 from testbed.schedule import Progress, RetryQueue
 from testbed.stats.stopping import UNKNOWN, Outcomes
-from testbed.store import ArmRecord, AttemptWriter, Run, Store
+from testbed.store import AttemptWriter, Run, Store
 from testbed.threads import DaemonThreads
 from testbed.trial import Trial, has_reply
 from testbed.types import REDRAWN, Attempt, Control, Status, Task, attempt_id
@@ -62,7 +62,7 @@ class Runner:
         self.progress = Progress()
         self._concurrency, self._retries, self._back_off = concurrency, retries, back_off
         self._given = dict(models or {})
-        self._prepared = Prepared(experiment, self._given)
+        self._prepared = Prepared(experiment, self._given, lambda: self.store)
         self._graders = DaemonThreads(SLOW_GRADES)
         self._allocation: Allocation | None = None
         self._index: dict[str, int] = {}  # of a task by its hash
@@ -132,7 +132,7 @@ class Runner:
             raise UsageError(
                 "arms stop early by a rule that the experiment's source does not have; parse it from data."
             )
-        arms = tuple(ArmRecord(arm.hash, arm.spec.name, {**arm.identity, "name": arm.spec.model}) for arm in self.arms)
+        arms = tuple(arm.record() for arm in self.arms)
         return Run(
             name=self.experiment.name,
             experiment=self.experiment.source,
@@ -214,7 +214,7 @@ class Runner:
         except InfrastructureError as error:
             if trial.has_drawn(error):
                 self._lost[id] = self._lost.get(id, 0) + 1
-            if tries < self._retries and not isinstance(error, YokeMissing):
+            if tries < self._retries and error.passing:
                 self.progress.retried += 1
                 delay = self._back_off * 2**tries * (1 + random.random() / 2)  # jitter, no part of any outcome
                 queue.again(cell, tries + 1, delay)
@@ -227,7 +227,7 @@ class Runner:
         The next one in a circle of the live attempts that were asked for together: all of them are made whatever their
         outcomes, so that stopping early does not choose what is replayed.
         """
-        if arm.spec.control is not Control.YOKED or self._allocation is None:
+        if arm.spec.control is not Control.YOKED or arm.spec.replays_all or self._allocation is None:
             return None
         live = next(n for n, other in enumerate(self.arms) if other.spec.name == arm.spec.yoke)
         sample = partner_of(cell.sample, self._allocation.blocks(live, cell.task))

@@ -40,8 +40,11 @@ async def run_experiment(source: str, store: str, *, concurrency: int, plugins: 
     console = Console(stderr=True)
     experiment = read_experiment(source, plugins)
     with contextlib.ExitStack() as opened:
-        # The store comes last: an experiment that cannot run leaves none behind.
-        runner = Runner(experiment, lambda: opened.enter_context(Store.open(store)), concurrency=concurrency)
+        # The store comes last: an experiment that cannot run leaves none behind. What replays one finds it there.
+        create = not any(arm.replay and not arm.replay.store for arm in experiment.arms)
+        runner = Runner(
+            experiment, lambda: opened.enter_context(Store.open(store, create=create)), concurrency=concurrency
+        )
         watching = asyncio.create_task(watch(runner, console))
         try:
             with _stopping_on_signals(runner, console):

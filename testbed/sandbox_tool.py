@@ -105,6 +105,10 @@ class SandboxTool(Tool):
         mine._attempt = object()
         return mine
 
+    def keeps_state(self) -> bool:
+        """Whether calls leave a trace for later ones."""
+        return not self.lends
+
     async def end_attempt(self) -> None:
         """Destroys the attempt's sandbox."""
         await self._queue().end(self._attempt)

@@ -16,10 +16,19 @@ from typing import Any
 from langchain_core.tools import BaseTool
 
 from testbed.budget import Meter
-from testbed.errors import LONGEST_NAME, FaultKind, TestbedError, ToolFault, TransportError, UsageError, did_you_mean
+from testbed.errors import (
+    LONGEST_NAME,
+    FaultKind,
+    NotRecorded,
+    TestbedError,
+    ToolFault,
+    TransportError,
+    UsageError,
+    did_you_mean,
+)
 from testbed.offer import Offer
 from testbed.own_loop import OwnLoop
-from testbed.results import NO_OUTPUT, as_text, cut, cut_to_tokens
+from testbed.results import NO_OUTPUT, as_text, cut, cut_to_tokens, of_fault, refusal
 from testbed.threads import DaemonThreads
 from testbed.tool_base import AttemptContext, Tool
 from testbed.types import ToolCall, ToolResult, well_formed
@@ -62,6 +71,11 @@ class ToolSet:
         """What each tool that acts on a game needs it to be, by name of the tool."""
         tools = [offer.tool for offer in self.offers.values() if isinstance(offer.tool, Tool)]
         return {tool.name: kind for tool in tools if (kind := tool.acts_on()) is not None}
+
+    def stateful(self) -> list[str]:
+        """Names of the tools whose results may depend on the attempt's earlier calls."""
+        tools = [offer.tool for offer in self.offers.values() if isinstance(offer.tool, Tool)]
+        return [tool.name for tool in tools if tool.keeps_state()]
 
     async def start(self) -> None:
         """Prepares every tool that is not prepared yet; if one cannot be, those that were are closed again."""
@@ -110,16 +124,15 @@ class Toolbox:
         spent = self._spent(call.name)
         self._meter.charge_call(call.name)
         fault: FaultKind | None = None
+        recorded: ToolResult | None = None
         try:
-            text = await self._execute(call, spent)
+            offer = self._offered(call, spent)
+            recorded = self._context.recorded.take(call) if self._context.recorded else None
+            text = recorded.text if recorded else await self._execute(call, offer)
+            fault = recorded.fault if recorded else None
         except ToolFault as error:
-            fault, text = error.kind, f"error: {error.kind}: {error}"
-        text = cut(text, self._set.result_chars)
-        left = self._meter.left("observed_tokens")
-        if not math.isinf(left):
-            text = cut_to_tokens(text, int(left), self._count)
-        self._meter.charge_observed(self._count(text))
-        return ToolResult(well_formed(call.name[:LONGEST_NAME]), text, fault)
+            fault, text = error.kind, of_fault(error.kind, str(error))
+        return self._booked(call, cut(text, self._set.result_chars), fault, recorded)
 
     async def aclose(self) -> None:
         """Frees what the attempt's tools hold."""
@@ -130,10 +143,32 @@ class Toolbox:
     def _spent(self, name: str) -> str:
         """Why no call of the tool is left; "" if one is."""
         if self._meter.left("tool_calls") <= 0 or self._meter.left("observed_tokens") <= 0:
-            return "the tool budget is spent; answer now."
-        return "" if self._meter.calls_left(name) > 0 else f"no calls of {name} are left; use another tool or answer."
+            return refusal(name, whole=True)
+        return "" if self._meter.calls_left(name) > 0 else refusal(name, whole=False)
 
-    async def _execute(self, call: ToolCall, spent: str) -> str:
+    def _booked(self, call: ToolCall, text: str, fault: FaultKind | None, recorded: ToolResult | None) -> ToolResult:
+        """The result within the observed tokens that are left, booked.
+
+        Raises:
+            NotRecorded: more are left than of the recorded result was kept.
+        """
+        left, shown, at = self._meter.left("observed_tokens"), text, None
+        if not math.isinf(left):
+            shown = cut_to_tokens(text, int(left), self._count)
+            at = int(left) if shown != text else None
+        if recorded is not None and recorded.cut is not None and at is None:
+            if left != recorded.cut:
+                raise NotRecorded(
+                    f"the recorded result of {call.name} was cut to the {recorded.cut} observed tokens that were left, "
+                    "and more are left now; replay under the recorded budget."
+                )
+            at = recorded.cut
+        tokens = self._count(shown)
+        self._meter.charge_observed(tokens)
+        return ToolResult(well_formed(call.name[:LONGEST_NAME]), shown, fault, tokens, at)
+
+    def _offered(self, call: ToolCall, spent: str) -> Offer:
+        """The offer that a call is meant for; raises `ToolFault` where it cannot be made."""
         if call.fault is not None:
             raise ToolFault(call.fault, call.message)
         offer = self._set.offers.get(call.name)
@@ -142,6 +177,9 @@ class Toolbox:
             raise ToolFault(FaultKind.TOOL_NOT_FOUND, f"there is no tool {call.name[:LONGEST_NAME]!r}.{known}")
         if spent:
             raise ToolFault(FaultKind.BUDGET_EXHAUSTED, spent)
+        return offer
+
+    async def _execute(self, call: ToolCall, offer: Offer) -> str:
         if call.name not in self._serving:
             tool = offer.tool
             self._serving[call.name] = tool.for_attempt(self._context) if isinstance(tool, Tool) else tool

@@ -13,6 +13,7 @@ from langchain_core.tools.base import create_schema_from_function
 from pydantic import ConfigDict
 
 from testbed.game import Game
+from testbed.replay import Recorded
 from testbed.results import NO_OUTPUT
 
 
@@ -23,11 +24,13 @@ class AttemptContext:
     Attributes:
         key: the attempt's random stream, see `testbed.types.stream_key`.
         replay: results to replay in order (yoked arms), shared by all tools of the attempt; None elsewhere.
+        recorded: the results that a recorded attempt had, which calls are answered from; None where they are made.
         game: what the attempt's tools act on, where one of them does; shared by them all.
     """
 
     key: int = 0
     replay: Iterator[str] | None = None
+    recorded: Recorded | None = field(default=None, repr=False)
     game: Game | None = field(default=None, repr=False)  # it holds what the game keeps secret
 
 
@@ -73,6 +76,10 @@ class Tool(BaseTool):
     def for_attempt(self, context: AttemptContext) -> Tool:
         """The object that serves one attempt; `self` for tools that keep no state."""
         return self
+
+    def keeps_state(self) -> bool:
+        """Whether a result may depend on the attempt's earlier calls: a recording then holds in its order only."""
+        return type(self).for_attempt is not Tool.for_attempt
 
     async def end_attempt(self) -> None:
         """Frees what `for_attempt` took."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from testbed.env import Environment
 from testbed.episode import Episode
 from testbed.errors import ContextFull, InfrastructureError, ModelNotAsked
+from testbed.lookahead.beginning import begin
 from testbed.models.base import Request
 from testbed.preparation import Arm
 from testbed.threads import DaemonThreads
@@ -72,19 +73,22 @@ class Trial:
 
     def _begin(self, replay: Iterator[str] | None) -> Episode:
         arm, task, env = self._arm, self._task, self._environment
-        context = AttemptContext(stream_key(self._seed, task.hash, self._sample), replay)
-        context = env.enter(task, arm.tools, context)
-        return Episode(task, env.grade, arm.tools, arm.spec.budget, arm.model.count, context, env.feedback)
+        budget, count, lookahead = arm.spec.budget, arm.model.count, arm.spec.lookahead
+        recorded = arm.recording.of(task.hash, self._sample) if arm.recording else None
+        context = AttemptContext(stream_key(self._seed, task.hash, self._sample), replay, recorded)
+        if lookahead is not None:
+            return begin(lookahead, env, task, arm.tools, budget, count, context, arm.spec.sampling.max_tokens)
+        return Episode(task, env.grade, arm.tools, budget, count, env.enter(task, arm.tools, context), env.feedback)
 
     def _request(self, episode: Episode) -> Request:
         sampling = self._arm.spec.sampling
         return Request(
-            messages=episode.transcript,
+            messages=episode.messages,
             tools=self._arm.tools.schemas,
             sampling=sampling,
             max_tokens=int(min(sampling.max_tokens, episode.meter.left("generated_tokens"))),
-            stream=episode.context.key,
-            position=int(episode.meter.amounts["generated_tokens"]),
+            stream=episode.stream,
+            position=episode.position,
             task=episode.task,
         )
 

@@ -183,11 +183,15 @@ class ToolResult:
         name: the tool that was called.
         text: what the model is shown.
         fault: what the model did wrong, or None.
+        tokens: of the text, as the arm's model counts them.
+        cut: the observed tokens that were left, where the text was cut to them; else None.
     """
 
     name: str
     text: str
     fault: FaultKind | None = None
+    tokens: int = 0
+    cut: int | None = None
 
 
 class Message(TypedDict, total=False):
@@ -197,6 +201,8 @@ class Message(TypedDict, total=False):
     content: str
     name: str  # tool messages: which tool
     fault: str  # tool messages: FaultKind, where there is one
+    tokens: int  # tool messages: what was charged as observed
+    cut: int  # tool messages: the observed tokens that were left, where the result was cut to them
     remaining: dict[str, float]  # what was left of the limited components after this entry
 
 

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from hypothesis import given
-from hypothesis import strategies as st
 
 from testbed import registry
 from testbed.budget import Meter
@@ -22,9 +20,8 @@ from testbed.calibration.mechanisms import MECHANISMS
 from testbed.calibration.mechanisms_compute import ComputeOnly
 from testbed.calibration.mechanisms_games import FixedHint, TwentyQuestions
 from testbed.calibration.mechanisms_harm import HarmfulTool
-from testbed.calibration.mechanisms_leak import FLAG, LeakedCorpus
+from testbed.calibration.mechanisms_leak import LeakedCorpus
 from testbed.calibration.mechanisms_oracle import FLIPPED, OracleBits
-from testbed.calibration.overlap import leak_overlap, passages_shown, shingles
 from testbed.env import Environment
 from testbed.errors import ToolFault, UnknownName, UsageError
 from testbed.registry import make_env, make_tool, tool_class
@@ -242,7 +239,7 @@ def test_a_ceiling_in_nats_instead_of_bits_is_noticed(monkeypatch: pytest.Monkey
 
 
 def test_an_overlap_that_sees_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mechanisms_leak, "leak_overlap", lambda *question: 0.0)
+    monkeypatch.setattr(mechanisms_leak, "overlap_of", lambda *question: 0.0)
     assert any(what.startswith("leaked, live") for what in failed(LeakedCorpus()))
 
 
@@ -324,61 +321,3 @@ def called(tool: Any, **arguments: Any) -> str:
     except StopIteration as done:
         return str(done.value)
     raise AssertionError("the tool waits for something")
-
-
-# -- the overlap of a question with what was shown
-
-
-QUESTION = "In which year did the keeper of the lighthouse of Vornal die?"
-
-
-@pytest.mark.parametrize(
-    ("passage", "overlap"),
-    [
-        (f"[7] Q: {QUESTION.upper()} A: 1873", 1.0),
-        ("In what year did the keeper of the lighthouse of Vornal die? 1873.", 0.8),
-        ("Sela Dunmar, keeper of the lighthouse of Vornal, died in 1873.", 0.4),
-        (f"{QUESTION} Nobody knows.", 0.0),
-        (f"{QUESTION} 18735", 0.0),
-        ("1873", 0.0),
-        ("", 0.0),
-    ],
-)
-def test_overlap_is_the_share_of_the_question_that_stands_beside_its_answer(passage: str, overlap: float) -> None:
-    assert leak_overlap(QUESTION, "1873", [passage]) == pytest.approx(overlap)
-
-
-def test_question_and_answer_in_different_passages_are_no_leak() -> None:
-    assert leak_overlap(QUESTION, "1873", [QUESTION, "It was in 1873."]) == 0
-
-
-def test_a_leak_in_other_words_goes_unseen() -> None:
-    assert leak_overlap(QUESTION, "1873", ["Vornal's light keeper: year of death? 1873"]) < FLAG
-
-
-def test_questions_shorter_than_a_shingle_are_compared_whole() -> None:
-    assert shingles("How many?") == set()
-    assert leak_overlap("How many?", "3", ["Q: how many? A: 3"]) == 1
-    assert leak_overlap("How many?", "3", ["many, how? 3"]) == 0
-
-
-def test_a_question_or_an_answer_without_words_overlaps_with_nothing() -> None:
-    assert leak_overlap("…", "1873", ["… 1873"]) == 0
-    assert leak_overlap(QUESTION, "?", [QUESTION]) == 0
-
-
-def test_only_results_of_tools_count_as_shown_and_faults_do_not() -> None:
-    transcript: list[Any] = [
-        {"role": "user", "content": QUESTION},
-        {"role": "assistant", "content": "1873"},
-        {"role": "tool", "content": "a\nb"},
-        {"role": "tool", "content": "error", "fault": "timeout"},
-    ]
-    assert passages_shown(transcript) == ["a", "b"]
-
-
-@given(st.text(), st.text(), st.lists(st.text(), max_size=4), st.integers(1, 5))
-def test_overlap_is_a_share_and_more_passages_never_lower_it(q: str, a: str, shown: list[str], width: int) -> None:
-    values = [leak_overlap(q, a, shown[:n], width) for n in range(len(shown) + 1)]
-    assert all(0 <= value <= 1 for value in values)
-    assert values == sorted(values)

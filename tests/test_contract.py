@@ -54,6 +54,8 @@ ENV_OPTIONS: dict[str, dict[str, Any]] = {
     "HotpotQA-v0": {"path": "{data}/hotpot100/questions.jsonl"},
     "Questions-v0": {"path": "{tests}/fixtures/questions.jsonl"},
     "ReasoningGym-v0": {"dataset": "chain_sum", "tasks": 200},
+    "Oracle-v0": {"digits": [16, 20], "told": [8, 0], "vaults": 100},
+    "SciFact-v0": {"path": "{data}/scifact/scifact.zip"},
 }
 CORPUS = Corpus.of(
     (f"d{n:03}", f"The {noun} of {land} is {land[::-1]}{noun[0]}.")
@@ -67,6 +69,7 @@ CORPUS = Corpus.of(
 # A call that a tool answers, where it wants something else than text to look for.
 CALLS: dict[str, dict[str, Any]] = {name: {"code": "print(6 * 7)"} for name in ("python", "python_repl")}
 CALLS["open"] = {"id": "d000"}
+CALLS["calculator"] = {"expression": "6 * 7"}
 CALLS |= {"ask": {"text": "left"}, "simulate": {"moves": ["left", "right"]}}
 HOSTILE = ["", " ", "\0", "\ud800", "-" * 100_000, "AND OR NOT (", "{}", "</tool_call>", "'; DROP TABLE x; --", "漢🙂"]
 

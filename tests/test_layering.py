@@ -14,16 +14,18 @@ ROOT = Path(__file__).parents[1]
 # Lower layers first; a module may import from its own layer and those below.
 LAYERS = [
     {"types", "errors"},
-    {"spaces", "protocol", "budget", "threads", "results", "game"} | {"schemas", "own_loop", "scramble"},
+    {"spaces", "protocol", "budget", "threads", "results", "game", "replay", "overlap"}
+    | {"schemas", "own_loop", "scramble"},
     {"tool", "tool_base", "sandbox_tool", "game_tool", "offer", "episode", "env"} | {"sandbox", "models", "mcp"},
-    {"program_env", "question_env"},
-    {"wrappers", "registry", "foreign_tools", "builtin", "plugins", "gymnasium_hook"}
-    | {"corpus", "corpus_sources", "corpus_store", "corpus_folder", "corpus_build", "lexical", "dense", "encoders"},
+    {"corpus", "corpus_sources", "corpus_store", "corpus_folder", "corpus_build", "lexical", "dense", "encoders"}
+    | {"records", "wrappers", "registry", "foreign_tools", "builtin", "plugins", "gymnasium_hook"}
+    | {"benchmark_env", "program_env", "question_env", "code_env"}
+    | {"contract", "contract_tools", "lookahead"},
     {"experiment", "experiment_file", "experiment_tables", "places", "schedule", "store", "transfer", "engine"},
-    {"allocation", "preparation"},
+    {"allocation", "preparation", "recording"},
     {"trial"},
     {"runner"},
-    {"report", "board", "progress", "running", "listing", "doctor", "planning", "corpus_command"},
+    {"report", "board", "progress", "running", "listing", "doctor", "planning", "corpus_command", "check_command"},
     {"cli"},
     {"__main__"},
 ]
@@ -74,7 +76,7 @@ def test_stats_import_only_numpy_and_scipy() -> None:
 
 def test_built_in_environments_and_tools_do_not_import_each_other() -> None:
     # No environments themselves: the generated world, also used to train the reference model, and rules of grading.
-    shared = ("testbed.envs.world", "testbed.envs.reasoning_gym_rules")
+    shared = ("testbed.envs.world", "testbed.envs.reasoning_gym_rules", "testbed.envs.scifact_rules")
     for path in [*(ROOT / "envs").glob("*.py"), *(ROOT / "tools").glob("*.py")]:
         others = {m for m in imports(path) if m.startswith(("testbed.envs", "testbed.tools"))}
         assert all(m.startswith(shared) or m == "testbed.envs" for m in others), path

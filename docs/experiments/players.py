@@ -130,10 +130,38 @@ def walker(request: Request, rng: np.random.Generator) -> str:
     return write_call("simulate", {"moves": plan}) if tries else write_answer(" ".join(plan))
 
 
-def _way(rng: np.random.Generator, size: int, holes: set[tuple[int, int]]) -> list[str]:
-    """A shortest way from corner to corner."""
-    goal, came = (size - 1, size - 1), {(0, 0): ("", (0, 0))}
-    waiting = deque([(0, 0)])
+def stepper(request: Request, rng: np.random.Generator) -> str:
+    """Goes step by step where it can, mostly on a shortest way, and answers with the steps that it made.
+
+    Once the walk is over it answers with a way around the hole; without steps it guesses a way.
+    """
+    size = int(re.search(r"of (\d+) rows", prompt_of(request))[1])  # type: ignore[index]
+    at, holes, made = (0, 0), set[tuple[int, int]](), list[str]()
+    steps = "ask" in offered(request)
+    for move, reply in said(request.messages):
+        found = re.search(r"row (\d+), column (\d+)", reply)
+        if found is None:
+            steps = False
+            continue
+        at = int(found[1]) - 1, int(found[2]) - 1
+        made.append(move)
+        if "goal" in reply:
+            return write_answer(" ".join(made))
+        if "hole" in reply:
+            holes.add(at)
+            steps = False
+    if not steps:
+        return write_answer(" ".join(_way(rng, size, holes)))
+    move = str(rng.choice(list(MOVES))) if rng.random() < 0.2 else _way(rng, size, holes, at)[0]
+    return write_call("ask", {"text": move})
+
+
+def _way(
+    rng: np.random.Generator, size: int, holes: set[tuple[int, int]], start: tuple[int, int] = (0, 0)
+) -> list[str]:
+    """A shortest way to the last corner."""
+    goal, came = (size - 1, size - 1), {start: ("", start)}
+    waiting = deque([start])
     while waiting and goal not in came:
         at = waiting.popleft()
         for index in rng.permutation(len(MOVES)):
@@ -144,7 +172,59 @@ def _way(rng: np.random.Generator, size: int, holes: set[tuple[int, int]]) -> li
                 waiting.append(to)
     plan: list[str] = []
     at = goal
-    while at != (0, 0) and at in came:
+    while at != start and at in came:
         move, at = came[at]
         plan.append(move)
     return plan[::-1] or ["down"]
+
+
+# -- the m-bit oracle --------------------------------------------------------------------------------------------------
+
+
+def listener(request: Request, rng: np.random.Generator) -> str:
+    """Asks once, if it can, and guesses the digits that it was not told."""
+    digits = int(re.search(r"code of (\d+) binary", prompt_of(request))[1])  # type: ignore[index]
+    replies = [reply for _, reply in said(request.messages)]
+    if "ask" in offered(request) and not replies:
+        return write_call("ask", {"text": "How does the code begin?"})
+    told = re.search(r"begins with ([01]+)", replies[-1]) if replies else None
+    begin = told[1] if told else ""
+    return write_answer(begin + "".join(str(digit) for digit in rng.integers(2, size=digits - len(begin))))
+
+
+# -- the calculator ----------------------------------------------------------------------------------------------------
+
+
+def reckoner(request: Request, rng: np.random.Generator) -> str:
+    """Asks the calculator, if it can; else squares and multiplies in writing, and slips once in ten times."""
+    base, exponent, modulus = map(int, re.findall(r"\d+", prompt_of(request))[:3])
+    replies = [reply for _, reply in said(request.messages)]
+    if replies:
+        return write_answer(replies[-1])
+    if "calculator" in offered(request):
+        return write_call("calculator", {"expression": f"{base} ** {exponent} % {modulus}"})
+    value, steps = base, []
+    slip = int(rng.integers(2, exponent.bit_length())) if rng.random() < 0.1 else 0
+    for place, bit in enumerate(f"{exponent:b}"[1:], 1):
+        for factor in (value, base) if bit == "1" else (value,):
+            product = (value * factor + (place == slip)) % modulus
+            steps.append(f"{value} * {factor} is {product}")
+            value = product
+    return f"{'; '.join(steps)}. {write_answer(str(value))}"
+
+
+# -- game of 24 --------------------------------------------------------------------------------------------------------
+
+
+def puzzler(request: Request, rng: np.random.Generator) -> str:
+    """Joins numbers at random into whole ones; only of the last two it sees whether they make 24."""
+    numbers = re.search(r"numbers ([\d ]+)\.", prompt_of(request))[1].split()  # type: ignore[index]
+    parts = [(int(number), number) for number in numbers]
+    while len(parts) > 1:
+        parts = [parts[i] for i in rng.permutation(len(parts))]
+        (a, left), (b, right) = parts.pop(), parts.pop()
+        joined = [(a + b, f"({left} + {right})"), (a - b, f"({left} - {right})"), (a * b, f"({left} * {right})")]
+        joined += [(a // b, f"({left} / {right})")] if b and a % b == 0 else []
+        right_ones = [] if parts else [one for one in joined if one[0] == 24]
+        parts.append((right_ones or joined)[rng.integers(len(right_ones or joined))])
+    return write_answer(parts[0][1])

@@ -23,8 +23,8 @@ from testbed.calibration.mechanisms_shared import (
     playing,
     results_of,
 )
-from testbed.calibration.overlap import leak_overlap, passages_shown
 from testbed.models.base import Request
+from testbed.overlap import SHARE, Question, answers, results
 from testbed.protocol import write_answer, write_call
 from testbed.stats import Verdict
 from testbed.types import Attempt, Task
@@ -32,7 +32,6 @@ from testbed.types import Attempt, Task
 TOOL = "search"  # the built-in one
 READS = 0.9  # chance of reading a year as it stands
 GUESS = 1 / len(archive.YEARS)
-FLAG = 0.6  # overlap from which a passage is taken for the question itself
 
 
 def reader(request: Request, rng: np.random.Generator) -> str:
@@ -141,11 +140,11 @@ def _overlaps(label: str, examined: Examination, *, flagged: bool) -> list[Check
 
 
 def _flagged(what: str, overlaps: list[float], truth: float) -> Check:
-    share = sum(overlap >= FLAG for overlap in overlaps) / len(overlaps) if overlaps else float("nan")
+    share = sum(overlap >= SHARE for overlap in overlaps) / len(overlaps) if overlaps else float("nan")
     said = f"{share:.0%} of {len(overlaps)}; overlap {min(overlaps, default=0):.2f}…{max(overlaps, default=0):.2f}"
     return that(f"{what}: {truth:.0%} were shown their question and its answer", said, share == truth)
 
 
 def overlap_of(task: Task, attempt: Attempt) -> float:
     """The overlap of what an attempt was shown with its own question."""
-    return leak_overlap(task.prompt, str(task.reference), passages_shown(attempt.transcript))
+    return Question(task.prompt, answers(task.reference)).overlap("\n".join(results(attempt.transcript)))

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 from pydantic import BaseModel, Field
 
-from testbed.env import Common, Environment
-from testbed.errors import FaultKind, ToolFault, UsageError
+from testbed.code_env import MOST_DIGITS, CodeEnvironment, code_of
+from testbed.env import Common
+from testbed.errors import FaultKind, ToolFault
 from testbed.tool import Tool
-from testbed.types import Grade, Task
-
-MOST_DIGITS = 60
 
 
-def code_of(vault: str, digits: int, seed: int) -> str:
-    """The code of a vault: binary digits, each of the 2^digits codes equally likely over seeds."""
-    key = hashlib.blake2b(f"vault {vault} {seed}".encode(), digest_size=8).digest()
-    return format(int.from_bytes(key, "big"), "064b")[:digits]
-
-
-class Vaults(Environment):
+class Vaults(CodeEnvironment):
     """Which code opens the vault?
 
     A vault is named DIGITS-TOLD-NUMBER: how many digits its code has, how many of them the oracle tells.
@@ -52,28 +43,7 @@ class Vaults(Environment):
         seed: int = 0,
         **common: Unpack[Common],
     ) -> None:
-        if len(digits) != len(told) or any(not 0 <= m <= d <= MOST_DIGITS for d, m in zip(digits, told, strict=False)):
-            raise UsageError(f"{self.id}: give as many numbers told as digits, each at most as large, 0 to 60.")
-        self.kinds, self.per_kind, self.task_seed = tuple(zip(digits, told, strict=True)), vaults, seed
-        super().__init__(**common)
-
-    def make_tasks(self) -> Iterable[Task]:
-        """The vaults, kind by kind."""
-        for digits, told in self.kinds:
-            for number in range(self.per_kind):
-                vault = f"{digits}-{told}-{number}"
-                prompt = f"Vault {vault} has a code of {digits} binary digits. Which?"
-                meta = {"family": f"{told} of {digits} digits told", "digits": digits, "told": told}
-                yield self.task(prompt, code_of(vault, digits, self.task_seed), meta=meta)
-
-    def grade(self, task: Task, answer: str) -> Grade:
-        """Right if every digit is."""
-        return Grade(answer == task.reference)
-
-    def near_misses(self, task: Task) -> Iterable[str]:
-        """One digit wrong, lost or added."""
-        right = str(task.reference)
-        return (right[:-1] + "10"[int(right[-1])], right[:-1], right + "0", f"{right}.")
+        super().__init__(digits, told, vaults, seed, **common)
 
 
 class Question(BaseModel):

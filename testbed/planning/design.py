@@ -9,7 +9,6 @@ from testbed.errors import UnknownName, UsageError
 from testbed.experiment import ArmSpec, Experiment, Measure
 from testbed.planning.earlier import Earlier
 from testbed.planning.record import Asked
-from testbed.types import Control
 
 DEFAULT_ATTEMPTS = 16  # of an arm that neither options nor an experiment nor a pilot describe
 
@@ -79,7 +78,7 @@ def _bare_of(arms: Sequence[ArmSpec], wanted: str) -> str:
     names = [arm.name for arm in arms]
     if wanted and wanted not in names:
         raise UnknownName("arm", wanted, names, hint="Give the name of the bare arm.")
-    absent = [arm.name for arm in arms if arm.control == Control.ABSENT]
+    absent = [arm.name for arm in arms if arm.bare]
     if not wanted and not absent and "bare" not in names:
         raise UsageError(f"no arm is known to be bare: name one with --bare: {', '.join(map(repr, names))}.")
     return wanted or (absent[0] if absent else "bare")

@@ -17,12 +17,15 @@ from testbed.report.compare import compare
 from testbed.report.design import asked_for, second_bare, unfinished
 from testbed.report.groups import by_group, group_of
 from testbed.report.ladder import ladder
-from testbed.report.record import Analysis, ArmComparison, ArmSummary
+from testbed.report.leaks import Found, find_leaks, without
+from testbed.report.record import Analysis, ArmComparison, ArmSummary, Leaks, WorstLeak
+from testbed.report.searches import searches
+from testbed.report.words import leaks_told
 from testbed.stats import ArmOutcomes
 from testbed.stats.bootstrap import shared_weights
 from testbed.stats.repeats import Repeats
 from testbed.stats.stopping import StoppingRule
-from testbed.types import COST_COMPONENTS, Control, Task
+from testbed.types import COST_COMPONENTS, Task
 
 if TYPE_CHECKING:
     from testbed.store import ArmRecord, Outcomes, Store
@@ -66,8 +69,10 @@ def analyse_run(
     )
     if "imported" in run.experiment and found.comparisons and not any(c.tasks for c in found.comparisons):
         raise UsageError(_nothing_in_common(outcomes, found.comparisons[0]))
-    warning = unfinished(run, outcomes, rules)
-    return replace(found, warnings=(warning, *found.warnings)) if warning else found
+    asked = elicitation is not None or "elicitation" in chosen
+    leaks = _leaks(find_leaks(store, run, outcomes.tasks), found, outcomes, rules, asked=asked)
+    first = (unfinished(run, outcomes, rules), leaks_told(leaks))
+    return replace(found, leaks=leaks, warnings=(*filter(None, first), *found.warnings))
 
 
 @shared_weights()
@@ -112,10 +117,7 @@ def analyse(
     if not arms:
         raise UsageError(f"run {name!r} has no scored attempt yet, so there is nothing to report.")
     base = bare_arm(outcomes.arms, arms, bare)
-    others = [arm for arm in arms if base is not None and arm is not base]
-    second, copied = second_bare(outcomes, arms, base)
-    asked = elicitation is not None
-    comparisons = tuple(compare(base, arm, settings, second, asked=asked) for arm in others if base is not None)
+    comparisons, copied = _compared(outcomes, arms, base, settings, asked=elicitation is not None)
     axes = axes_of(arms)
     summaries = tuple(summarise(arm, settings, axes) for arm in arms)
     return Analysis(
@@ -128,7 +130,43 @@ def analyse(
         groups=by_group(arms, base, comparisons, outcomes.tasks, groups, settings),
         ladder=ladder(arms, base, settings),
         curves=tuple(curves(arms, axes, settings)),
-        warnings=(*_warnings(outcomes, arms, base, summaries, comparisons), *([copied] if copied else [])),
+        warnings=(
+            *_warnings(outcomes, arms, base, summaries, comparisons),
+            *searches(arms, base, settings),
+            *([copied] if copied else []),
+        ),
+    )
+
+
+def _compared(
+    outcomes: Outcomes, arms: Sequence[Arm], base: Arm | None, settings: Measure, *, asked: bool
+) -> tuple[tuple[ArmComparison, ...], str]:
+    """Every other arm against the bare one, and a warning where an arm repeats that."""
+    second, copied = second_bare(outcomes, arms, base)
+    others = [arm for arm in arms if base is not None and arm is not base]
+    return tuple(compare(base, arm, settings, second, asked=asked) for arm in others if base is not None), copied
+
+
+@shared_weights()
+def _leaks(
+    found: Found, analysis: Analysis, outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None, *, asked: bool
+) -> Leaks | None:
+    """What the guard found, with the headline figures of the tasks that it did not flag; None where it flagged none."""
+    if not found.tasks:
+        return None
+    left = without(outcomes, found.tasks)
+    arms = scored_arms(left, rules)
+    base = next((arm for arm in arms if arm.name == analysis.bare), None)
+    prompts = {task.hash: task.prompt for task in outcomes.tasks}
+    return Leaks(
+        tasks=len(found.tasks),
+        attempts=found.by_arm.total(),
+        read=found.read,
+        by_arm=dict(found.by_arm),
+        worst=WorstLeak(found.attempt, found.arm, prompts[found.task], found.overlap),
+        left=len(left.tasks),
+        arms=tuple(summarise(arm, analysis.settings, axes_of(arms)) for arm in arms),
+        comparisons=_compared(left, arms, base, analysis.settings, asked=asked)[0],
     )
 
 
@@ -187,6 +225,7 @@ def scored_arms(outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None = N
                 ended=_tally(outcomes.ended[rows]),
                 fixed=rule.least if rule is not None else 0,
                 every=every,
+                lookahead=record.spec.get("lookahead", {}),
                 unrecorded=frozenset(c for c, values in costs.items() if np.isnan(values[made]).any()),
             )
         )
@@ -253,7 +292,7 @@ def bare_arm(records: Sequence[ArmRecord], arms: Sequence[Arm], wanted: str) -> 
             without = " It has no scored attempt yet." if wanted in [r.name for r in records] else ""
             raise UnknownName("arm", wanted, named, hint=f"Give the name of the bare arm.{without}")
         return named[wanted]
-    absent = [arm for arm in arms if arm.control == Control.ABSENT]
+    absent = [arm for arm in arms if arm.bare]
     return absent[0] if absent else named.get("bare")
 
 
@@ -268,6 +307,12 @@ def _warnings(
     for record in outcomes.arms:
         if record.name not in present:
             yield f"Arm {record.name!r} has no scored attempt and is left out."
+    for record in outcomes.arms:
+        if record.name in present and (replays := record.spec.get("replays")):
+            yield (
+                f"Arm {record.name!r} was given the recorded results of arm {replays['arm']!r} of run "
+                f"{replays['run']!r}, not live ones; its seconds are those of the replay."
+            )
     if len(arms) == 1:
         yield f"There is only one arm, {arms[0].name!r}: nothing to compare it with."
     elif bare is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,7 @@ from testbed.stats import (
     reach_at_k,
     reach_bands,
 )
-from testbed.types import COST_COMPONENTS
+from testbed.types import COST_COMPONENTS, Control
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -47,6 +47,7 @@ class Arm:
         ended: how attempts ended → number, the missing included.
         fixed: attempts per task that were made whatever their outcomes; 0 where all were.
         every: all its attempts, where sampling stopped early.
+        lookahead: how its attempts search over the environment; empty where they do not.
         unrecorded: components of cost that are not known of every scored attempt.
     """
 
@@ -61,7 +62,13 @@ class Arm:
     ended: Mapping[str, int]
     fixed: int = 0
     every: ArmOutcomes | None = None
+    lookahead: Mapping[str, Any] = field(default_factory=dict)
     unrecorded: frozenset[str] = frozenset()
+
+    @property
+    def bare(self) -> bool:
+        """Whether it has nothing that could add to the model: no tools and no search."""
+        return self.control == Control.ABSENT and not self.lookahead
 
     @property
     def judged(self) -> ArmOutcomes:

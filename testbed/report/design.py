@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from testbed.stats.stopping import UNKNOWN, StoppingRule, blocks_with_replays
-from testbed.types import COST_COMPONENTS, Control
+from testbed.types import COST_COMPONENTS
 
 if TYPE_CHECKING:
     from testbed.report.arms import Arm
@@ -64,15 +64,15 @@ def unfinished(run: Run, outcomes: Outcomes, rules: Mapping[str, StoppingRule]) 
 def second_bare(outcomes: Outcomes, arms: Sequence[Arm], bare: Arm | None) -> tuple[Arm | None, str]:
     """Another sample of the bare arm's policy, for the null row, and a warning where one repeats it attempt by attempt.
 
-    That is an arm without tools, of the same model and decoding; its budget may differ where none of its limits, nor
-    of the bare arm's, ended an attempt.
+    That is an arm without tools and search, of the same model and decoding; its budget may differ where none of its
+    limits, nor of the bare arm's, ended an attempt.
     """
-    if bare is None or bare.control != Control.ABSENT:
+    if bare is None or not bare.bare:
         return None, ""
     specs = {record.name: record.spec for record in outcomes.arms}
     for arm in arms:
         one, other = specs[bare.name], specs[arm.name]
-        if arm is bare or arm.control != Control.ABSENT:
+        if arm is bare or not arm.bare:
             continue
         if any(one.get(key) != other.get(key) for key in ("model", "sampling")):
             continue

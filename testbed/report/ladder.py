@@ -27,9 +27,9 @@ def ladder(arms: Sequence[Arm], bare: Arm | None, settings: Measure) -> tuple[Ru
         return ()
     rungs: list[Rung] = []
     for live in arms:
-        if live.control != Control.LIVE or not live.tools:
+        if live.control != Control.LIVE or not live.tools or live.lookahead:
             continue
-        own = {a.control: a for a in arms if a.tools == live.tools and a.control in _ORDER}
+        own = {a.control: a for a in arms if a.tools == live.tools and a.control in _ORDER and not a.lookahead}
         if len(own) < 2:
             continue
         steps = [(Control.ABSENT, bare)] + [(control, own[control]) for control in _ORDER if control in own]

@@ -268,6 +268,48 @@ class Rung:
 
 
 @dataclass(frozen=True)
+class WorstLeak:
+    """The flagged attempt with the largest overlap.
+
+    Attributes:
+        attempt: its id.
+        arm: its arm.
+        prompt: of its task.
+        overlap: share of the question that it was shown beside the answer, in [0, 1].
+    """
+
+    attempt: str
+    arm: str
+    prompt: str
+    overlap: float
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """Tasks whose question a tool showed together with its answer, and the headline figures without them.
+
+    Attributes:
+        tasks: flagged tasks: at least one attempt was shown that.
+        attempts: flagged attempts.
+        read: attempts that the guard read: those with tool results, at tasks that it can judge.
+        by_arm: flagged attempts by arm.
+        worst: the plainest case.
+        left: tasks without a flag.
+        arms: every arm with a scored attempt at those.
+        comparisons: each other arm against the bare one on those.
+    """
+
+    tasks: int
+    attempts: int
+    read: int
+    by_arm: Mapping[str, int]
+    worst: WorstLeak
+    left: int
+    arms: tuple[ArmSummary, ...]
+    comparisons: tuple[ArmComparison, ...]
+
+
+@dataclass(frozen=True)
 class Analysis:
     """Everything a report shows.
 
@@ -282,6 +324,7 @@ class Analysis:
         ladder: its steps, where the arms exist.
         curves: reach curves, per axis and arm.
         warnings: what a reader must know before believing a figure.
+        leaks: tasks that a tool gave away; None where none was seen, or transcripts were not read.
     """
 
     name: str
@@ -294,6 +337,7 @@ class Analysis:
     ladder: tuple[Rung, ...]
     curves: tuple[Curve, ...]
     warnings: tuple[str, ...]
+    leaks: Leaks | None = None
 
     def arm(self, name: str) -> ArmSummary:
         """The summary of the arm of that name."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from testbed.report.groups import SMALL
 from testbed.report.record import Analysis, ArmComparison, ArmSummary, Effect, Group, Reach
@@ -66,7 +66,20 @@ class Table:
 
 def every_table(analysis: Analysis) -> tuple[Table, ...]:
     """Every table for which there is something to show, in reading order."""
-    made = (arms, gain, creation, verdicts, support, missing, solved, groups, ladder, cost)
+    made = (
+        arms,
+        _unflagged(arms),
+        gain,
+        _unflagged(gain),
+        creation,
+        verdicts,
+        support,
+        missing,
+        solved,
+        groups,
+        ladder,
+        cost,
+    )
     return tuple(table for table in (make(analysis) for make in made) if table.rows)
 
 
@@ -93,6 +106,21 @@ def arms(analysis: Analysis) -> Table:
             cells += [_either_way(arm.elicitation_if_missing)] if s.elicitation > 1 else []
         rows.append(Row(arm.name, tuple(cells)))
     return Table("arms", f"Arms on {analysis.tasks:,} tasks", "arm", tuple(columns), tuple(rows))
+
+
+def _unflagged(make: Callable[[Analysis], Table]) -> Callable[[Analysis], Table]:
+    """The same table of the tasks that the guard against leaks did not flag; without rows where it flagged none."""
+
+    def made(analysis: Analysis) -> Table:
+        leaks = analysis.leaks
+        if leaks is None:
+            return Table("", "", "", (), ())
+        left = replace(analysis, tasks=leaks.left, arms=leaks.arms, comparisons=leaks.comparisons)
+        table = make(left)
+        title = f"{table.title}, without the {leaks.tasks:,} flagged" + ("" if make is arms else " tasks")
+        return replace(table, key=f"{table.key}-unflagged", title=title, notes=())
+
+    return made
 
 
 def gain(analysis: Analysis) -> Table:

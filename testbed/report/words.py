@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from testbed.report.record import Analysis, ArmComparison, Effect, Group, GroupEffect
+from testbed.report.record import Analysis, ArmComparison, Effect, Group, GroupEffect, Leaks
 from testbed.stats import Estimate, Range, SampleEquivalent, Verdict
 
 AXES = {
@@ -24,6 +24,7 @@ AXES = {
     "usd": "USD",
 }
 NONE = "n/a"
+LONGEST_PROMPT = 80  # characters of a prompt in a sentence
 _VERBS = {
     Effect.CREATED: "creates",
     Effect.EXPANDED: "expands",
@@ -98,6 +99,22 @@ def equivalent(found: SampleEquivalent) -> tuple[str, str]:
         return f"> {found.censored_at}" if k is None else str(k)
 
     return one(found.k), f"[{one(found.low)}, {one(found.high)}]" if found.interval else "[no interval]"
+
+
+def leaks_told(leaks: Leaks | None) -> str:
+    """What the guard against leaks found; empty where it found nothing."""
+    if leaks is None:
+        return ""
+    whole, worst = leaks.tasks + leaks.left, leaks.worst
+    asked = " ".join(worst.prompt.split())
+    asked = asked if len(asked) <= LONGEST_PROMPT else f"{asked[:LONGEST_PROMPT]}…"
+    by_arm = ", ".join(f"{arm} {count:,}" for arm, count in leaks.by_arm.items())
+    return (
+        f"A tool showed the question nearly word by word, together with its answer, at {leaks.tasks:,} of {whole:,} "
+        f"tasks: in {leaks.attempts:,} of {leaks.read:,} attempts read ({by_arm}). The plainest is attempt "
+        f"{worst.attempt[:12]} of {worst.arm!r} (overlap {worst.overlap:.2f}) at "
+        f"{asked!r}. The first tables stand with and without these tasks."
+    )
 
 
 def further(needed: float | None) -> str:

@@ -24,17 +24,18 @@ from testbed.store.records import (
     Outcomes,
     Run,
     RunSummary,
+    StoredText,
     changes,
     check_run,
     imported,
     outcomes_of,
 )
 from testbed.store.runs import Merge, RunTables, in_run, whole_attempts, within
-from testbed.store.schema import Database, attempts, run_arms, run_tasks
-from testbed.store.writer import BATCH, AttemptWriter, row_attempt
+from testbed.store.schema import Database, attempts, run_arms, run_tasks, transcripts
+from testbed.store.writer import BATCH, AttemptWriter, row_attempt, unpacked
 from testbed.types import COST_COMPONENTS, Attempt, Status, Task
 
-__all__ = ["ArmRecord", "AttemptWriter", "Outcomes", "Run", "RunSummary", "Store"]
+__all__ = ["ArmRecord", "AttemptWriter", "Outcomes", "Run", "RunSummary", "Store", "StoredText"]
 
 _BLOCK = 500  # rows of outcomes that are Python objects at one time; more leave the processor's cache
 
@@ -221,6 +222,32 @@ class Store:
                     of_arm = query.where(run_arms.c.position == position).execution_options(yield_per=500)
                     for row in connection.execute(of_arm):
                         yield row_attempt(row, row[-1], decompressor)
+
+    def transcripts(self, name: str, arm: str) -> Iterator[StoredText]:
+        """The transcripts of an arm of a run by task and sample, as they are stored; streams.
+
+        Raises:
+            UnknownName: there is no such run, or no such arm in it.
+            StoreError: one of them is damaged.
+        """
+        decompressor = zstandard.ZstdDecompressor()
+        with self._database.reading() as connection:
+            self._runs.need(connection, name)
+            query = in_run(name, attempts.c.id, attempts.c.task, attempts.c.sample, transcripts.c.data)
+            query = query.join(transcripts, transcripts.c.attempt == attempts.c.id).where(run_arms.c.name == arm)
+            query = query.order_by(run_tasks.c.position, attempts.c.sample).execution_options(yield_per=500)
+            for id_, task, sample, data in connection.execute(query):
+                yield StoredText(id_, task, sample, unpacked(id_, data, decompressor))
+
+    def transcript(self, id: str) -> bytes | None:
+        """The transcript of an attempt by its whole id, as it is stored; None if there is none.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        with self._database.reading() as connection:
+            data = connection.scalar(sa.select(transcripts.c.data).where(transcripts.c.attempt == id))
+        return None if data is None else unpacked(id, data, zstandard.ZstdDecompressor())
 
     def missing(self, name: str, arm: str) -> Iterator[Attempt]:
         """An arm's attempts that are recorded as missing, as far as they came.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,22 @@ class RunSummary:
     arms: int
     attempts: int
     missing: int
+
+
+class StoredText(NamedTuple):
+    """The transcript of an attempt as it is stored.
+
+    Attributes:
+        id: of the attempt.
+        task: hash of the task.
+        sample: index within task and arm.
+        text: canonical JSON of the messages, in UTF-8 but for halves of surrogate pairs.
+    """
+
+    id: str
+    task: str
+    sample: int
+    text: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,14 +193,14 @@ def check_run(run: Run) -> None:
 def changes(old: Run, new: Run, old_tasks: Sequence[Task], new_tasks: Sequence[Task]) -> list[str]:
     """What differs between a run and the experiment that claims its name, one line each; empty for the same."""
     lines = [] if old.seed == new.seed else [f"seed {old.seed} → {new.seed}"]
-    lines += _differences("", unpack(pack(old.experiment)), unpack(pack(new.experiment)))
+    lines += differences("", unpack(pack(old.experiment)), unpack(pack(new.experiment)))
     was = {arm.name: arm for arm in old.arms}
     now = {arm.name: arm for arm in new.arms}
     lines += [f"arm {name!r} was removed" for name in was if name not in now]
     lines += [f"arm {name!r} was added" for name in now if name not in was]
     for name in [name for name in was if name in now]:
         if was[name].hash != now[name].hash:
-            inner = _differences("", unpack(pack(was[name].spec)), unpack(pack(now[name].spec)))
+            inner = differences("", unpack(pack(was[name].spec)), unpack(pack(now[name].spec)))
             lines.append(f"arm {name!r}: {', '.join(inner) or 'another hash'}")
         if old.samples[name] != new.samples[name]:
             lines.append(f"samples of {name!r} {old.samples[name]} → {new.samples[name]}")
@@ -195,13 +211,20 @@ def changes(old: Run, new: Run, old_tasks: Sequence[Task], new_tasks: Sequence[T
     return lines
 
 
-def _differences(where: str, old: Any, new: Any) -> list[str]:
+def differences(where: str, old: Any, new: Any) -> list[str]:
+    """What differs between two JSON values, one line each, such as "budget.turns 8 → 16"; empty for equal ones.
+
+    Args:
+        where: the path of both, put before the names of their parts.
+        old: the value on the left of the arrow.
+        new: the value on its right.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
-        inner = (_differences(f"{where}.{key}" if where else key, old.get(key), new.get(key)) for key in {**old, **new})
+        inner = (differences(f"{where}.{key}" if where else key, old.get(key), new.get(key)) for key in {**old, **new})
         return [line for some in inner for line in some]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
-        return [line for n, pair in pairs for line in _differences(f"{where}[{n}]", *pair)]
+        return [line for n, pair in pairs for line in differences(f"{where}[{n}]", *pair)]
     return [] if old == new else [f"{where} {_brief(old)} → {_brief(new)}"]
 
 

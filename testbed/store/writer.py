@@ -119,16 +119,25 @@ def attempt_row(a: Attempt) -> Row:
     )
 
 
+def unpacked(id_: str, transcript: bytes, decompressor: zstandard.ZstdDecompressor) -> bytes:
+    """The JSON text of a compressed transcript.
+
+    Raises:
+        StoreError: it is damaged; names the attempt.
+    """
+    try:
+        return decompressor.decompress(transcript)
+    except zstandard.ZstdError as error:
+        raise StoreError(f"the transcript of attempt {id_} is damaged ({error}). Restore a copy.") from error
+
+
 def row_attempt(row: Sequence[Any], transcript: bytes | None, decompressor: zstandard.ZstdDecompressor) -> Attempt:
     """The attempt of `attempt_row`'s row and its compressed transcript; the transcript comes back as a tuple.
 
     Raises:
         StoreError: the transcript is damaged.
     """
-    try:
-        text = decompressor.decompress(transcript).decode("utf-8", "surrogatepass") if transcript else "[]"
-    except zstandard.ZstdError as error:
-        raise StoreError(f"the transcript of attempt {row[0]} is damaged ({error}). Restore a copy.") from error
+    text = unpacked(row[0], transcript, decompressor).decode("utf-8", "surrogatepass") if transcript else "[]"
     end_of_cost = 10 + len(COST_COMPONENTS)
     return Attempt(
         id=row[0],
