@@ -30,7 +30,7 @@ def build(
     source: Annotated[
         Path,
         typer.Argument(
-            help="JSONL, CSV, TSV or TREC file, folder of .txt, .md and .pdf files, or an environment that has documents."
+            help="JSONL, CSV, TSV or TREC file, folder of .txt, .md and .pdf files, or an environment with documents."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the corpus: a new one, or a corpus to renew.")],

@@ -78,10 +78,13 @@ class LexicalIndex:
             _guarded(DataError, f"the index in {folder} cannot be opened, build the corpus again"),
             _scratch() as links,
         ):
-            for file in folder.resolve().iterdir():
-                if file.suffix != ".lock":
-                    (links / file.name).symlink_to(file)
-            return cls(tantivy.Index.open(str(links)), ranks)
+            files = [file for file in folder.resolve().iterdir() if file.suffix != ".lock"]
+            for file in files:
+                (links / file.name).symlink_to(file)
+            found = cls(tantivy.Index.open(str(links)), ranks)
+            for file in files:  # the engine takes some that it does not find for empty, and fails at a query
+                file.stat()
+            return found
 
     def words(self, text: str) -> list[str]:
         """The different words of a text as they are indexed: folded, without stop words, stemmed."""

@@ -183,14 +183,14 @@ class ToolResult:
         name: the tool that was called.
         text: what the model is shown.
         fault: what the model did wrong, or None.
-        tokens: of the text, as the arm's model counts them.
+        tokens: of the text, as the arm's model counts them; no part of equality.
         cut: the observed tokens that were left, where the text was cut to them; else None.
     """
 
     name: str
     text: str
     fault: FaultKind | None = None
-    tokens: int = 0
+    tokens: int = field(default=0, compare=False)
     cut: int | None = None
 
 

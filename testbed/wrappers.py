@@ -71,11 +71,11 @@ class Inert(_Disguised):
             await self.wrapped.aclose()
 
     def _run(self, /, **arguments: Any) -> str:
-        assert isinstance(self.wrapped, Tool)  # see `_Scrambled` for others
+        assert isinstance(self.wrapped, Tool)  # see `Scrambled` for others
         return self.wrapped.inert_result(arguments, self._rng)
 
 
-class _Scrambled(Inert):
+class Scrambled(Inert):
     """The placebo of a tool that cannot say what is uninformative: what it answers, scrambled."""
 
     keeps_time: ClassVar[bool] = True
@@ -148,7 +148,7 @@ def under_control(tools: Sequence[BaseTool], control: Control) -> list[BaseTool]
         for tool in tools:
             if isinstance(tool, Tool):
                 tool.check_inert()
-        return [(Inert if isinstance(tool, Tool) else _Scrambled).of(tool) for tool in tools]
+        return [(Inert if isinstance(tool, Tool) else Scrambled).of(tool) for tool in tools]
     if control is Control.YOKED:
         return [Yoked.of(tool) for tool in tools]
     return list(tools)

@@ -14,7 +14,7 @@ from testbed import plugins, registry
 from testbed.budget import Budget
 from testbed.errors import DataError, UnknownName, UsageError
 from testbed.tool import ToolSet
-from testbed.wrappers import Inert, Yoked
+from testbed.wrappers import Scrambled, Yoked
 
 pytestmark = pytest.mark.usefixtures("nothing_registered")
 
@@ -176,7 +176,7 @@ def test_make_env_passes_budget_and_tools_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("control", "kind"), [("inert", Inert), ("yoked", Yoked), ("live", type(look)), (None, type(look))]
+    ("control", "kind"), [("inert", Scrambled), ("yoked", Yoked), ("live", type(look)), (None, type(look))]
 )
 def test_make_env_puts_tools_under_control(control: str | None, kind: type) -> None:
     env = registry.make_env("Addition-v0", tools=[look], control=control)

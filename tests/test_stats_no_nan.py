@@ -49,6 +49,9 @@ def two_arms(draw: st.DrawFn) -> tuple[ArmOutcomes, ArmOutcomes]:
     return arms[0], arms[1]
 
 
+PARTS = ("elicitation_part", "creation", "creation_upper", "loss")  # never below 0, as their estimates may be
+
+
 def bounded(found: Any, path: str = "") -> list[str]:
     """Places of intervals that do not hold their value, or that claim certainty without a width from one cluster."""
     if isinstance(found, Estimate):
@@ -56,7 +59,10 @@ def bounded(found: Any, path: str = "") -> list[str]:
             return [] if (found.low, found.high) == (None, None) else [path]
         if found.low is None or found.high is None:
             return [] if found.low is found.high else [path]
-        return [] if found.low <= found.value <= found.high and found.high - found.low > 1e-9 else [path]
+        holds = found.low <= found.value <= found.high
+        if path.endswith(PARTS):
+            holds = found.low >= 0 and (holds or found.value < 0)
+        return [] if holds and found.high - found.low > 1e-9 else [path]
     if dataclasses.is_dataclass(found):
         return [p for f in dataclasses.fields(found) for p in bounded(getattr(found, f.name), f"{path}.{f.name}")]
     return []

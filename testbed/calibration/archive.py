@@ -97,21 +97,25 @@ class Archive(Environment):
         return (str(int(right) + 1), f"In {right}", f"{right}.")
 
     def documents(self) -> Iterator[tuple[str, str]]:
-        """Pages on every lighthouse, and on as many that nobody asks about."""
-        for number, light in enumerate(self._lighthouses(2 * self.size)):
+        """Pages on every lighthouse, and on as many that nobody asks about, or a few more: a placebo needs them."""
+        for number, light in enumerate(self._lighthouses(self._all)):
             asked = number < self.size
             pages = light.leaked() if asked and self.corpus == "leaked" else light.genuine()
             for page, text in enumerate(pages):
                 yield f"{number:03d}-{page}", text
 
+    @property
+    def _all(self) -> int:
+        return self.size + max(self.size, 8)
+
     def _lighthouses(self, n: int) -> list[Lighthouse]:
         """The first `n`; no name occurs twice."""
         rng = random.Random(f"lighthouses {self.task_seed}")
         names: dict[str, None] = {}
-        while len(names) < 6 * self.size:
+        while len(names) < 3 * self._all:
             names["".join(rng.sample(_SYLLABLES, 3)).capitalize()] = None
         words = list(names)
-        years = [rng.choice(YEARS) for _ in range(2 * self.size)]
+        years = [rng.choice(YEARS) for _ in range(self._all)]
         return [
             Lighthouse(words[3 * i], f"{words[3 * i + 1]} {words[3 * i + 2]}", years[i], chained=i % 2 == 1)
             for i in range(n)

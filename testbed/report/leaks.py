@@ -84,7 +84,7 @@ def without(outcomes: Outcomes, flagged: set[str]) -> Outcomes:
     """The outcomes at the tasks that were not flagged."""
     kept = np.array([task.hash not in flagged for task in outcomes.tasks], bool)
     rows = kept[outcomes.task]
-    columns = ("arm", "sample", "success", "cost", "ended", "faults")
+    columns = ("arm", "sample", "success", "cost", "ended", "faults", "redrawn")
     return replace(
         outcomes,
         tasks=tuple(task for task, keep in zip(outcomes.tasks, kept, strict=True) if keep),
