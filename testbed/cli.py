@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from testbed import check_command, corpus_command
+from testbed import check_command, corpus_command, search_command
 
 if TYPE_CHECKING:
     from testbed.report.analyse import Analysis
@@ -30,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+corpus_command.app.command(epilog='Example: testbed corpus search my_corpus "who sells lamps"')(search_command.search)
 app.add_typer(corpus_command.app, name="corpus")
 app.command(epilog="Example: testbed check --plugin my_env.py    or: testbed check Addition-v0")(check_command.check)
 
@@ -170,6 +171,7 @@ def plan(
 @app.command(epilog="Example: testbed show demo --arm python --failed    then: testbed show 3f2a91")
 def show(
     what: Annotated[str, typer.Argument(help="Id of an attempt (its first characters are enough), or name of a run.")],
+    attempt: Annotated[str, typer.Argument(hidden=True)] = "",
     store: StoreOption = DEFAULT_STORE,
     arm: Annotated[str, typer.Option(help="Of a run: only this arm.")] = "",
     task: Annotated[str, typer.Option(help="Of a run: only tasks whose prompt or hash contains this.")] = "",
@@ -177,9 +179,12 @@ def show(
     limit: Annotated[int, typer.Option(min=1, max=10**9, help="Of a run: most attempts to list.")] = 20,
 ) -> None:
     """Show the transcript of one attempt, or list the attempts of a run."""
+    from testbed.errors import UsageError
     from testbed.report.transcript import print_attempt, print_attempts
     from testbed.store import Store
 
+    if attempt:
+        raise UsageError(f"give only the id: testbed show {attempt}")
     with Store.open(store, create=False) as opened:
         if what in [summary.name for summary in opened.runs()]:
             print_attempts(opened, what, arm=arm, task=task, failed=failed, limit=limit)
@@ -241,6 +246,8 @@ def import_(
     for n in added.by_arm:
         lost = f", {n.missing} missing" if n.missing else ""
         print(f"  {n.name}: {n.tasks} tasks, {n.attempts} attempts, {n.successes} successes{lost}")
+    if added.warning:
+        print(f"warning: --missing {missing}: {added.warning}", file=sys.stderr)
 
 
 @app.command(epilog="Example: testbed export demo attempts.parquet    or: testbed export demo attempts.jsonl")

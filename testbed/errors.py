@@ -19,6 +19,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 LONGEST_NAME = 100  # names come from models and files: longer ones are cut in messages, and are near to no other
@@ -175,6 +176,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return " There is none."
     shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
     return f" There are: {shown}."
+
+
+def nearest_path(path: Path, ending: str, others: Iterable[str] = ()) -> str:
+    """Says which file beside a path that is not there is nearest; "" where none is: ' Did you mean "mult.toml"?'.
+
+    Args:
+        path: what was asked for.
+        ending: of the files that could be meant, such as ".toml".
+        others: further names that could be meant.
+    """
+    beside = [str(file) for file in path.parent.glob("*") if file.name.endswith(ending)]
+    found = did_you_mean(str(path), [*beside, *others])
+    return found if found.startswith(" Did you mean") else ""
 
 
 def _shown(name: Any) -> str:

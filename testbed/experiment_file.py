@@ -16,7 +16,7 @@ from typing import Any
 
 from testbed import registry
 from testbed.budget import Budget
-from testbed.errors import ExperimentError, UnknownName, did_you_mean
+from testbed.errors import ExperimentError, UnknownName, did_you_mean, nearest_path
 from testbed.experiment import STOPS, ArmSpec, EnvSpec, Experiment, Measure, Replay
 from testbed.experiment_tables import Tables
 from testbed.lookahead import read_lookahead
@@ -99,7 +99,8 @@ def _load(source: str) -> tuple[str, str]:
         return source, (_shipped_folder() / f"{source}.toml").read_text(encoding="utf-8")
     path = Path(source)
     if not path.is_file():
-        near = did_you_mean(source, shipped()) if "/" not in source and not source.endswith(".toml") else ""
+        names = shipped() if "/" not in source and not source.endswith(".toml") else ()
+        near = nearest_path(path, ".toml", names) or (did_you_mean(source, names) if names else "")
         raise ExperimentError(f"experiment {source!r}: no such file, and no experiment of that name is shipped.{near}")
     try:
         return source, path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
@@ -286,7 +287,8 @@ class _Reader(Tables):
     def _control(self, table: Mapping[str, Any], name: str, tools: Sequence[str], at: Key) -> Control:
         control = table.get("control", "live" if tools else "absent")
         if control not in list(Control):
-            self._fail(str(UnknownName("control", str(control), list(Control))), (*at, "control"))
+            hint = "The placebo is 'inert'." if str(control).lower() == "placebo" else ""
+            self._fail(str(UnknownName("control", str(control), list(Control), hint)), (*at, "control"))
         if control == "absent" and tools:
             self._fail(
                 f"arm {name!r} is bare (control = 'absent') but offers {', '.join(tools)}; drop one of them",

@@ -132,6 +132,7 @@ class Prepared:
         with self._experiment.places.blaming((*at, "model"), ("model",)):
             model = await self._model(spec)
             of_model = dict(model.fingerprint())
+        self._check_prices(spec, model, at)
         recording = await self._recording(spec, at)
         with self._experiment.places.blaming(*[("tool", name) for name in spec.tools], (*at, "tools")):
             tools = await self._tools(spec, recording)
@@ -174,6 +175,20 @@ class Prepared:
             self._models[key] = make_model(spec.model, spec.model_options)
             await self._models[key].start()
         return self._models[key]
+
+    def _check_prices(self, spec: ArmSpec, model: Model, at: Key) -> None:
+        """Refuses a limit on money that no attempt would ever come near."""
+        if spec.budget.usd is not None and not getattr(model, "priced", True):
+            hosted = spec.model.startswith("chat")
+            raise self._experiment.places.error(
+                "budget: usd needs usd_per_million = { input = …, output = … } of the model: without prices every "
+                "attempt costs 0 and the limit holds nothing"
+                if hosted
+                else f"budget: usd limits nothing, since model {spec.model!r} has no price; limit generated_tokens or "
+                "seconds",
+                (*at, "budget", "usd"),
+                ("budget", "usd"),
+            )
 
     async def _tools(self, spec: ArmSpec, recording: Recording | None) -> ToolSet:
         if recording is not None and spec.replays_all:

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from testbed.builtin import ENV_ID, Shelf, read_shelf
-from testbed.errors import DataError, UnknownName, UsageError, did_you_mean
+from testbed.errors import DataError, UnknownName, UsageError, did_you_mean, nearest_path
 from testbed.plugins import check_types, construct, defined, execute, load_entry_point
 from testbed.types import Control, digest
 
@@ -259,7 +259,9 @@ def load_plugin(path: str | Path) -> list[str]:
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"plug-in {str(path)!r} does not exist; give the path of a Python file.")
+        raise DataError(
+            f"plug-in {str(path)!r} does not exist; give the path of a Python file.{nearest_path(path, '.py')}"
+        )
     source = str(path.resolve())
     content = digest(path.read_bytes().hex())
     if _loaded.get(source, ("", []))[0] != content:

@@ -16,7 +16,15 @@ from datetime import UTC, datetime
 import numpy as np
 
 from testbed.allocation import Allocation, recorded_rules, rule_of
-from testbed.errors import InfrastructureError, ModelNotAsked, TestbedError, UsageError, YokeMissing
+from testbed.errors import (
+    InfrastructureError,
+    ModelNotAsked,
+    ModelUnavailable,
+    TestbedError,
+    TransportError,
+    UsageError,
+    YokeMissing,
+)
 from testbed.experiment import Cell, Experiment
 from testbed.models.base import Model
 from testbed.preparation import Arm, Prepared
@@ -31,6 +39,8 @@ CONCURRENCY = 256
 MOST_CONCURRENT = 10_000  # each takes memory while it is under way
 SLOW_GRADES = 32  # graders that work in threads at one time; how many sandboxes they have is their own matter
 RETRIES = 4
+UNHEARD = 50  # attempts in a row without a word of the model, from the first on, after which a run gives up
+_NO_ANSWER = tuple(f"missing:{error.kind}" for error in (ModelNotAsked, ModelUnavailable, TransportError))
 BACK_OFF = 0.5  # seconds before the first retry; doubles, with jitter
 
 
@@ -67,6 +77,7 @@ class Runner:
         self._allocation: Allocation | None = None
         self._index: dict[str, int] = {}  # of a task by its hash
         self._lost: dict[str, int] = {}  # by attempt id, tries that cost a reply which does not come again
+        self._heard = False  # whether the model has written anything since this run was started
         self._stopping = False
 
     @property
@@ -185,6 +196,7 @@ class Runner:
                 attempt, more = await self._try(cell, tries, queue), False
                 if attempt is not None:
                     await writer.add(attempt)
+                    self._listen(attempt)
                     more = allocation.learn(cell, attempt.first_draw)
                     self._plan(allocation)
                 queue.done(more=more)
@@ -246,8 +258,20 @@ class Runner:
             progress.usd += attempt.cost.usd
             if attempt.status is Status.MISSING:
                 progress.missing += 1
+                progress.causes.add(attempt)
             elif attempt.success:
                 progress.solved.setdefault(names[attempt.arm], set()).add(self._index[attempt.task])
+
+    def _listen(self, attempt: Attempt) -> None:
+        """Gives up where the model was not heard in any of the first attempts: the others would fare no better."""
+        progress = self.progress
+        if attempt.ended not in _NO_ANSWER or has_reply(attempt.transcript):
+            self._heard = True
+        elif not self._heard:
+            progress.unheard += 1
+            if progress.unheard == UNHEARD and not self._stopping:
+                progress.gave_up = True
+                self.stop()
 
 
 def partner_of(sample: int, blocks: Sequence[int]) -> int:

@@ -13,6 +13,7 @@ from rich.console import Console
 from testbed.experiment_file import read_experiment
 from testbed.progress import watch
 from testbed.runner import Runner
+from testbed.schedule import Progress
 from testbed.store import Store
 
 
@@ -56,16 +57,35 @@ async def run_experiment(source: str, store: str, *, concurrency: int, plugins: 
     counts = runner.progress
     made = counts.done - counts.resumed
     where = "" if store == "testbed.sqlite" else f" --store {store}"
-    console.print(f"{made} attempts made, {counts.resumed} were there, {counts.missing} missing.", highlight=False)
-    if runner.stopped:
-        console.print(
-            f"Stopped; all finished attempts are kept. Go on with: testbed run {source}{where}", highlight=False
+    _tell(console, f"{_sum_up(counts)}.")
+    if counts.missing:
+        _tell(console, f"{counts.causes.told(where)}.")
+    if counts.gave_up and counts.done < counts.total:
+        _tell(
+            console,
+            f"Stopped early: the model was not heard in any of the first {counts.unheard} attempts. Mend the cause, "
+            f"then go on with: testbed run {source}{where}",
         )
+    elif runner.stopped and not counts.gave_up:
+        _tell(console, f"Stopped; all finished attempts are kept. Go on with: testbed run {source}{where}")
     elif counts.missing:
-        console.print(f"Try the missing ones again with: testbed run {source}{where}", highlight=False)
+        _tell(console, f"Try the missing ones again with: testbed run {source}{where}")
     else:
-        console.print(f"See what the tools added: testbed report {experiment.name}{where}", highlight=False)
-    return Ending(made, counts.missing, runner.stopped)
+        _tell(console, f"See what the tools added: testbed report {experiment.name}{where}")
+    return Ending(made, counts.missing, runner.stopped and not counts.gave_up)
+
+
+def _sum_up(counts: Progress) -> str:
+    """Such as "2,558 of 3,520 attempts are stored: 2,558 new, 0 from before; 0 lost to the infrastructure"."""
+    scored = counts.done - counts.missing
+    return (
+        f"{scored:,} of {counts.total:,} attempts are stored: {scored - counts.resumed:,} new, {counts.resumed:,} from "
+        f"before; {counts.missing:,} lost to the infrastructure"
+    )
+
+
+def _tell(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from testbed.causes import Causes
 from testbed.experiment import Cell
 
 
@@ -21,6 +22,9 @@ class Progress:
         resumed: found in the store.
         done: durable, the resumed ones included.
         missing: ended by the infrastructure after all retries.
+        causes: why those are missing.
+        unheard: attempts ended, before the model first wrote anything, by its not being reached.
+        gave_up: whether so many were unheard that the run ended early.
         retried: faults of the infrastructure that led to another try.
         generated_tokens: tokens written since the run began.
         solved: per arm, the indices of tasks with at least one success so far.
@@ -33,6 +37,9 @@ class Progress:
     resumed: int = 0
     done: int = 0
     missing: int = 0
+    causes: Causes = field(default_factory=Causes)
+    unheard: int = 0
+    gave_up: bool = False
     retried: int = 0
     generated_tokens: int = 0
     usd: float = 0.0

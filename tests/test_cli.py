@@ -48,7 +48,7 @@ def made(testbed: Callable[..., Done], tmp_path: Path) -> Path:
 def test_a_run_says_what_it_did_and_what_comes_next(made: Path, testbed: Callable[..., Done]) -> None:
     again = testbed("run", "small.toml")
     assert again.code == 0
-    assert "0 attempts made, 48 were there, 0 missing." in again.err
+    assert "48 of 48 attempts are stored: 0 new, 48 from before; 0 lost to the infrastructure." in again.err
     assert "testbed report small" in again.err
 
 

@@ -37,7 +37,7 @@ def test_the_quickstarts_gymnasium_example_runs() -> None:
 
 
 def test_the_example_environment_is_one_file_and_valid(tmp_path: Path) -> None:
-    environment, _ = blocks("extending.md", "python")
+    environment = blocks("extending.md", "python")[0]
     file = tmp_path / "reverse.py"
     file.write_text(environment, encoding="utf-8")
     reverse = execute(file).Reverse()
@@ -46,7 +46,7 @@ def test_the_example_environment_is_one_file_and_valid(tmp_path: Path) -> None:
 
 
 def test_the_example_tool_is_one_file_and_runs(tmp_path: Path) -> None:
-    _, tool = blocks("extending.md", "python")
+    tool = blocks("extending.md", "python")[1]
     file = tmp_path / "shout.py"
     file.write_text(tool, encoding="utf-8")
     assert execute(file).Shout().invoke({"text": "hi"}) == "HI"

@@ -44,6 +44,7 @@ def test_the_commands_do_what_the_page_says(printed: list[str]) -> None:
     first, added, notes, run = printed
     assert "towns: 2 documents, 2 indexed" in first
     assert "first      [t1] Draistor: Draistor is a harbour town." in first
+    assert "Ibrak Zonn" in first.partition("first      ")[2]
     assert "towns: 3 documents, 1 indexed" in added
     assert "towns: 3 documents as they were written" in added
     assert "notes_corpus: 1 documents, 1 indexed" in notes

@@ -21,11 +21,13 @@ LAYERS = [
     | {"records", "wrappers", "registry", "foreign_tools", "builtin", "plugins", "gymnasium_hook"}
     | {"benchmark_env", "program_env", "question_env", "code_env"}
     | {"contract", "contract_tools", "lookahead"},
-    {"experiment", "experiment_file", "experiment_tables", "places", "schedule", "store", "transfer", "engine"},
+    {"experiment", "experiment_file", "experiment_tables", "places", "schedule", "store", "transfer", "engine"}
+    | {"causes"},
     {"allocation", "preparation", "recording"},
     {"trial"},
     {"runner"},
-    {"report", "board", "progress", "running", "listing", "doctor", "planning", "corpus_command", "check_command"},
+    {"report", "board", "progress", "running", "listing", "doctor", "planning", "corpus_command", "check_command"}
+    | {"search_command"},
     {"cli"},
     {"__main__"},
 ]

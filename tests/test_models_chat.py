@@ -249,7 +249,7 @@ def test_a_key_that_is_not_set_is_named() -> None:
 async def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE"):
         monkeypatch.delenv(variable, raising=False)
-    with pytest.raises(ModelError, match=r"chat:openai:x.*OPENAI_API_KEY"):
+    with pytest.raises(ModelError, match=r"chat:openai:x has no API key: set OPENAI_API_KEY, or .* api_key_env\.$"):
         await Chat("openai:x").start()
 
 

@@ -17,7 +17,7 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 def test_every_package_is_listed() -> None:
     listed = set(SETTINGS["tool"]["setuptools"]["packages"])
     there = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "testbed").rglob("__init__.py")}
-    assert listed == there | {"testbed.envs", "testbed.tools", "testbed.models.reference"}
+    assert listed == there | {"testbed.envs", "testbed.tools", "testbed.models.reference", "testbed.experiments"}
 
 
 def test_every_extra_that_messages_name_exists() -> None:

@@ -135,6 +135,7 @@ class Model(Protocol):
         name: how the experiment names it.
         reproducible: whether the same request brings the same reply, so that a try that was lost to the infrastructure
             can be made again; a model that does not say so is taken not to be.
+        priced: whether asking it can cost money; one that does not say so is taken to.
     """
 
     name: str

@@ -83,6 +83,11 @@ class Chat:
         """Whether the provider left out the token counts of a reply, so that four bytes were taken for a token."""
         return self._approximate
 
+    @property
+    def priced(self) -> bool:
+        """Whether its prices are known, without which no reply costs anything."""
+        return any(self._prices.values())
+
     def fingerprint(self) -> Mapping[str, Any]:
         """What is asked and how. A hosted model's weights cannot be seen: they may change under the same name."""
         return {

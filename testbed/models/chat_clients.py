@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +12,8 @@ from testbed.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+
+_KEYLESS = re.compile(r"missing credentials|api_key|api key", re.IGNORECASE)
 
 
 class Connections(Protocol):
@@ -62,6 +65,11 @@ def make_client(
     try:
         return _openai(name, options) if provider == "openai" else (_other(provider, name, options), None)
     except Exception as error:  # constructors validate each in their own way, missing keys included
+        if _KEYLESS.search(str(error)) and not api_key_env:  # its own advice, an argument, cannot be followed here
+            variable = f"{provider.upper()}_API_KEY"
+            raise ModelError(
+                f"chat:{model} has no API key: set {variable}, or name another variable with api_key_env."
+            ) from error
         raise ModelError(f"chat:{model}: the client cannot be made: {type(error).__name__}: {error}") from error
 
 

@@ -46,6 +46,7 @@ class HuggingFace:
     """
 
     reproducible = True
+    priced = False
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ class Oracle:
 
     name = "oracle"
     reproducible = True
+    priced = False
 
     def __init__(self, answer: Callable[[Task], str] = reference_answer, *, accuracy: float = 1.0) -> None:
         if isinstance(accuracy, bool) or not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1:

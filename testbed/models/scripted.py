@@ -26,6 +26,7 @@ class Instant:
     """What models have in common that load nothing and write at once; four characters are a token."""
 
     reproducible = True
+    priced = False
 
     def count(self, text: str) -> int:
         """Tokens of `text`: a quarter of its characters, rounded up."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from testbed.allocation import recorded_rules
+from testbed.causes import Causes
 from testbed.errors import UnknownName, UsageError
 from testbed.experiment import Measure
 from testbed.report.arms import Arm, axes_of, curves, summarise
@@ -25,10 +26,10 @@ from testbed.stats import ArmOutcomes
 from testbed.stats.bootstrap import shared_weights
 from testbed.stats.repeats import Repeats
 from testbed.stats.stopping import StoppingRule
-from testbed.types import COST_COMPONENTS, Task
+from testbed.types import COST_COMPONENTS, Control, Task
 
 if TYPE_CHECKING:
-    from testbed.store import ArmRecord, Outcomes, Store
+    from testbed.store import ArmRecord, Outcomes, Run, Store
 
 ENOUGH_CLUSTERS = 20  # of equal size; the coverage with fewer stands in docs/measurement.md
 
@@ -55,6 +56,8 @@ def analyse_run(
     chosen = run.experiment.get("measure", {})
     measure = Measure(**chosen)
     outcomes, rules = store.outcomes(name), recorded_rules(run.experiment)
+    if not (outcomes.success >= 0).any():
+        raise UsageError(f"run {name!r} has {_nothing_scored(store, run)}, so there is nothing to report.")
     found = analyse(
         outcomes,
         name=name,
@@ -73,6 +76,15 @@ def analyse_run(
     leaks = _leaks(find_leaks(store, run, outcomes.tasks), found, outcomes, rules, asked=asked)
     first = (unfinished(run, outcomes, rules), leaks_told(leaks))
     return replace(found, leaks=leaks, warnings=(*filter(None, first), *found.warnings))
+
+
+def _nothing_scored(store: Store, run: Run) -> str:
+    causes = Causes()
+    for arm in run.arms:
+        for attempt in store.missing(run.name, arm.name):
+            causes.add(attempt)
+    told = causes.told()
+    return f"no scored attempt yet: {told}" if told else "no attempt yet"
 
 
 @shared_weights()
@@ -262,6 +274,18 @@ def _few_clusters(tasks: Sequence[Task]) -> Iterable[str]:
         )
 
 
+def _never_called(outcomes: Outcomes) -> Iterable[str]:
+    for position, record in enumerate(outcomes.arms):
+        if record.spec.get("control") != Control.LIVE or not _tool_names(record.spec):
+            continue
+        own = outcomes.cost[(outcomes.arm == position) & (outcomes.success >= 0), COST_COMPONENTS.index("tool_calls")]
+        if own.size and not own.any():  # NaN, of calls that were not recorded, counts as some
+            yield (
+                f"Arm {record.name!r}: its tools were called in none of {own.size:,} attempts; its gain is that of "
+                "offering them."
+            )
+
+
 def _partly_recorded(outcomes: Outcomes) -> Iterable[str]:
     for position, record in enumerate(outcomes.arms):
         own = outcomes.cost[(outcomes.arm == position) & (outcomes.success >= 0)]
@@ -337,6 +361,7 @@ def _warnings(
                 f"Arm {arm.name!r}: repeated attempts at a task are nearly identical ({_alike(arm.repeats)}). If they "
                 "were not sampled independently, its verdicts and its reach at several attempts claim too much."
             )
+    yield from _never_called(outcomes)
     yield from _partly_recorded(outcomes)
     yield from _few_clusters(outcomes.tasks)
     for other in arms:

@@ -15,6 +15,7 @@ from testbed.transfer.columns import Columns
 from testbed.transfer.exporting import export
 from testbed.transfer.files import read_records
 from testbed.transfer.values import read_ended, read_faults, read_name, read_number, read_whole
+from testbed.transfer.watched import Watched
 from testbed.types import Attempt, Cost, Status, Task, attempt_id, digest
 
 __all__ = ["ArmCount", "Columns", "Imported", "export", "import_outcomes"]
@@ -53,6 +54,7 @@ class Imported:
         new: attempts that the store did not have.
         skipped: records that did not meet the conditions.
         by_arm: counts of each arm.
+        warning: that no record has the value which `missing` compares with; "" where one has.
     """
 
     attempts: int
@@ -61,6 +63,7 @@ class Imported:
     new: int
     skipped: int
     by_arm: tuple[ArmCount, ...]
+    warning: str = ""
 
 
 def import_outcomes(store: Store, path: str | Path, run: str, columns: Columns) -> Imported:
@@ -75,7 +78,8 @@ def import_outcomes(store: Store, path: str | Path, run: str, columns: Columns) 
         columns: what the file's columns mean.
 
     Raises:
-        DataError: the file is missing, empty or malformed, or an outcome or cost cannot be read; names line and column.
+        DataError: the file is missing, empty or malformed, or an outcome or cost cannot be read, with line and column;
+            or no record has the value that `success` compares with.
         StoreError: the run was not made by imports, or has the same attempts with other outcomes.
     """
     outcomes = _Outcomes(Path(path), run, columns)
@@ -90,7 +94,7 @@ def import_outcomes(store: Store, path: str | Path, run: str, columns: Columns) 
         samples = {count.name: count.samples for count in counts}
         merge.extend(list(outcomes.tasks.values()), records, samples, datetime.now(UTC).isoformat(timespec="seconds"))
     total = sum(count.attempts for count in counts)
-    return Imported(total, len(outcomes.tasks), len(counts), new, outcomes.skipped, counts)
+    return Imported(total, len(outcomes.tasks), len(counts), new, outcomes.skipped, counts, outcomes.warning)
 
 
 class _Outcomes:
@@ -104,6 +108,8 @@ class _Outcomes:
 
     def __init__(self, path: Path, run: str, columns: Columns) -> None:
         self._path, self._run, self._columns = path, run, columns
+        self._success = Watched(columns.success)
+        self._missing = Watched(columns.missing) if columns.missing else None
         self._lists = columns.lists()
         self._next: dict[tuple[str, str], int] = {}
         self._seen: dict[str, str] = {}
@@ -122,6 +128,19 @@ class _Outcomes:
         if not self._seen:
             kept = " and ".join(f"{t.path.text}{t.sign}{t.value}" for t in self._columns.where)
             raise DataError(f"{self._path}: no record has {kept}." if kept else f"{self._path}: its lists are empty.")
+        if wrong := self._success.unmet:
+            raise DataError(f"{self._path}: {wrong}" + ("" if "Did you mean" in wrong else self._if_meant()))
+
+    @property
+    def warning(self) -> str:
+        """That no record has the value by which missing attempts are told."""
+        return self._missing.unmet if self._missing else ""
+
+    def _if_meant(self) -> str:
+        test = self._columns.success
+        if test.sign == "!=":
+            return f" If no attempt failed, say what a success is: {test.path.text}=VALUE."
+        return f" If no attempt succeeded, say what a failure is: {test.path.text}!=VALUE."
 
     def name(self, attempt: Attempt) -> str:
         """An attempt's arm and task, as the file calls them."""
@@ -153,8 +172,8 @@ class _Outcomes:
     def _read(self, where: str, record: Mapping[str, Any], element: int, task: Task, arm: ArmCount) -> Attempt:
         columns = self._columns
         sample = self._sample(where, record, element, task, arm)
-        missing = columns.missing is not None and columns.missing.holds(where, record, element)
-        success = None if missing else columns.success.holds(where, record, element)
+        missing = self._missing is not None and self._missing.holds(where, record, element)
+        success = None if missing else self._success.holds(where, record, element)
         ended = "missing:imported" if missing else "answered"
         if columns.ended is not None:
             ended = read_ended(where, columns.ended, columns.ended.read(where, record, element))

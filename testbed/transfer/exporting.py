@@ -44,6 +44,7 @@ def export(
     kind = format or next((kind for ending, kind in FORMATS.items() if path.name.lower().endswith(ending)), path.suffix)
     if kind not in FORMATS.values():
         raise UnknownName("export format", kind, FORMATS.values(), "The file's ending says it.")
+    store.run(run)
     if path.exists() and not force:
         raise UsageError(f"{path} exists. Give another name, or replace it with --force.")
     rows = _rows(store, run, transcripts)

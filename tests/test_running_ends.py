@@ -1,0 +1,117 @@
+"""How `testbed run` ends where the model cannot be reached or its limits cannot bind: it says why, and soon."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers.command import Done
+from testbed.runner import UNHEARD, Runner
+
+EXPERIMENT = """
+samples = {samples}
+[model]
+{model}
+[budget]
+{budget}
+[[env]]
+id = "Addition-v0"
+digits = 2
+tasks = 4
+[[arm]]
+name = "bare"
+"""
+
+
+def write(folder: Path, *, model: str, samples: int = 2, budget: str = "turns = 2") -> None:
+    text = EXPERIMENT.format(samples=samples, model=model, budget=budget)
+    (folder / "run.toml").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A [model] whose server refuses connections; attempts are not tried again, which would take seconds."""
+    assert Runner.__init__.__kwdefaults__ is not None
+    monkeypatch.setitem(Runner.__init__.__kwdefaults__, "retries", 0)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening
+        yield f'id = "chat:openai:x"\nbase_url = "http://127.0.0.1:{unused.getsockname()[1]}/v1"'
+
+
+def test_a_run_that_reached_no_model_says_why_and_so_does_its_report(
+    testbed: Callable[..., Done], tmp_path: Path, unreachable: str
+) -> None:
+    write(tmp_path, model=unreachable)
+    done = testbed("run", "run.toml")
+    assert done.code == 3
+    assert "0 of 8 attempts are stored: 0 new, 0 from before; 8 lost to the infrastructure." in done.err
+    found = re.search(r"8 missing: 8 x (\w+) \((.*)\); see `testbed show (\w+)`", done.err)
+    assert found, done.err
+    assert "chat:openai:x: " in found[2]
+    assert "onnection" in found[2]
+    assert found[2] in testbed("show", found[3]).out
+    report = testbed("report", "run")
+    assert report.code == 2
+    assert f"no scored attempt yet: {found[0]}" in report.err
+
+
+def test_a_run_whose_model_never_answers_gives_up_early_and_can_go_on(
+    testbed: Callable[..., Done], tmp_path: Path, unreachable: str
+) -> None:
+    write(tmp_path, model=unreachable, samples=UNHEARD)
+    done = testbed("run", "run.toml", "--concurrency", "10")
+    assert done.code == 3
+    assert "Stopped early: the model was not heard in any of the first" in done.err
+    lost = re.search(r"(\d+) lost to the infrastructure", done.err)
+    assert lost
+    assert UNHEARD <= int(lost[1]) <= UNHEARD + 10  # those that were under way
+    again = testbed("run", "run.toml", "--concurrency", "10")
+    assert "Stopped early" in again.err
+
+
+def test_a_run_that_began_well_does_not_give_up(testbed: Callable[..., Done], tmp_path: Path) -> None:
+    policy = (
+        "from testbed.errors import ModelUnavailable\n"
+        "asked = []\n"
+        "def answer(request, random):\n"
+        "    asked.append(1)\n"
+        "    if len(asked) > 1:\n"
+        "        raise ModelUnavailable('gone')\n"
+        "    return '<answer>1</answer>'\n"
+    )
+    (tmp_path / "policy.py").write_text(policy, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        assert Runner.__init__.__kwdefaults__ is not None
+        patch.setitem(Runner.__init__.__kwdefaults__, "retries", 0)
+        write(tmp_path, model='id = "scripted"\npolicy = "policy.py:answer"', samples=UNHEARD)
+        done = testbed("run", "run.toml", "--concurrency", "1")
+    assert "1 of 200 attempts are stored: 1 new, 0 from before; 199 lost to the infrastructure." in done.err
+    assert "199 x model_unavailable (gone)" in done.err
+    assert "Stopped early" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ('id = "chat:openai:x"\nbase_url = "http://127.0.0.1:9/v1"', "usd needs usd_per_million"),
+        ('id = "scripted"\nreplies = ["<answer>1</answer>"]', "'scripted' has no price"),
+    ],
+)
+def test_a_limit_on_money_that_can_never_bind_is_refused(
+    testbed: Callable[..., Done], tmp_path: Path, model: str, words: str
+) -> None:
+    write(tmp_path, model=model, budget="usd = 0.01")
+    done = testbed("run", "run.toml")
+    assert done.code == 2
+    assert words in done.err
+    assert re.search(r"run\.toml:\d+: budget: usd", done.err), done.err
+    assert not (tmp_path / "testbed.sqlite").exists()
+
+
+def test_a_limit_on_money_with_prices_is_taken(testbed: Callable[..., Done], tmp_path: Path, unreachable: str) -> None:
+    write(tmp_path, model=f"{unreachable}\nusd_per_million = {{ input = 1, output = 2 }}", budget="usd = 0.01")
+    assert "usd_per_million" not in testbed("run", "run.toml").err
