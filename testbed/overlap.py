@@ -18,7 +18,7 @@ from typing import Any
 
 from testbed.types import Message
 
-SHARE = 0.8  # of the question's words that must stand near each other, in pairs that the question has too
+SHARE = 0.8  # more than this of the question's words must stand near each other, in pairs that the question has too
 LEAST = 7  # words at least: fewer stand together by chance
 NEAR = 100  # words before and after, in which the answer must stand
 LONG = 8  # words from which an answer need not stand there word by word either
@@ -62,7 +62,7 @@ class Question:
     def __init__(self, text: str, answers: Iterable[str], *, label: bool = False) -> None:
         own = words(plain(text))
         self._sought, self._vocabulary = _Sought(own), frozenset(own)
-        self._needed = len(own) if label else max(LEAST, math.ceil(SHARE * len(own)))
+        self._needed = len(own) if label else max(LEAST, math.floor(SHARE * len(own)) + 1)
         # Where an answer is a part of the question, what stands around it there; a long one then tells nothing.
         runs = [run for run in (words(plain(answer)) for answer in answers) if run]
         inside = [(run, [_around(own, place) for place in _places(run, own)]) for run in runs]
@@ -184,7 +184,7 @@ def _places(run: Sequence[str], found: Sequence[str]) -> Iterator[Place]:
         yield from ((at, at + length) for at in starts)
         return
     sought = _Sought(run)
-    yield from (place for covered, place in sought.stretches(found) if covered >= SHARE * len(run))
+    yield from (place for covered, place in sought.stretches(found) if covered > SHARE * len(run))
 
 
 def _around(found: Sequence[str], place: Place) -> tuple[str | None, str | None]:

@@ -150,7 +150,7 @@ def creation(analysis: Analysis) -> Table:
     columns = tuple(f"{spend:g} [{analysis.settings.level}]" for spend in spends)
     notes = [
         f"Creation if elicitation may take as many attempts of {analysis.bare} as the column says. True creation does "
-        "not rise with them; what is left at the right no resampling within reach explains."
+        "not rise with them. Where its interval excludes 0, what is left at the right is not explained by that many."
     ]
     title = f"Creation by the attempts of {analysis.bare} allowed"
     return Table("creation", title, "arm", columns, tuple(rows) if len(spends) > 1 else (), _notes(notes))

@@ -272,6 +272,8 @@ def _phrase(kind: Effect, group: Group, effect: GroupEffect) -> str:
     open_ = effect.verdicts.get(Verdict.UNDETERMINED, 0)
     if kind is Effect.UNDETERMINED and effect.open_as_missing:
         return f"{name}: {size}, {gain} of the scored attempts; undetermined, as attempts are missing"
+    if kind is Effect.UNDETERMINED and effect.gain is not None and (effect.gain.low or 0.0) > 0:
+        gain = f"{gain}: a gain, but whether elicited or created is open"
     if kind is Effect.UNDETERMINED and open_:
         return f"{name}: {size}, {gain}; {open_} undetermined, {further(effect.needed)} more attempts needed"
     return f"{name}: {size}, {gain}"
@@ -284,7 +286,11 @@ def _expanded(effect: GroupEffect) -> str:
     least = _attempts(effect.bare_attempts, "bare attempt")
     if effect.never_bare == expanded:
         return f"{expanded} of {effect.tasks} tasks expanded, not reached in {least} each; "
-    return f"{expanded} of {effect.tasks} tasks expanded, {effect.never_bare} of them not reached in {least} each; "
+    rest = f"{expanded - effect.never_bare} solved now and then"
+    how = f"{rest} in {least} each"
+    if effect.never_bare:
+        how = f"{effect.never_bare} not reached in {least} each and {rest}"
+    return f"{expanded} of {effect.tasks} tasks expanded, {how}; "
 
 
 def _lost(effect: GroupEffect) -> str:
