@@ -77,7 +77,7 @@ def _wait_for(server: Server) -> None:
 
 @asynccontextmanager
 async def chat(server: Server, name: str, **options: Any) -> AsyncIterator[Model]:
-    model = make_model(f"chat:openai:{name}", {"base_url": server.url, "timeout": 10.0, **options})
+    model = make_model(f"chat:openai:{name}", {"base_url": server.url, "timeout": 60.0, **options})
     try:
         yield model
     finally:
