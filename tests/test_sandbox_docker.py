@@ -261,6 +261,9 @@ async def test_both_backends_show_the_same_python(session):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         for name in sorted(files):
             path = f"{folder}/{name}"
+            if not os.path.exists(path):  # Debian's sitecustomize.py is a link into /etc
+                seen.update(f"{path} {os.readlink(path)}".encode())
+                continue
             seen.update(f"{path} {os.stat(path).st_mode & 0o111 > 0}".encode() + open(path, "rb").read())
         seen.update(folder.encode())
     print(seen.hexdigest())

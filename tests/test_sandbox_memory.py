@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import subprocess
 import sys
@@ -57,6 +58,15 @@ def looks_until(counter: Memory, seconds: float) -> tuple[bool, bool, float]:
             return told, late, longest
         time.sleep(0.01)
     return False, False, longest
+
+
+def test_a_count_that_follows_the_one_that_was_heard_leaves_nothing_behind() -> None:
+    counter = Memory(MIB)
+    counter.start()
+    for _ in range(3):  # as counts do that end between two looks
+        os.write(counter._tell, b"x")
+    counter.end()
+    assert not select_readable(counter.exceeded)
 
 
 def select_readable(descriptor: int) -> bool:

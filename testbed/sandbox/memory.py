@@ -20,6 +20,9 @@ _FIGURES = re.compile(rb"^(VmRSS|RssAnon|RssShmem|VmPTE|VmSwap):\s+(\d+) kB$", r
 _SHARES = re.compile(rb"^(?:Pss|SwapPss):\s+(\d+) kB$", re.MULTILINE)
 
 
+_MOST_SAID = 1 << 10  # counts in one call that may have said so: another one begins before the first has been heard
+
+
 class Memory:
     """Tells when the processes of a call hold more than they may together.
 
@@ -59,7 +62,7 @@ class Memory:
         with self._idle:
             pass
         with contextlib.suppress(BlockingIOError):
-            os.read(self.exceeded, 1)
+            os.read(self.exceeded, _MOST_SAID)
 
     def is_exceeded(self) -> bool:
         """Looks without waiting and has the thread count if needed; True if an exact count does not come in time.
