@@ -334,6 +334,32 @@ async def test_kernel_memory_counts_and_the_engine_knows_who_ran_out_of_it(engin
         await modest.close()
 
 
+async def test_a_bomb_is_ended_with_all_cores_and_the_limit_stands_again_afterwards(engine, monkeypatch):
+    asked, real = [], Engine.set_cpus
+
+    def set_cpus(self, name, cpus):
+        asked.append(cpus)
+        real(self, name, cpus)
+
+    monkeypatch.setattr(Engine, "set_cpus", set_cpus)
+    session = await Docker().open(replace(SMALL, processes=64))
+    bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
+
+    def quota() -> int:
+        return engine.api.inspect_container(session._link.name)["HostConfig"]["CpuQuota"]
+
+    try:
+        before = await asyncio.to_thread(quota)
+        for _ in range(3):
+            assert (await session.repl(bomb, timeout=0.3)).status == "timeout"
+        assert (await session.run("print(1)")).stdout == "1\n"
+        if asked:  # a machine may be quick enough without
+            assert asked == [None, SMALL.cpus] * (len(asked) // 2)
+        assert await gone(lambda: quota() != before)
+    finally:
+        await session.close()
+
+
 # --- the stream
 
 

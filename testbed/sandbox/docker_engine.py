@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 from testbed.errors import SandboxDied
 from testbed.sandbox import docker_door, image
+from testbed.sandbox.cgroup import PERIOD, SHORTEST_QUOTA
 from testbed.sandbox.root import PythonRoot
 
 OWNER = "capability-testbed.sandbox.owner"  # label: who started a container
@@ -178,6 +179,13 @@ class Engine:
         """
         with _as_sandbox_died("the docker engine cannot start a container"):
             self.api.start(name)
+
+    def set_cpus(self, name: str, cpus: float | None) -> None:
+        """Limits a running container to so many cores' worth of CPU time, or to the machine's; it may be gone."""
+        from docker.errors import DockerException
+
+        with contextlib.suppress(DockerException, OSError):
+            self.api.update_container(name, cpu_quota=max(SHORTEST_QUOTA, round((cpus or self.cores) * PERIOD)))
 
     def remove(self, name: str) -> str:
         """Kills a container and waits until it is gone, if it is not yet; returns what went wrong."""

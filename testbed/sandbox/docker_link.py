@@ -108,6 +108,8 @@ class DockerLink:
         self._listening: asyncio.Future[bool] | None = None  # to the stream, for the last words
         self._end: asyncio.Task[str] | None = None
         self._out_of_memory = False
+        self._hurried, self._cpus = False, 1.0
+        self._pace: asyncio.Future[None] | None = None  # the last request of `hurry`
 
     @classmethod
     async def launch(
@@ -125,6 +127,7 @@ class DockerLink:
             SandboxDied: the engine refuses.
         """
         link = cls(engine, name, free)
+        link._cpus = settings["host_config"]["CpuQuota"] / settings["host_config"]["CpuPeriod"]
         door = _door(engine)
         try:
             if door is None:
@@ -147,7 +150,15 @@ class DockerLink:
         return link
 
     def hurry(self, wanted: bool) -> None:
-        """Does nothing: the limit is the engine's."""
+        """Asks the engine to lift the container's limit on CPU time, or to set it again; one request after another."""
+        if wanted != self._hurried:
+            self._hurried = wanted
+            self._pace = asyncio.ensure_future(self._set_pace(wanted, self._pace))
+
+    async def _set_pace(self, fast: bool, before: asyncio.Future[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        await asyncio.to_thread(self._engine.set_cpus, self.name, None if fast else self._cpus)
 
     async def kill(self) -> str:
         """Ends the container, waits until it is gone, and returns its last words."""
@@ -202,6 +213,8 @@ class DockerLink:
 
     async def _kill(self) -> str:
         ended_by_itself = self._has_ended
+        if self._pace is not None:
+            await asyncio.wait([self._pace])
         trouble = await asyncio.to_thread(self._engine.remove, self.name)
         if ended_by_itself:
             self._out_of_memory = await asyncio.to_thread(self._engine.ran_out_of_memory, self.name)
