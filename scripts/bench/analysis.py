@@ -83,6 +83,7 @@ def synthetic(tasks: int, attempts: int, seed: int = 0) -> Outcomes:
         cost=cost,
         ended=np.where(lost, "missing:timeout", "answered"),
         faults=(rng.random(rows) < 0.02).astype(np.int32),
+        redrawn=np.zeros(rows, dtype=bool),
     )
 
 
