@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from testbed import check_command, corpus_command, search_command
+from testbed import check_command, corpus_command, nats_command, search_command
 
 if TYPE_CHECKING:
     from testbed.report.analyse import Analysis
@@ -33,6 +33,7 @@ app = typer.Typer(
 corpus_command.app.command(epilog='Example: testbed corpus search my_corpus "who sells lamps"')(search_command.search)
 app.add_typer(corpus_command.app, name="corpus")
 app.command(epilog="Example: testbed check --plugin my_env.py    or: testbed check Addition-v0")(check_command.check)
+app.command(epilog="Example: testbed nats demo    or: testbed nats demo --by hf:base")(nats_command.nats)
 
 StoreOption = Annotated[
     str, typer.Option("--store", envvar="TESTBED_STORE", help="SQLite file or SQLAlchemy URL that holds the attempts.")

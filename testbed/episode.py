@@ -14,7 +14,7 @@ from testbed.budget import Budget, Meter
 from testbed.errors import UsageError
 from testbed.protocol import NO_ACTION, Action, parse
 from testbed.tool import AttemptContext, Toolbox, ToolSet
-from testbed.types import Cost, Grade, Message, Task, ToolResult, Usage, well_formed
+from testbed.types import RESENT, Cost, Grade, Message, Task, ToolResult, Usage, well_formed
 
 
 class Observation(TypedDict):
@@ -33,6 +33,7 @@ TOOLS_SPENT = "The tool budget is spent: answer now."
 WRONG = "That is wrong."
 # Twice what text of any language needs: a model that reports still fewer tokens for what it wrote is not believed.
 MOST_CHARS_PER_TOKEN = 8
+DIGITS = 5  # of log-probabilities that are kept: batch-mates change what comes after
 
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
 
@@ -112,7 +113,7 @@ class Episode:
 
     @property
     def faults(self) -> Mapping[str, int]:
-        """The model's tool faults so far, by kind."""
+        """The model's tool faults so far, by kind, and requests `RESENT`."""
         return self._faults
 
     def cost(self) -> Cost:
@@ -120,14 +121,18 @@ class Episode:
         self.meter.clock(time.monotonic() - self._started)
         return self.meter.cost
 
+    def forgive(self, seconds: float) -> None:
+        """Takes time off the attempt's clock in which it waited for others."""
+        self._started += seconds
+
     def end(self, reason: str, note: str = "") -> None:
         """Ends the attempt from outside: a clock that ran out, a full context; `note` goes into the transcript."""
         self.ended = reason
         if note:
             self.transcript.append({"role": "system", "content": note})
 
-    def read(self, text: str, usage: Usage) -> None:
-        """Books and reads one message of the model.
+    def read(self, text: str, usage: Usage, logprobs: Sequence[float] | None = None) -> None:
+        """Books and reads one message of the model; `logprobs` of its tokens are kept beside it.
 
         Raises:
             UsageError: the attempt is over.
@@ -135,8 +140,13 @@ class Episode:
         if self.over:
             raise UsageError("the attempt is over; call reset() first.")
         self.meter.charge_model(self._believed(usage, text))
+        if usage.resent:
+            self._faults[RESENT] = self._faults.get(RESENT, 0) + usage.resent
         text = well_formed(text)
-        self.transcript.append({"role": "assistant", "content": text})
+        message: Message = {"role": "assistant", "content": text}
+        if logprobs is not None:
+            message["logprobs"] = [round(value, DIGITS) for value in logprobs]
+        self.transcript.append(message)
         self.action = parse(text)
 
     def _believed(self, usage: Usage, text: str) -> Usage:

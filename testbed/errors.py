@@ -143,12 +143,17 @@ class ModelUnavailable(InfrastructureError):
     """The model could not answer: rate limit, server error, out of memory."""
 
     kind = "model_unavailable"
+    retry_after = 0.0  # seconds after which the server wants to be asked again, where it says so
 
 
 class ModelNotAsked(ModelUnavailable):
     """The model was not even asked: no connection, too many requests, overload. No reply was lost."""
 
     kind = "model_not_asked"
+
+
+class ModelBusy(ModelNotAsked):
+    """The server is there and refused for now: too many requests, overload. The same request may be sent again."""
 
 
 class YokeMissing(InfrastructureError):

@@ -141,6 +141,8 @@ class ArmSpec:
         stop: a name of `STOPS`: how sure it must be to stop.
         lookahead: how its attempts search over the environment; None where they do not.
         replay: the recording that its tools answer from; None where they work.
+        logprobs: whether the log-probability of every sampled token is kept with the attempt. A way of recording, not
+            of acting: no part of the arm's identity.
     """
 
     name: str
@@ -156,6 +158,7 @@ class ArmSpec:
     stop: str = "verdict"
     lookahead: Lookahead | None = None
     replay: Replay | None = None
+    logprobs: bool = False
 
     @property
     def bare(self) -> bool:

@@ -225,6 +225,9 @@ class _Reader(Tables):
             samples = self._samples(table["samples"], f"samples of arm {name!r}", (*at, "samples"))
         least, count, stop = samples
         id_ = model.pop("id", "reference")
+        logprobs = model.pop("logprobs", False)
+        if not isinstance(logprobs, bool):
+            self._fail(f"logprobs must be true or false, not {logprobs!r}", (*at, "model", "logprobs"), ("model", "logprobs"))
         with self.places.blaming((*at, "model"), ("model",)):
             sampling = Sampling(**{k: model.pop(k) for k in SAMPLING_KEYS if k in model})
         yoke = table.get("yoke", "")
@@ -235,7 +238,9 @@ class _Reader(Tables):
             with self.places.blaming((*at, "lookahead")):
                 lookahead = read_lookahead(table["lookahead"])
                 lookahead.refuse(tools, control, budget, sampling.max_tokens, replays=replay is not None)
-        return ArmSpec(name, tools, control, count, budget, id_, model, sampling, yoke, least, stop, lookahead, replay)
+        return ArmSpec(
+            name, tools, control, count, budget, id_, model, sampling, yoke, least, stop, lookahead, replay, logprobs
+        )
 
     def _replay(self, table: Mapping[str, Any], name: str, tools: Sequence[str], at: Key) -> Replay | None:
         """The recording that an arm's tools answer from; the file's, unless the arm names one of its own."""

@@ -6,6 +6,7 @@ An experiment that cannot run as written is refused here, before a store is open
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,7 @@ class Arm:
         labels: dict[str, object] = {"name": self.spec.model}
         if self.tools.offers:
             labels["stateful"] = self.tools.stateful()
+            labels["schemas"] = json.dumps(self.tools.schemas)  # as text, which keeps the order that models read
         if self.recording is not None:
             labels["replays"] = self.recording.label()
         return ArmRecord(self.hash, self.spec.name, {**self.identity, **labels})
@@ -133,6 +135,7 @@ class Prepared:
             model = await self._model(spec)
             of_model = dict(model.fingerprint())
         self._check_prices(spec, model, at)
+        self._check_logprobs(spec, model, at)
         recording = await self._recording(spec, at)
         with self._experiment.places.blaming(*[("tool", name) for name in spec.tools], (*at, "tools")):
             tools = await self._tools(spec, recording)
@@ -188,6 +191,16 @@ class Prepared:
                 "seconds",
                 (*at, "budget", "usd"),
                 ("budget", "usd"),
+            )
+
+    def _check_logprobs(self, spec: ArmSpec, model: Model, at: Key) -> None:
+        """Refuses to keep what a model does not tell."""
+        if spec.logprobs and not getattr(model, "gives_logprobs", False):
+            raise self._experiment.places.error(
+                f"model: logprobs = true, and {spec.model!r} does not tell the log-probabilities of what it writes; "
+                "reference and hf: models do",
+                (*at, "model", "logprobs"),
+                ("model", "logprobs"),
             )
 
     async def _tools(self, spec: ArmSpec, recording: Recording | None) -> ToolSet:

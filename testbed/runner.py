@@ -229,7 +229,7 @@ class Runner:
             if tries < self._retries and error.passing:
                 self.progress.retried += 1
                 delay = self._back_off * 2**tries * (1 + random.random() / 2)  # jitter, no part of any outcome
-                queue.again(cell, tries + 1, delay)
+                queue.again(cell, tries + 1, max(delay, getattr(error, "retry_after", 0.0)))
                 return None
             return trial.missing(error)
 

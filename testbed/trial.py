@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 from testbed.env import Environment
 from testbed.episode import Episode
@@ -47,8 +49,8 @@ class Trial:
         try:
             async with asyncio.timeout(arm.spec.budget.seconds) as clock:
                 while not episode.over:
-                    reply = await arm.model.generate(self._request(episode))
-                    episode.read(reply.text, reply.usage)
+                    reply = await arm.model.generate(self._request(episode, clock))
+                    episode.read(reply.text, reply.usage, reply.logprobs)
                     await self._finish_turn(episode, clock, graders)
         except TimeoutError:
             episode.end("limit:seconds")
@@ -80,7 +82,7 @@ class Trial:
             return begin(lookahead, env, task, arm.tools, budget, count, context, arm.spec.sampling.max_tokens)
         return Episode(task, env.grade, arm.tools, budget, count, env.enter(task, arm.tools, context), env.feedback)
 
-    def _request(self, episode: Episode) -> Request:
+    def _request(self, episode: Episode, clock: asyncio.Timeout) -> Request:
         sampling = self._arm.spec.sampling
         return Request(
             messages=episode.messages,
@@ -90,6 +92,8 @@ class Trial:
             stream=episode.stream,
             position=episode.position,
             task=episode.task,
+            logprobs=self._arm.spec.logprobs,
+            off_clock=partial(_off_clock, episode, clock),
         )
 
     async def _finish_turn(self, episode: Episode, clock: asyncio.Timeout, graders: DaemonThreads) -> None:
@@ -98,11 +102,8 @@ class Trial:
         if episode.action.answer is None or not self._environment.grades_slowly:
             episode.finish(results)
             return
-        ends, began = clock.when(), asyncio.get_running_loop().time()
-        clock.reschedule(None)
-        await graders.run(lambda: episode.finish(results))
-        if ends is not None:
-            clock.reschedule(ends + asyncio.get_running_loop().time() - began)
+        with _standing(clock, asyncio.get_running_loop().time()):  # the episode itself leaves out a grader's time
+            await graders.run(lambda: episode.finish(results))
 
     def _record(self, status: Status, ended: str, transcript: Sequence[Message]) -> Attempt:
         episode, scored = self._episode, status is Status.COMPLETE
@@ -122,6 +123,30 @@ class Trial:
             faults=dict(episode.faults) if episode else {},
             transcript=list(transcript),
         )
+
+
+@contextmanager
+def _off_clock(episode: Episode, clock: asyncio.Timeout, since: float | None = None) -> Iterator[None]:
+    """Meanwhile, and since then, the attempt waits for others: not a second of it is the attempt's."""
+    now = asyncio.get_running_loop().time
+    began = now() if since is None else since
+    with _standing(clock, began):
+        try:
+            yield
+        finally:
+            episode.forgive(now() - began)
+
+
+@contextmanager
+def _standing(clock: asyncio.Timeout, began: float) -> Iterator[None]:
+    """The attempt's limit of seconds moves away by the time that passes from `began` to the end."""
+    ends = clock.when()
+    clock.reschedule(None)
+    try:
+        yield
+    finally:
+        if ends is not None:
+            clock.reschedule(ends + asyncio.get_running_loop().time() - began)
 
 
 def has_reply(transcript: Sequence[Message]) -> bool:

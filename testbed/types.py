@@ -203,20 +203,31 @@ class Message(TypedDict, total=False):
     fault: str  # tool messages: FaultKind, where there is one
     tokens: int  # tool messages: what was charged as observed
     cut: int  # tool messages: the observed tokens that were left, where the result was cut to them
+    logprobs: list[float]  # of what the model wrote: each sampled token's, in nats, where the arm keeps them
     remaining: dict[str, float]  # what was left of the limited components after this entry
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one model call used; `seconds` is wall time."""
+    """What one model call used.
+
+    Attributes:
+        prompt_tokens: tokens the model was given.
+        generated_tokens: tokens it wrote.
+        seconds: wall time of the call, without what it waited for others.
+        usd: price of the tokens.
+        resent: how often the request was sent again, because the server had refused it before the model began.
+    """
 
     prompt_tokens: int = 0
     generated_tokens: int = 0
     seconds: float = 0.0
     usd: float = 0.0
+    resent: int = 0
 
 
 REDRAWN = "redrawn"
+RESENT = "resent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +247,8 @@ class Attempt:
         answer: the answer that was graded, None where none was given.
         cost: what it used.
             faults: number of the model's tool faults by kind; under `REDRAWN`, how many earlier tries were lost to the
-            infrastructure after a model had begun to write that would not write the same again.
+            infrastructure after a model had begun to write that would not write the same again; under `RESENT`, how
+            many requests a server refused before the model began, which were sent again and cost nothing.
         transcript: every message, in order.
     """
 
@@ -263,9 +275,14 @@ class Attempt:
         """Equality in everything but the clock: what a resumed run must reproduce."""
         skip = {"cost", "transcript"}
         same = all(getattr(self, f.name) == getattr(other, f.name) for f in fields(self) if f.name not in skip)
-        same = same and list(self.transcript) == list(other.transcript)  # tuple or list, wherever it was read from
+        same = same and _without_logprobs(self.transcript) == _without_logprobs(other.transcript)
         mine, theirs = self.cost.as_dict(), other.cost.as_dict()
         return same and all(mine[c] == theirs[c] for c in COST_COMPONENTS if c != "seconds")
+
+
+def _without_logprobs(transcript: Sequence[Message]) -> list[dict[str, Any]]:
+    """What was said: batch-mates change log-probabilities by rounding, and nothing else."""
+    return [{key: value for key, value in message.items() if key != "logprobs"} for message in transcript]
 
 
 def attempt_id(task: str, arm: str, sample: int, seed: int) -> str:

@@ -27,7 +27,7 @@ LAYERS = [
     {"trial"},
     {"runner"},
     {"report", "board", "progress", "running", "listing", "doctor", "planning", "corpus_command", "check_command"}
-    | {"search_command"},
+    | {"search_command", "scoring", "nats_command"},
     {"cli"},
     {"__main__"},
 ]

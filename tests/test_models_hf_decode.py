@@ -106,7 +106,7 @@ def test_a_prompt_is_read_once_for_all_attempts_that_start_with_it(monkeypatch: 
             read += inputs["input_ids"].numel()
         return forward(**inputs)
 
-    monkeypatch.setattr(decoder, "_model", counting)
+    monkeypatch.setattr(model, "forward", counting)
     for wave in range(3):
         decoder.admit([Row((7, 8, 9, 10), 1, stream=8 * wave + n) for n in range(8)])
     assert read == 4

@@ -28,6 +28,6 @@ def test_folders_of_tests_windows_and_other_peoples_packages_are_hidden():
 
 def test_worker_starts_from_its_own_files():
     command, files = python_root().command, dict((inside, here) for here, inside in python_root().files)
-    assert command[-1] == WORKER
-    assert files[f"{WORKER}/__main__.py"].endswith("worker.py")
+    assert WORKER in command[-1]
+    assert files[f"{WORKER}/testbed/sandbox/worker.py"].endswith("worker.py")
     assert command[0] in files

@@ -136,12 +136,12 @@ class Playouts(Episode):
         """Streams of proposals are new ones."""
         return 0 if self._searching else super().position
 
-    def read(self, text: str, usage: Usage) -> None:
+    def read(self, text: str, usage: Usage, logprobs: Sequence[float] | None = None) -> None:
         """Books and reads one message of the model."""
         self._was_search = self._searching
         if self._searching:
             self._remark(f"Simulation {self._simulation}, at position {self._path[-1].number}:")
-        super().read(text, usage)
+        super().read(text, usage, logprobs)
 
     async def run_tools(self) -> list[ToolResult]:
         """Tries the proposed move; at the end of the search makes those that were found."""

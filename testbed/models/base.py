@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,6 +47,10 @@ class Sampling:
         return asdict(self)
 
 
+def _no_clock(since: float | None = None) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 @dataclass(frozen=True)
 class Request:
     """One message to be written.
@@ -59,6 +64,8 @@ class Request:
         position: tokens the attempt generated before; the stream goes on from there.
         task: for models that know the answers (oracle); others do not look at it.
         logprobs: whether the log-probability of each written token is wanted; models that have none do not look at it.
+        off_clock: `with request.off_clock():` around a wait for others (a free place, a server that refuses for now)
+            keeps it out of the attempt's seconds; `off_clock(since)` goes back to a time of the event loop's.
     """
 
     messages: Sequence[Message]
@@ -69,6 +76,7 @@ class Request:
     position: int = 0
     task: Task | None = None
     logprobs: bool = False
+    off_clock: Callable[..., AbstractContextManager[None]] = field(default=_no_clock, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,7 @@ class Model(Protocol):
         reproducible: whether the same request brings the same reply, so that a try that was lost to the infrastructure
             can be made again; a model that does not say so is taken not to be.
         priced: whether asking it can cost money; one that does not say so is taken to.
+        gives_logprobs: whether its replies bring `Reply.logprobs`; one that does not say so is taken not to.
     """
 
     name: str

@@ -47,6 +47,7 @@ class HuggingFace:
 
     reproducible = True
     priced = False
+    gives_logprobs = True
 
     def __init__(
         self,
@@ -99,6 +100,14 @@ class HuggingFace:
     def count(self, text: str) -> int:
         """Tokens of `text`, none added."""
         return (self._codec or self.codec).count(text)
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+        """Token ids of a conversation up to where the model goes on: what it is given for its next message.
+
+        Raises:
+            ModelError: the chat template refuses the conversation.
+        """
+        return self.codec.prompt(messages, tools)
 
     async def start(self) -> None:
         """Loads the model.

@@ -6,56 +6,17 @@ The model sees a window of the buffers, and a mask that hides what stands before
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+from testbed.models.hf_attention import Step
+from testbed.models.hf_prefix import Layers
+
 Tensor = torch.Tensor
 
 _AHEAD = 128  # columns kept free after the last one: the cache is moved at most once in so many tokens
-PREFIX_BYTES = 128 << 20
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """A prompt that was read: keys and values of each layer, shape (heads, tokens, width), and the logits after it."""
-
-    layers: list[tuple[Tensor, Tensor]]
-    logits: Tensor
-
-    @property
-    def bytes(self) -> int:
-        """Memory it takes."""
-        return sum(t.nbytes for pair in self.layers for t in pair) + self.logits.nbytes
-
-
-class Prefixes:
-    """The prompts read last: many attempts start with the same one.
-
-    Args:
-        limit: memory they may take, in bytes.
-    """
-
-    def __init__(self, limit: int = PREFIX_BYTES) -> None:
-        self._limit, self._bytes = limit, 0
-        self._kept: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
-
-    def get(self, prompt: tuple[int, ...]) -> Prefix | None:
-        """What was read of a prompt, if it is still kept."""
-        found = self._kept.get(prompt)
-        if found is not None:
-            self._kept.move_to_end(prompt)
-        return found
-
-    def add(self, prompt: tuple[int, ...], prefix: Prefix) -> None:
-        """Keeps a prompt; the ones used longest ago make room."""
-        self._kept[prompt] = prefix
-        self._bytes += prefix.bytes
-        while self._bytes > self._limit and self._kept:
-            self._bytes -= self._kept.popitem(last=False)[1].bytes
 
 
 class _AlignedLayer(DynamicLayer):  # type: ignore[misc]
@@ -64,13 +25,16 @@ class _AlignedLayer(DynamicLayer):  # type: ignore[misc]
     transformers' own layer grows by concatenation, which copies the whole cache for every token.
     """
 
-    rows = low = end = 0
+    rows = low = end = index = 0
+    step: Step | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Writes one more column and shows the window up to it."""
         column, self.end = self.end, self.end + key_states.shape[2]
         self.keys[: self.rows, :, column : self.end] = key_states
         self.values[: self.rows, :, column : self.end] = value_states
+        if self.step is not None:
+            self.step.layer = self.index
         return self.keys[: self.rows, :, self.low : self.end], self.values[: self.rows, :, self.low : self.end]
 
     def get_seq_length(self) -> int:
@@ -83,18 +47,21 @@ class AlignedCache(Cache):  # type: ignore[misc]
 
     Args:
         slots: most rows.
+        like: keys and values of each layer, shape (heads, tokens, width), of any text.
+        columns_last: whether keys lie in memory column by column, as our own attention reads them fastest on a CPU.
     """
 
     layers: list[Any]
 
-    def __init__(self, slots: int) -> None:
-        super().__init__(layers=[])
-        self._slots, self._rows, self._columns, self._end = slots, 0, 0, 0
+    def __init__(self, slots: int, like: Layers, *, columns_last: bool = False) -> None:
+        super().__init__(layers=[_new_layer(index, keys, values) for index, (keys, values) in enumerate(like)])
+        self._slots, self._columns_last = slots, columns_last
+        self._rows, self._columns, self._end = 0, 0, 0
 
-    def show(self, rows: int, width: int) -> None:
+    def show(self, rows: int, width: int, step: Step | None = None) -> None:
         """Sets the window that the model sees and extends: the first `rows`, the last `width` columns."""
         for layer in self.layers:
-            layer.rows, layer.low, layer.end = rows, self._end - width, self._end
+            layer.rows, layer.low, layer.end, layer.step = rows, self._end - width, self._end, step
         self._end += 1
 
     def reserve(self, rows: int, width: int, used: int, used_width: int) -> None:
@@ -110,31 +77,43 @@ class AlignedCache(Cache):  # type: ignore[misc]
                 kept = old[:used, :, self._end - used_width : self._end]
                 if (size, columns) == (self._rows, self._columns):
                     new, kept = old, kept.clone()
+                elif name == "keys" and self._columns_last:
+                    new = old.new_zeros(size, old.shape[1], old.shape[3], columns).transpose(2, 3)
                 else:
                     new = old.new_zeros(size, old.shape[1], columns, old.shape[3])
                 new[:used, :, target - used_width : target] = kept
                 setattr(layer, name, new)
         self._rows, self._columns, self._end = size, columns, target
 
-    def fill(self, first: int, last: int, prefix: Prefix) -> None:
-        """Gives rows `first` to `last` − 1 a prompt."""
-        if not self.layers:
-            self.layers = [self._new_layer(keys, values) for keys, values in prefix.layers]
-        for layer, (keys, values) in zip(self.layers, prefix.layers, strict=True):
+    def fill(self, first: int, last: int, layers: Layers) -> None:
+        """Gives rows `first` to `last` − 1 a text."""
+        for layer, (keys, values) in zip(self.layers, layers, strict=True):
             layer.keys[first:last, :, self._end - keys.shape[1] : self._end] = keys
             layer.values[first:last, :, self._end - values.shape[1] : self._end] = values
 
+    def copy(self, row: int, width: int) -> Layers:
+        """The last `width` columns of a row."""
+        window = slice(self._end - width, self._end)
+        return [
+            (_packed(layer.keys[row, :, window]), _packed(layer.values[row, :, window])) for layer in self.layers
+        ]
+
     def move(self, source: int, target: int, width: int) -> None:
         """Copies the last `width` columns of a row to another."""
+        window = slice(self._end - width, self._end)
         for layer in self.layers:
-            layer.keys[target, :, self._end - width : self._end] = layer.keys[source, :, self._end - width : self._end]
-            layer.values[target, :, self._end - width : self._end] = layer.values[
-                source, :, self._end - width : self._end
-            ]
+            layer.keys[target, :, window] = layer.keys[source, :, window]
+            layer.values[target, :, window] = layer.values[source, :, window]
 
-    def _new_layer(self, keys: Tensor, values: Tensor) -> _AlignedLayer:
-        layer = _AlignedLayer()
-        layer.keys = keys.new_zeros(self._rows, keys.shape[0], self._columns, keys.shape[2])
-        layer.values = values.new_zeros(self._rows, values.shape[0], self._columns, values.shape[2])
-        layer.is_initialized, layer.dtype, layer.device = True, keys.dtype, keys.device
-        return layer
+
+def _packed(window: Tensor) -> Tensor:
+    return window.clone(memory_format=torch.contiguous_format)
+
+
+def _new_layer(index: int, keys: Tensor, values: Tensor) -> _AlignedLayer:
+    layer = _AlignedLayer()
+    layer.index = index
+    layer.keys = keys.new_empty(0, keys.shape[0], 0, keys.shape[2])
+    layer.values = values.new_empty(0, values.shape[0], 0, values.shape[2])
+    layer.is_initialized, layer.dtype, layer.device = True, keys.dtype, keys.device
+    return layer

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from testbed.models.hf_decode import logprobs_of
+from testbed.models.hf_sample import logprobs_of
 
 _MOST_LOGITS = 1 << 26  # numbers; 256 MiB in float32
 

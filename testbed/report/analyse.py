@@ -355,6 +355,11 @@ def _warnings(
             "after a fault had ended one in which the model had been at work. It would not write the same again, and "
             "what broke may have chosen what is left: they count as missing."
         )
+    if sent := [f"{arm.name} {n:,}" for arm, n in zip(outcomes.arms, outcomes.resent, strict=False) if n]:
+        yield (
+            f"Requests of {', '.join(sent)} were refused by the server before the model began (too many requests, "
+            "overload) and sent again. That cost no reply, and the waits are in no attempt's seconds."
+        )
     for arm in summaries:
         if arm.repeats.flagged and not arm.sampled:
             yield (

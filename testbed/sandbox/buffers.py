@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
+
+TYPE_CHECKING = False  # see `testbed.sandbox.worker`
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CHUNK = 1 << 18  # bytes per read
 

@@ -171,7 +171,7 @@ def _file_system(root: PythonRoot, limits: Limits, with_proc: bool) -> list[str]
     words = []
     for folder in ("/dev", *_folders(inside for _, inside in root.files)):
         words += ["--perms", "0755", "--dir", folder]  # those that bwrap makes by itself are for their owner only
-    for here, inside in root.files:
+    for here, inside in (*root.files, *([root.compiled] if root.compiled else [])):
         words += ["--ro-bind", here, inside]
     for folder in root.hidden:
         words += ["--tmpfs", folder, "--remount-ro", folder]

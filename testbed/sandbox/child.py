@@ -14,11 +14,14 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, NoReturn
 
 from testbed.sandbox.lockdown import SCRATCH, let_memory_be_counted
+
+TYPE_CHECKING = False  # see `testbed.sandbox.worker`
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, NoReturn
 
 SCRIPT = f"{SCRATCH}/main.py"
 QUEUED_SIGNALS = 1024  # their memory is the kernel's, and an ordinary user's sandboxes share their number

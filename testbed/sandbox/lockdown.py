@@ -12,8 +12,11 @@ import resource
 import signal
 import stat
 import struct
-from collections.abc import Callable
-from typing import Any, ClassVar
+
+TYPE_CHECKING = False  # see `testbed.sandbox.worker`
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ClassVar
 
 SCRATCH = "/tmp"
 

@@ -14,14 +14,17 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable
-from types import FrameType
-from typing import Any, NoReturn
 
 from testbed.sandbox import child
 from testbed.sandbox.buffers import Captures
 from testbed.sandbox.memory import Memory
 from testbed.sandbox.watch import Process, Watch, signal_everybody, stop_everybody
+
+TYPE_CHECKING = False  # see `testbed.sandbox.worker`
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any, NoReturn
 
 INTERRUPT_SECONDS = 0.05  # to react to an interrupt, before everything is killed
 

@@ -24,8 +24,6 @@ import struct
 import sys
 import time
 from _sitebuiltins import Quitter  # `exit()` is the site module's, which is not run
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
 
 from testbed.sandbox import scratch
 from testbed.sandbox.buffers import Captures, Payload
@@ -35,10 +33,15 @@ from testbed.sandbox.memory import Memory
 from testbed.sandbox.repl import Repl
 from testbed.sandbox.watch import Process, Watch
 
+TYPE_CHECKING = False  # the module typing would cost every sandbox a sixth of its start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, NoReturn
+
+    _Answer = tuple[dict[str, Any], list[memoryview]]  # what is said of a request, and the parts that follow
+
 PACKAGES = "/python/packages"  # third-party packages, where the sandbox has any
 THREAD_STACK = 1 << 20  # with libc's 8 MiB, 32 threads would be "out of memory"
-
-_Answer = tuple[dict[str, Any], list[memoryview]]  # what is said of a request, and the parts that follow
 
 
 def main() -> NoReturn:
@@ -255,7 +258,3 @@ class Worker:
         # The signal alone proves nothing: a program can send it to itself.
         used_up = code_of_exit == -signal.SIGXCPU and process.cpu_seconds >= cpu_seconds(frame["timeout"], self._limits)
         return {"verdict": verdict, "exit_code": code_of_exit, "cpu_limit": used_up, **self._captures.cuts()}
-
-
-if __name__ == "__main__":
-    main()

@@ -32,10 +32,22 @@ from testbed.store.records import (
 )
 from testbed.store.runs import Merge, RunTables, in_run, whole_attempts, within
 from testbed.store.schema import Database, attempts, run_arms, run_tasks, transcripts
+from testbed.store.scores import MessageScore, ScorerRecord, Scores, ScoreTables
 from testbed.store.writer import BATCH, AttemptWriter, row_attempt, unpacked
 from testbed.types import COST_COMPONENTS, Attempt, Status, Task
 
-__all__ = ["ArmRecord", "AttemptWriter", "Outcomes", "Run", "RunSummary", "Store", "StoredText"]
+__all__ = [
+    "ArmRecord",
+    "AttemptWriter",
+    "MessageScore",
+    "Outcomes",
+    "Run",
+    "RunSummary",
+    "ScorerRecord",
+    "Scores",
+    "Store",
+    "StoredText",
+]
 
 _BLOCK = 500  # rows of outcomes that are Python objects at one time; more leave the processor's cache
 
@@ -45,11 +57,15 @@ class Store:
 
     Args:
         database: an open database.
+
+    Attributes:
+        scores: what models give the messages of attempts.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._runs = RunTables(database)
+        self.scores = ScoreTables(database)
 
     @classmethod
     def open(cls, where: str | Path = "testbed.sqlite", *, create: bool = True) -> Store:

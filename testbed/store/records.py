@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from testbed.errors import StoreError
 from testbed.store.schema import pack, unpack
-from testbed.types import COST_COMPONENTS, REDRAWN, Task
+from testbed.types import COST_COMPONENTS, REDRAWN, RESENT, Task
 
 _MAX_SEED = 2**63
 # How most attempts end, and their tool faults: what a query need not fetch as text.
@@ -98,6 +98,7 @@ class Outcomes:
         ended: codes as in `Attempt.ended`, str[n].
         faults: tool faults of all kinds, int32[n].
         redrawn: whether the attempt was made, but an earlier draw of it lost, see `testbed.types.REDRAWN`, bool[n].
+        resent: by arm, requests that were sent again, see `testbed.types.RESENT`; empty where that is not known.
     """
 
     tasks: tuple[Task, ...]
@@ -110,6 +111,7 @@ class Outcomes:
     ended: npt.NDArray[np.str_]
     faults: npt.NDArray[np.int32]
     redrawn: npt.NDArray[np.bool_]
+    resent: Sequence[int] = ()
 
 
 def outcomes_of(
@@ -144,6 +146,7 @@ def outcomes_of(
     names = np.array(ended.texts, np.str_)
     kinds = [unpack(text) for text in faults.texts]
     again = np.array([bool(found.pop(REDRAWN, 0)) for found in kinds])
+    refused = np.array([found.pop(RESENT, 0) for found in kinds], np.int64)
     totals = np.array([sum(found.values()) for found in kinds], np.int32)
     redrawn = again[fault[order]]
     return Outcomes(
@@ -157,6 +160,7 @@ def outcomes_of(
         ended=names[ending[order]],
         faults=totals[fault[order]],
         redrawn=redrawn,
+        resent=[int(refused[fault[arm == n]].sum()) for n in range(len(records))] if refused.any() else (),
     )
 
 

@@ -1,0 +1,212 @@
+"""Attention of rows that begin alike: their common beginning is kept once and attended in one product for all of them.
+
+What a row attends to besides is its own. The two parts are put together by their log-sum-exp, which is exact: the
+beginning enters the softmax over the row's own scores as one more column. The function is plugged in through
+transformers' own interface, so that any architecture that uses it is served; whether it is, `covers` finds out by
+comparing logits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from testbed.models.hf_prefix import Read
+
+Tensor = torch.Tensor
+
+NAME = "testbed_shared"
+_PLAIN = "sdpa"  # what serves everything but our own steps
+# What models hand to an attention function and what does not change its result here.
+_IGNORED = {"dropout", "is_causal", "position_ids", "use_cache", "cache_position", "output_attentions", "sliding_window"}
+
+_running = threading.local()  # a model runs in one thread, and its attention function is given no place for more
+
+
+@dataclass
+class Groups:
+    """Which rows share which beginnings.
+
+    Attributes:
+        trunks: the beginnings, and the rows (first, last + 1) of each in `order`.
+        order: rows in the order of their trunks, those without one last; None where they stand so already.
+        back: the inverse of `order`.
+        alone: rows without a trunk.
+    """
+
+    trunks: list[tuple[Read, int, int]]
+    order: Tensor | None
+    back: Tensor | None
+    alone: int
+
+    @classmethod
+    def of(cls, trunks: Sequence[Read | None], device: torch.device) -> Groups:
+        """Groups of rows that have these trunks."""
+        places: dict[int, list[int]] = {}
+        for row, trunk in enumerate(trunks):
+            places.setdefault(id(trunk), []).append(row)
+        alone = places.pop(id(None), [])
+        order, found = [], []
+        for rows in places.values():
+            trunk = trunks[rows[0]]
+            assert trunk is not None
+            found.append((trunk, len(order), len(order) + len(rows)))
+            order += rows
+        order += alone
+        if order == list(range(len(order))):
+            return cls(found, None, None, len(alone))
+        index = torch.tensor(order, device=device)
+        return cls(found, index, index.argsort(), len(alone))
+
+
+@dataclass
+class Step:
+    """What attention must know of one step of decoding.
+
+    Attributes:
+        groups: which rows share what.
+        mask: added to the rows' own scores, shape (rows, columns).
+        layer: whose turn it is; the cache says so, since some models' layers do not know their number.
+    """
+
+    groups: Groups
+    mask: Tensor
+    layer: int = 0
+
+    def __enter__(self) -> Step:
+        _running.step = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _running.step = None
+
+
+def plug_in(model: Any) -> bool:
+    """Makes a model use `attend` in our steps, and what it used before in all else; False where it cannot."""
+    config = model.config.get_text_config(decoder=True)
+    if config._attn_implementation != _PLAIN or any(map(_bites, DynamicCache(config=model.config).layers)):
+        return False
+    if not set(getattr(config, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}:
+        return False
+    ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
+    model.set_attn_implementation(NAME)
+    return bool(config._attn_implementation == NAME)
+
+
+def unplug(model: Any) -> None:
+    """Gives a model its own attention back."""
+    model.set_attn_implementation(_PLAIN)
+
+
+def _bites(layer: Any) -> bool:
+    # `max_position_embeddings` is no bound on what a window may be asked to hide, so every window counts.
+    return isinstance(layer, DynamicSlidingWindowLayer)
+
+
+class NotCoveredError(Exception):
+    """An attention layer does something that `attend` does not know."""
+
+
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one new token of each row, over its trunk and its own keys; outside of a step, transformers' own.
+
+    Args:
+        module: the attention layer.
+        query: shape (rows, heads, 1, width).
+        key: the rows' own, shape (rows, key heads, columns, width).
+        value: like `key`.
+        attention_mask: see `Step.mask`, which is used in its place.
+        scaling: of the scores.
+        more: what else transformers hands over.
+
+    Returns:
+        Shape (rows, 1, heads, width), and None for the weights.
+
+    Raises:
+        NotCoveredError: the layer caps its scores, has sinks, or wants anything else that is unknown here.
+    """
+    step: Step | None = getattr(_running, "step", None)
+    if step is None:
+        plain = ALL_ATTENTION_FUNCTIONS[_PLAIN]
+        found: tuple[Tensor, None] = plain(module, query, key, value, attention_mask, scaling=scaling, **more)
+        return found
+    if unknown := [name for name, wanted in more.items() if wanted is not None and name not in _IGNORED]:
+        raise NotCoveredError(f"attention takes {unknown[0]!r}")
+    rows, heads, _, width = query.shape
+    keyed = key.shape[1]
+    scale = width**-0.5 if scaling is None else scaling
+    query = query.reshape(rows, keyed, heads // keyed, width)
+    scores = torch.baddbmm(
+        step.mask.repeat_interleave(keyed, 0)[:, None],
+        query.flatten(0, 1),
+        key.transpose(2, 3).flatten(0, 1),
+        alpha=scale,
+    )
+    values = value.flatten(0, 1)
+    if step.groups.trunks:
+        shared, mass = _over_trunks(query, step.groups, step.layer, scale)
+        weights = torch.cat([scores.to(mass.dtype), mass.reshape(*scores.shape[:2], 1)], -1).softmax(-1).to(value.dtype)
+        mixed = torch.bmm(weights[..., :-1], values).addcmul_(weights[..., -1:], shared.reshape(-1, *shared.shape[2:]))
+    else:
+        mixed = torch.bmm(scores.softmax(-1, dtype=torch.float32).to(value.dtype), values)
+    return mixed.view(rows, 1, heads, -1), None
+
+
+def _over_trunks(query: Tensor, groups: Groups, layer: int, scale: float) -> tuple[Tensor, Tensor]:
+    """What each row reads in its trunk, and the logarithm of that part's mass.
+
+    Args:
+        query: shape (rows, key heads, queries per key head, width).
+        groups: which rows share what.
+        layer: whose keys.
+        scale: of the scores.
+
+    Returns:
+        Shapes (rows, key heads, queries per key head, width) and (rows, key heads, queries per key head).
+    """
+    rows, keyed, each, width = query.shape
+    if groups.order is not None:
+        query = query.index_select(0, groups.order)
+    query = query.transpose(0, 1).reshape(keyed, rows * each, width)
+    parts, masses = [], []
+    for trunk, first, last in groups.trunks:
+        part, mass = _with_mass(query[:, first * each : last * each], *trunk.layers[layer], scale)
+        parts.append(part)
+        masses.append(mass)
+    if groups.alone:
+        parts.append(parts[0].new_zeros(keyed, groups.alone * each, parts[0].shape[-1]))
+        masses.append(masses[0].new_full((keyed, groups.alone * each), -torch.inf))
+    shared = torch.cat(parts, 1).view(keyed, rows, each, -1).transpose(0, 1)
+    total = torch.cat(masses, 1).view(keyed, rows, each).transpose(0, 1)
+    if groups.back is not None:
+        shared, total = shared.index_select(0, groups.back), total.index_select(0, groups.back)
+    return shared, total
+
+
+def _with_mass(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention of queries (heads, n, width) over keys (heads, tokens, width), and the log-sum-exp of its scores."""
+    if query.device.type == "cpu" and keys.shape[-1] == values.shape[-1]:
+        # The one product of PyTorch's own that also says the log-sum-exp.
+        part, mass = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query[None], keys[None], values[None], scale=scale
+        )
+        return part[0], mass[0]
+    scores = torch.matmul(query, keys.transpose(1, 2)).float() * scale
+    mass = scores.logsumexp(-1)
+    return torch.matmul((scores - mass[..., None]).exp().to(values.dtype), values), mass

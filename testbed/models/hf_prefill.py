@@ -1,0 +1,131 @@
+"""Reading prompts: several at once, each from where something that was read before ends."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+from testbed.models.hf_prefix import Layers, Prefixes, Read, Tokens
+
+Tensor = torch.Tensor
+
+_PREFILL_TOKENS = 2048  # most new tokens, padding included, of one reading
+_PAST_TOKENS = 8192  # most tokens read before, padding included, that one reading goes on from
+
+
+class Reader:
+    """Reads prompts with a model, and remembers.
+
+    Args:
+        model: a transformers causal language model in evaluation mode.
+        kept: what was read before.
+    """
+
+    def __init__(self, model: Any, kept: Prefixes) -> None:
+        self._model, self.kept = model, kept
+        self._chooses = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    def read(self, prompts: Iterable[tuple[Tokens, bool]]) -> dict[Tokens, Read]:
+        """Keys, values and logits of some prompts.
+
+        Args:
+            prompts: each with whether it goes on from another one that is kept, and is nobody else's: it then comes
+                with that one as its trunk.
+        """
+        found, new = {}, []
+        for prompt, goes_on in prompts:
+            if (read := self.kept.get(prompt)) is not None:
+                found[prompt] = read
+            else:
+                new.append((prompt, goes_on, *self._past(prompt)))
+        for group in _alike(new):
+            for read, (prompt, goes_on, _, _) in zip(self._read(group), group, strict=True):
+                found[prompt] = read
+                if not goes_on:
+                    self.kept.add(read)
+        return found
+
+    def _past(self, prompt: Tokens) -> tuple[Read | None, int]:
+        read, size = self.kept.longest(prompt)
+        return read, min(size, len(prompt) - 1)  # the last token is read again: it brings the logits
+
+    def _read(self, group: Sequence[_Wanted]) -> list[Read]:
+        prompts, pasts = [wanted[0] for wanted in group], [wanted[3] for wanted in group]
+        before = max(pasts)
+        news = [len(prompt) - past for prompt, past in zip(prompts, pasts, strict=True)]
+        longest = max(news)
+        device = self._model.device
+        # Beginnings end in one column, and padding stands before them or behind everything: no gap, no token sees it.
+        padded = [[*prompt[past:], *[0] * (longest - n)] for prompt, past, n in zip(prompts, pasts, news, strict=True)]
+        past = torch.tensor(pasts, device=device)[:, None]
+        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)[:, None]
+        columns = torch.arange(before + longest, device=device) - before  # 0 is the first new token
+        cache = self._cache(group, before)
+        ends = sorted(set(news))
+        output = self._model(
+            input_ids=torch.tensor(padded, device=device),
+            position_ids=(past + columns[before:]).minimum(last),
+            attention_mask=(columns >= -past) & (columns <= last - past),
+            past_key_values=cache,
+            use_cache=True,
+            **({"logits_to_keep": torch.tensor(ends, device=device) - 1} if self._chooses else {}),
+        )
+        reads = []
+        for i, (prompt, goes_on, read, size) in enumerate(group):
+            trunk = _trunk(read, size) if goes_on else None
+            first = before - size + (len(trunk.tokens) if trunk else 0)
+            layers = [
+                (_packed(layer.keys[i, :, first : before + news[i]]), _packed(layer.values[i, :, first : before + news[i]]))
+                for layer in cache.layers
+            ]
+            place = ends.index(news[i]) if self._chooses else news[i] - 1
+            reads.append(Read(prompt, layers, trunk, output.logits[i, place].clone()))
+        return reads
+
+    def _cache(self, group: Sequence[_Wanted], before: int) -> DynamicCache:
+        cache = DynamicCache()
+        if not before:
+            return cache
+        beginnings = [read.first(size) if read else None for _, _, read, size in group]
+        like = next(filter(None, beginnings))
+        for n, (keys, values) in enumerate(like):
+            columns = [t.new_zeros(len(group), t.shape[0], before, t.shape[2]) for t in (keys, values)]
+            for i, beginning in enumerate(beginnings):
+                for column, part in zip(columns, beginning[n] if beginning else (), strict=False):
+                    column[i, :, before - part.shape[1] :] = part
+            cache.update(*columns, n)
+        return cache
+
+
+_Wanted = tuple[Tokens, bool, Read | None, int]
+
+
+def _trunk(read: Read | None, size: int) -> Read | None:
+    """What a text can have as its trunk that begins like one that was read, for so many tokens."""
+    if read is None:
+        return None
+    trunk = read.trunk or read
+    return trunk if len(trunk.tokens) <= size else None
+
+
+def _alike(wanted: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
+    """Groups in which padding is at most about a quarter and the whole fits one reading, shortest first."""
+    group: list[_Wanted] = []
+    for each in sorted(wanted, key=lambda each: (len(each[0]) - each[3], each[3])):
+        size, past = len(each[0]) - each[3], max([each[3], *(other[3] for other in group)])
+        rows = len(group) + 1
+        too_many = size * rows > _PREFILL_TOKENS or past * rows > _PAST_TOKENS
+        if group and (too_many or 4 * (len(group[0][0]) - group[0][3]) < 3 * size):
+            yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group
+
+
+def _packed(part: Tensor) -> Tensor:
+    return part.clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,291 @@
+"""Scores stored attempts: what a model gives every message of a run's transcripts, by teacher forcing.
+
+An arm's own model must be the one that wrote them, and must be shown what it was shown: both are checked, and where
+they differ the arm is left out with the reason. Scores are kept beside the attempts, so that scoring goes on where it
+was stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from testbed.episode import TOOLS_SPENT
+from testbed.errors import ContextFull, ModelError, UnknownName, UsageError
+from testbed.experiment_file import SAMPLING_KEYS
+from testbed.models import make_model
+from testbed.models.base import Model, Score, Scorer
+from testbed.protocol import NO_ACTION
+from testbed.store import ArmRecord, MessageScore, Run, ScorerRecord, Store
+from testbed.store.records import differences
+from testbed.types import Attempt, Message, Status, digest
+
+AT_ONCE = 128  # attempts that a scorer is given together
+CHECKED = 16  # attempts of an arm whose prompts are counted again
+# Where a model runs changes its figures by rounding only; what it is must not differ.
+PLACEMENT = ("device", "dtype")
+_HARNESS = (NO_ACTION, TOOLS_SPENT)  # what anybody who knows the protocol knows without being told
+
+
+@dataclass
+class ArmScored:
+    """How far the scoring of an arm has come.
+
+    Attributes:
+        arm: its name.
+        scorer: who scores it; None where nobody can.
+        total: complete attempts.
+        done: attempts that have scores, those from before included.
+        before: attempts that had them before.
+        left_out: why attempts have none, and how many.
+        refused: why the whole arm has none; "" where it has.
+    """
+
+    arm: str
+    scorer: ScorerRecord | None = None
+    total: int = 0
+    done: int = 0
+    before: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    refused: str = ""
+
+
+class Scoring:
+    """Scores the attempts of a run.
+
+    Args:
+        store: where they are, and where the scores go.
+        run: the run's name.
+        arm: only this arm; by default all.
+        by: the model that scores, by its id; by default each arm's own.
+        models: models by id that replace those made by name, for programs that bring their own.
+
+    Attributes:
+        arms: how far each arm has come.
+
+    Raises:
+        UnknownName: there is no such run or arm.
+        UsageError: the run was imported.
+    """
+
+    def __init__(
+        self, store: Store, run: str, *, arm: str = "", by: str = "", models: Mapping[str, Model] | None = None
+    ) -> None:
+        self._store, self._run, self._by = store, store.run(run), by
+        self._given, self._made = dict(models or {}), dict[str, Model]()
+        names = [record.name for record in self._run.arms]
+        if arm and arm not in names:
+            raise UnknownName(f"arm of run {run!r}", arm, names)
+        if "imported" in self._run.experiment:
+            raise UsageError(f"run {run!r} holds imported outcomes, which have no transcripts to score.")
+        self._records = [record for record in self._run.arms if arm in ("", record.name)]
+        self.arms = [ArmScored(record.name) for record in self._records]
+
+    async def run(self) -> list[ArmScored]:
+        """Scores what has no scores yet.
+
+        Raises:
+            UsageError: no arm can be scored; says why of each.
+        """
+        try:
+            for record, progress in zip(self._records, self.arms, strict=True):
+                try:
+                    model = await self._model(record)
+                    progress.scorer = ScorerRecord(model.name, json.loads(json.dumps(dict(model.fingerprint()))))
+                    await self._score(record, model, progress)
+                except ModelError as error:
+                    progress.refused = str(error)
+        finally:
+            for made in self._made.values():
+                await made.aclose()
+        if all(progress.refused for progress in self.arms):
+            told = "; ".join(f"arm {each.arm!r}: {each.refused.rstrip('.')}" for each in self.arms)
+            raise UsageError(f"run {self._run.name!r} cannot be scored: {told}.")
+        return self.arms
+
+    async def _model(self, record: ArmRecord) -> Model:
+        """Who scores an arm.
+
+        Raises:
+            ModelError: nobody can; says why.
+        """
+        if record.spec.get("lookahead"):
+            raise ModelError("its attempts search, so that a transcript is no one conversation")
+        id_, options = self._by, _reading_alike(self._by, record)
+        if not id_:
+            id_, options = own_model(self._run, record)
+        key = digest([id_, options])
+        model = self._given.get(id_) or self._made.get(key)
+        if model is None:
+            model = self._made[key] = make_model(id_, options)
+            await model.start()
+        if not isinstance(model, Scorer):
+            raise ModelError(
+                f"{model.name} does not say how likely a text is to it; let another model read it with --by hf:PATH"
+            )
+        if not self._by:
+            check_same(record, model)
+        return model
+
+    async def _score(self, record: ArmRecord, model: Model, progress: ArmScored) -> None:
+        assert isinstance(model, Scorer)
+        assert progress.scorer is not None
+        name, own = self._run.name, progress.scorer.hash
+        tools = offered(record, model)
+        done = self._store.scores.done(name, own)
+        complete = [a.id for a in self._store.attempts(name, arm=record.name, texts=False) if _is_complete(a)]
+        progress.total = len(complete)
+        progress.done = progress.before = len(done.intersection(complete))
+        if progress.done == progress.total:
+            return
+        fresh = (a for a in self._store.attempts(name, arm=record.name) if _is_complete(a) and a.id not in done)
+        checked = 0
+        while some := list(islice(fresh, AT_ONCE)):
+            if not self._by and checked < CHECKED:
+                for attempt in some[: CHECKED - checked]:
+                    check_prompts(attempt, tools, model, record)
+                checked += len(some)
+            found = await asyncio.gather(*(self._attempt(attempt, model, tools, progress) for attempt in some))
+            await asyncio.to_thread(self._store.scores.add, progress.scorer, [row for rows in found for row in rows])
+            progress.done += sum(map(bool, found))
+
+    async def _attempt(
+        self, attempt: Attempt, model: Scorer, tools: Sequence[Mapping[str, Any]], progress: ArmScored
+    ) -> list[MessageScore]:
+        messages, roles = read_by_model(attempt.transcript)
+        if not roles:
+            progress.left_out["the model wrote nothing in it"] += 1
+            return []
+        try:
+            found: list[Score] = await model.score(messages, tools, list(roles))
+        except (ModelError, ContextFull) as error:
+            progress.left_out[str(error)] += 1
+            return []
+        return [MessageScore(attempt.id, s.message, roles[s.message], len(s.logprobs), s.nats) for s in found]
+
+
+def read_by_model(transcript: Sequence[Message]) -> tuple[list[Message], dict[int, str]]:
+    """The conversation as far as the model read or wrote it, and the roles of the messages that are scored, by index.
+
+    What came after its last message it never read. The task and the harness's own notes are given, so nobody need guess
+    them: they have no role.
+    """
+    last = max((n for n, message in enumerate(transcript) if message["role"] == "assistant"), default=-1)
+    messages = list(transcript[: last + 1])
+    roles: dict[int, str] = {}
+    for n, message in enumerate(messages):
+        if message["role"] in ("assistant", "tool"):
+            roles[n] = message["role"]
+        elif n and message["role"] == "user" and message["content"] not in _HARNESS:
+            roles[n] = "feedback"
+    return messages, roles
+
+
+def own_model(run: Run, record: ArmRecord) -> tuple[str, dict[str, Any]]:
+    """Id and options of the model of an arm, as the run's experiment names it."""
+    tables = [run.experiment.get("model", {})]
+    tables += [table.get("model", {}) for table in run.experiment.get("arm", ()) if table.get("name") == record.name]
+    merged: dict[str, Any] = {}
+    for table in tables:
+        merged |= {"id": table} if isinstance(table, str) else dict(table)
+    for key in (*SAMPLING_KEYS, "logprobs"):
+        merged.pop(key, None)
+    id_ = merged.pop("id", "reference")
+    return str(record.spec.get("name", id_)), merged
+
+
+def check_same(record: ArmRecord, model: Model) -> None:
+    """Refuses a model that is not the one that an arm recorded; where it runs does not count.
+
+    Raises:
+        ModelError: says what differs.
+    """
+    found = differences("", *(known(spec) for spec in (record.spec["model"], model.fingerprint())))
+    if found:
+        raise ModelError(
+            f"{model.name} is not the model that wrote its attempts (recorded → now): {'; '.join(found)}; name the one "
+            "that is to score them with --by"
+        )
+
+
+def known(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model is, wherever it runs, as JSON values."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(fingerprint)))
+    return {key: value for key, value in plain.items() if key not in PLACEMENT}
+
+
+def offered(record: ArmRecord, model: Model) -> list[dict[str, Any]]:
+    """The schemas of an arm's tools in the form in which its model was shown them.
+
+    Raises:
+        ModelError: the order of their keys was not kept, and the model sees it.
+    """
+    if "schemas" in record.spec:
+        kept: list[dict[str, Any]] = json.loads(record.spec["schemas"])
+        return kept
+    schemas = [dict(tool["schema"]) for tool in record.spec.get("tools", ())]
+    prompt = getattr(model, "prompt", None)
+    asked: list[Message] = [{"role": "user", "content": "?"}]
+    if schemas and (prompt is None or prompt(asked, schemas) != prompt(asked, [_reversed(s) for s in schemas])):
+        raise ModelError(
+            "it was made by a version of the testbed that did not keep in which order its tools were described, and "
+            "the model sees the order; make the run again under another name"
+        )
+    return schemas
+
+
+def check_prompts(attempt: Attempt, tools: Sequence[Mapping[str, Any]], model: Model, record: ArmRecord) -> None:
+    """Refuses to score where the conversation does not come to the tokens that the model was given.
+
+    Models without a `prompt` of their own are taken at their word.
+
+    Raises:
+        ModelError: names the attempt and both numbers.
+    """
+    prompt = getattr(model, "prompt", None)
+    if prompt is None or record.spec.get("control") == "imagined":  # whose results are written in prompts of their own
+        return
+    messages = attempt.transcript
+    asked = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
+    now = sum(len(prompt(messages[:n], tools)) for n in asked)
+    if now != attempt.cost.prompt_tokens:
+        raise ModelError(
+            f"attempt {attempt.id[:12]} cannot be shown as its model read it: its prompts come to {now} tokens, and "
+            f"{attempt.cost.prompt_tokens} were recorded"
+        )
+
+
+def _reading_alike(id_: str, record: ArmRecord) -> dict[str, Any]:
+    """Options with which another local model reads a conversation as the arm's own does: its system text."""
+    own = record.spec.get("model") or {}
+    return {"system": own["system"]} if id_.startswith("hf:") and own.get("system") is not None else {}
+
+
+def _reversed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _reversed(value[key]) for key in reversed(list(value))}
+    return [_reversed(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_complete(attempt: Attempt) -> bool:
+    return attempt.status is Status.COMPLETE
+
+
+def parts(scored: Sequence[ArmScored]) -> Iterator[str]:
+    """What is told of each arm: what has scores by whom, and what has none and why."""
+    for each in scored:
+        if each.refused:
+            yield f"{each.arm}: left out: {each.refused}"
+            continue
+        assert each.scorer is not None
+        yield (
+            f"{each.arm}: {each.done:,} of {each.total:,} attempts have scores by {each.scorer.name}, "
+            f"{each.done - each.before:,} of them new"
+        )
+        for why, count in each.left_out.most_common():
+            yield f"{each.arm}: {count:,} left out: {why}"

@@ -1,0 +1,203 @@
+"""Stored attempts under a model that reads them: the same figures as when they were written, once, and never guessed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from helpers.tiny_models import TOOL, has_reference, make_tokenizer, random_model, save
+from testbed import scoring
+from testbed.cli import app
+from testbed.errors import ModelError, UnknownName, UsageError
+from testbed.experiment_file import parse_experiment
+from testbed.models import make_model
+from testbed.models.hf import HuggingFace
+from testbed.preparation import Prepared
+from testbed.protocol import NO_ACTION
+from testbed.runner import Runner
+from testbed.scoring import Scoring, check_same, offered, read_by_model
+from testbed.store import ArmRecord, Store
+
+EXPERIMENT: dict[str, Any] = {
+    "name": "facts",
+    "samples": 3,
+    "model": {"id": "reference", "max_tokens": 64, "logprobs": True},
+    "tool": {"search": {"corpus": "Facts-v0", "k": 2}},
+    "env": [{"id": "Facts-v0", "kind": "document", "tasks": 3}],
+    "arm": [{"name": "bare"}, {"name": "search", "tools": ["search"]}],
+}
+REFERENCE = pytest.mark.usefixtures("made")
+pytestmark = has_reference
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a run whose log-probabilities were kept, not yet scored."""
+    path = tmp_path_factory.mktemp("scoring") / "s.sqlite"
+    with Store.open(path) as store:
+        asyncio.run(Runner(parse_experiment(EXPERIMENT), store).run())
+    return path
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> Iterator[Store]:
+    """A copy of it."""
+    import sqlite3
+
+    with sqlite3.connect(made) as one, sqlite3.connect(tmp_path / "s.sqlite") as other:
+        one.backup(other)
+    with Store.open(tmp_path / "s.sqlite") as opened:
+        yield opened
+
+
+async def test_what_the_model_wrote_scores_as_it_was_sampled_and_what_tools_said_as_by_hand(store: Store) -> None:
+    scored = await Scoring(store, "facts").run()
+    assert [(each.arm, each.done, each.total) for each in scored] == [("bare", 9, 9), ("search", 9, 9)]
+    (hash_,) = store.scores.scorers("facts")
+    found = store.scores.of("facts", hash_)
+    attempts = {attempt.id: attempt for attempt in store.attempts("facts")}
+    compared = 0
+    for n, id_ in enumerate(found.id):
+        own = [m for m in attempts[id_].transcript if m["role"] == "assistant"]
+        mine = found.nats[(found.attempt == n) & (found.role == "assistant")]
+        sizes = found.tokens[(found.attempt == n) & (found.role == "assistant")]
+        for message, nats, size in zip(own, mine, sizes, strict=True):
+            if len(message["logprobs"]) == size:  # sampled as the tokenizer itself would write it
+                assert nats == pytest.approx(-sum(message["logprobs"]), abs=2e-4)
+                compared += 1
+    assert compared >= 12
+    model = make_model("reference")
+    run = store.run("facts")
+    told = next(n for n in range(len(found.id)) if found.arm[n] == 1 and found.messages_of("tool")[n])
+    messages = attempts[found.id[told]].transcript
+    (by_hand,) = await model.score(messages, json.loads(run.arms[1].spec["schemas"]), [2])
+    assert found.nats_of("tool")[told] == pytest.approx(by_hand.nats, abs=1e-3)
+    await model.aclose()
+
+
+async def test_scoring_goes_on_where_it_was_stopped_and_nothing_is_scored_twice(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "AT_ONCE", 2)
+    add, calls = store.scores.add, []
+
+    def fails_later(*rows: Any) -> None:
+        calls.append(rows)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        add(*rows)
+
+    monkeypatch.setattr(store.scores, "add", fails_later)
+    with pytest.raises(KeyboardInterrupt):
+        await Scoring(store, "facts").run()
+    monkeypatch.setattr(store.scores, "add", add)
+    again = await Scoring(store, "facts").run()
+    assert (again[0].before, again[0].done) == (6, 9)
+    (hash_,) = store.scores.scorers("facts")
+    before = store.scores.of("facts", hash_)
+    assert [each.done - each.before for each in await Scoring(store, "facts").run()] == [0, 0]
+    assert np.array_equal(before.nats, store.scores.of("facts", hash_).nats)
+
+
+async def test_another_model_scores_beside_the_own_one(store: Store, tmp_path: Path) -> None:
+    path = save(random_model(context=2048), make_tokenizer(), tmp_path / "other")
+    await Scoring(store, "facts", arm="bare").run()
+    await Scoring(store, "facts", arm="bare", by=f"hf:{path}").run()
+    by = {record.name: hash_ for hash_, record in store.scores.scorers("facts").items()}
+    own, other = (store.scores.of("facts", by[name]) for name in ("reference", f"hf:{path}"))
+    assert np.array_equal(own.id, other.id)
+    assert store.scores.scorers("facts")[by[f"hf:{path}"]].fingerprint["system"] == ""  # as the reference model reads
+    assert own.nats.sum() < other.nats.sum()
+
+
+def test_keeping_log_probabilities_changes_neither_arms_nor_what_is_said(store: Store, tmp_path: Path) -> None:
+    without = {**EXPERIMENT, "model": {"id": "reference", "max_tokens": 64}}
+    with Store.open(tmp_path / "w.sqlite") as other:
+        asyncio.run(Runner(parse_experiment(without), other).run())
+        plain = {attempt.id: attempt for attempt in other.attempts("facts")}
+    kept = {attempt.id: attempt for attempt in store.attempts("facts")}
+    assert plain.keys() == kept.keys()
+    assert all(plain[id_].same_outcome(kept[id_]) for id_ in plain)
+    assert not any("logprobs" in m for attempt in plain.values() for m in attempt.transcript)
+    for attempt in kept.values():
+        written = [m["logprobs"] for m in attempt.transcript if m["role"] == "assistant"]
+        assert sum(map(len, written)) == attempt.cost.generated_tokens
+        assert all(value <= 0 for values in written for value in values)
+
+
+@pytest.mark.parametrize("model", [{"id": "oracle"}, {"id": "scripted", "replies": ["<answer>1</answer>"]}])
+async def test_models_that_have_no_log_probabilities_are_refused_by_name(model: dict[str, Any], tmp_path: Path) -> None:
+    data = {**EXPERIMENT, "name": "o", "arm": [{"name": "bare"}]}
+    with pytest.raises(UsageError, match=f"{model['id']}.*does not tell the log-prob"):
+        await Prepared(parse_experiment({**data, "model": {**model, "logprobs": True}}), {}, Store.open).start()
+    with pytest.raises(UsageError, match="logprobs must be true or false"):
+        parse_experiment({**data, "model": {**model, "logprobs": 1}})
+    with Store.open(tmp_path / "o.sqlite") as store:
+        await Runner(parse_experiment({**data, "model": model}), store).run()
+        with pytest.raises(UsageError, match=f"arm 'bare': {model['id']} does not say how likely"):
+            await Scoring(store, "o").run()
+        with pytest.raises(UnknownName, match="bare"):
+            Scoring(store, "o", arm="baer")
+
+
+async def test_another_model_than_the_one_that_wrote_is_refused_with_what_differs(store: Store) -> None:
+    record, model = store.run("facts").arms[0], make_model("reference")
+    check_same(record, model)
+    elsewhere = {**record.spec["model"], "device": "cuda", "dtype": "bfloat16"}
+    check_same(replace(record, spec={**record.spec, "model": elsewhere}), model)
+    with pytest.raises(ModelError, match=r'weights "x" → '):
+        other = {**record.spec["model"], "weights": "x"}
+        check_same(replace(record, spec={**record.spec, "model": other}), model)
+
+
+async def test_prompts_that_do_not_come_out_as_they_were_read_are_refused(store: Store) -> None:
+    run = store.run("facts")
+    spec = run.arms[1].spec
+    attempt = next(store.attempts("facts", arm="search"))
+    with pytest.raises(ModelError, match=f"{attempt.id[:12]} cannot be shown as its model read it"):
+        scoring.check_prompts(attempt, [TOOL, TOOL], make_model("reference"), ArmRecord("h", "search", spec))
+
+
+def test_tools_are_shown_in_the_order_in_which_they_were_described(tmp_path: Path) -> None:
+    model = HuggingFace(save(random_model(), make_tokenizer(), tmp_path), device="cpu")
+    unsorted = {"type": "function", "function": {"parameters": {}, "name": "lookup", "description": "d"}}
+    kept = ArmRecord("h", "a", {"tools": [{"schema": TOOL}], "schemas": json.dumps([unsorted])})
+    assert list(offered(kept, model)[0]["function"]) == ["parameters", "name", "description"]
+    before = ArmRecord("h", "a", {"tools": [{"schema": TOOL}]})
+    with pytest.raises(ModelError, match="did not keep in which order"):
+        offered(before, model)
+    assert offered(before, make_model("reference")) == [TOOL]  # whose template shows names alone
+
+
+def test_only_what_the_model_read_or_wrote_is_scored_and_nothing_that_is_given() -> None:
+    said = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "hm"},
+        {"role": "user", "content": NO_ACTION},
+        {"role": "assistant", "content": "<answer>1</answer>"},
+        {"role": "user", "content": "That is wrong. Answers left: 1."},
+        {"role": "assistant", "content": "<tool_call>{}</tool_call>"},
+        {"role": "tool", "content": "never read"},
+        {"role": "system", "content": "the context is full"},
+    ]
+    messages, roles = read_by_model(said)
+    assert messages == said[:6]
+    assert roles == {1: "assistant", 3: "assistant", 4: "feedback", 5: "assistant"}
+    assert read_by_model(said[:1]) == ([], {})
+
+
+def test_the_command_says_who_scored_how_many_and_refuses_what_it_cannot_score(store: Store, tmp_path: Path) -> None:
+    where = ["--store", str(tmp_path / "s.sqlite")]
+    done = CliRunner().invoke(app, ["nats", "facts", "--arm", "bare", *where], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "bare: 9 of 9 attempts have scores by reference, 9 of them new" in done.output
+    with pytest.raises(UnknownName, match="facts"):
+        CliRunner().invoke(app, ["nats", "fact", *where], catch_exceptions=False)
