@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
 
 
-def table(head: list[str], rows: list[list[object]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table."""
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)]
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in [head, ["---"] * len(head), *rows]]
     return "\n".join(lines)
 
 
@@ -26,7 +27,7 @@ def percent(value: float | None) -> str:
 
 def arm(row: Row) -> str:
     """Name the tools of a row."""
-    return row["tools"] + (" (inert)" if row["inert"] else "")
+    return str(row["tools"]) + (" (inert)" if row["inert"] else "")
 
 
 def curve(training: Row) -> str:

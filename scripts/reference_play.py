@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from reference_transcript import Message
@@ -131,7 +132,7 @@ class Player:
         row["seconds"] = round(time.monotonic() - started, 1)
         return row
 
-    def _finish(self, attempts: list, tools: list, offered: set[str], inert: bool) -> list[str | None]:
+    def _finish(self, attempts: list[Any], tools: list[Any], offered: set[str], inert: bool) -> list[str | None]:
         answers: list[str | None] = [None] * len(attempts)
         seen = [""] * len(attempts)
         open_ones = list(range(len(attempts)))
@@ -159,7 +160,7 @@ class Player:
         return answers
 
     @torch.no_grad()
-    def _generate(self, conversations: list[list[Message]], tools: list, rows: int = 256) -> list[str]:
+    def _generate(self, conversations: list[list[Message]], tools: list[Any], rows: int = 256) -> list[str]:
         prompts = [
             self.tokenizer.apply_chat_template(
                 messages, tools=tools or None, tokenize=False, add_generation_prompt=True

@@ -46,7 +46,7 @@ def train_step(model: LlamaForCausalLM, encoder: Encoder, step: int, *, bf16: bo
             logits = model.lm_head(hidden[scored])
         losses = F.cross_entropy(logits.float(), ids[:, 1:][scored], reduction="none")
         weight = weights[:, 1:][scored]
-        ((losses * weight).sum() / total).backward()
+        ((losses * weight).sum() / total).backward()  # type: ignore[no-untyped-call]
         own = weight == 1
         losses = losses.detach()
         sums["own"] += float(losses[own].sum())

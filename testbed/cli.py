@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from testbed import check_command, corpus_command, nats_command, search_command
+from testbed import check_command, corpus_command, nats_command, plan_command, search_command
+from testbed.command_options import (
+    DEFAULT_STORE,
+    BareOption,
+    ElicitationOption,
+    JsonOption,
+    OperatingOption,
+    PluginOption,
+    StoreOption,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from testbed.report.analyse import Analysis
@@ -34,26 +44,6 @@ corpus_command.app.command(epilog='Example: testbed corpus search my_corpus "who
 app.add_typer(corpus_command.app, name="corpus")
 app.command(epilog="Example: testbed check --plugin my_env.py    or: testbed check Addition-v0")(check_command.check)
 app.command(epilog="Example: testbed nats demo    or: testbed nats demo --by hf:base")(nats_command.nats)
-
-StoreOption = Annotated[
-    str, typer.Option("--store", envvar="TESTBED_STORE", help="SQLite file or SQLAlchemy URL that holds the attempts.")
-]
-PluginOption = Annotated[
-    list[str] | None,
-    typer.Option("--plugin", help="Python file with further environments or tools; may be given several times."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-BareOption = Annotated[
-    str, typer.Option("--bare", help="Arm that others are compared with; by default the one without tools.")
-]
-OperatingOption = Annotated[
-    int | None, typer.Option("--operating", help="Attempts at which arms are read (b); by default the experiment's.")
-]
-ElicitationOption = Annotated[
-    int | None,
-    typer.Option("--elicitation", help="Bare attempts that resampling may spend (B); by default the experiment's."),
-]
-DEFAULT_STORE = "testbed.sqlite"
 
 
 @app.command(epilog="Example: testbed run demo    or: testbed run my_experiment.toml --store results.sqlite")
@@ -98,7 +88,7 @@ def report(
         if png is not None:
             write_png(analysis, png)
     if json:
-        _print_json(analysis.as_dict())
+        print_json(analysis.as_dict())
     else:
         print_report(analysis)
     for path in (html, png):
@@ -106,67 +96,9 @@ def report(
             print(f"wrote {path}", file=sys.stderr)
 
 
-def _number(text: object) -> float:
-    above, _, below = str(text).partition("/")  # typer parses defaults too, which are numbers already
-    try:
-        return float(above) / float(below) if below else float(above)
-    except (ValueError, ZeroDivisionError):
-        raise typer.BadParameter(f"{text!r} is neither a number nor a fraction such as 1/9.") from None
-
-
-def _fraction(help: str) -> Any:
-    """An option that takes a number or a fraction, such as 0.05 or 1/9."""
-    return typer.Option(parser=_number, metavar="NUMBER", help=help)
-
-
-@app.command(epilog="Example: testbed plan --effect 0.05    or: testbed plan my.toml --pilot demo --effect 0.03")
-def plan(
-    experiment: Annotated[str, typer.Argument(help="Experiment file, or name of a shipped one, to plan for.")] = "",
-    effect: Annotated[float | None, _fraction("Mean gain to find, such as 0.05; by default several.")] = None,
-    pilot: Annotated[str, typer.Option(help="Run in the store that variances and costs are estimated from.")] = "",
-    store: StoreOption = DEFAULT_STORE,
-    arm: Annotated[str, typer.Option(help="Only this arm; by default all.")] = "",
-    bare: BareOption = "",
-    tasks: Annotated[int | None, typer.Option(help="Tasks; by default the experiment's or the pilot's.")] = None,
-    attempts: Annotated[
-        int | None, typer.Option(help="Attempts per task; by default the experiment's or the pilot's.")
-    ] = None,
-    bare_attempts: Annotated[int | None, typer.Option(help="Attempts per task of the bare arm, if others.")] = None,
-    power: Annotated[float, _fraction("Probability of finding the gain.")] = 0.8,
-    alpha: Annotated[float | None, _fraction("Level of the interval; by default the experiment's, or 0.05.")] = None,
-    operating: OperatingOption = None,
-    elicitation: ElicitationOption = None,
-    rho: Annotated[float | None, _fraction("Reach from which a task is accessible.")] = None,
-    between: Annotated[float | None, _fraction("Variance of the true gain between tasks.")] = None,
-    within: Annotated[float | None, _fraction("Variance of one attempt within a task.")] = None,
-    cluster_size: Annotated[float | None, _fraction("Tasks in a cluster.")] = None,
-    icc: Annotated[float | None, _fraction("Correlation of the gains of two tasks of a cluster.")] = None,
-    json: JsonOption = False,
-    plugin: PluginOption = None,
-) -> None:
-    """Say how many tasks and attempts a gain needs, and what a run can find, before it is made."""
-    from testbed.planning import Asked, plan_for
-    from testbed.planning.text import print_plan
-
-    measure = {"operating": operating, "elicitation": elicitation, "rho": rho, "alpha": alpha, "bare": bare or None}
-    asked = Asked(
-        effect=effect,
-        power=power,
-        tasks=tasks,
-        attempts=attempts,
-        bare_attempts=bare_attempts,
-        between=between,
-        within=within,
-        cluster_size=cluster_size,
-        icc=icc,
-        arm=arm,
-        measure={key: value for key, value in measure.items() if value is not None},
-    )
-    planned = plan_for(asked, experiment=experiment, pilot=pilot, store=store, plugins=plugin or [])
-    if json:
-        _print_json(planned)
-    else:
-        print_plan(planned)
+app.command(epilog="Example: testbed plan --effect 0.05    or: testbed plan my.toml --pilot demo --effect 0.03")(
+    plan_command.plan
+)
 
 
 @app.command(epilog="Example: testbed show demo --arm python --failed    then: testbed show 3f2a91")
@@ -290,14 +222,6 @@ def calibrate(
 
     if not run_cases(case or [], FULL if full else QUICK, seed, as_json=json):
         raise typer.Exit(1)
-
-
-def _print_json(record: object) -> None:
-    import json
-
-    from testbed.report.plain import plain
-
-    print(json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def _analysis(run: str, store: str, bare: str, operating: int | None, elicitation: int | None) -> Analysis:

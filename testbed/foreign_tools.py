@@ -20,7 +20,8 @@ from pydantic import PrivateAttr
 
 from testbed.errors import DataError, FaultKind, ToolFault, UnknownName, UsageError
 from testbed.mcp import McpServer, Servers, ServerTool
-from testbed.plugins import construct, execute
+from testbed.options import construct
+from testbed.plugins import execute
 from testbed.schemas import ArgumentSchema
 from testbed.scramble import scrambled
 from testbed.tool_base import AttemptContext, Tool

@@ -7,10 +7,12 @@ read a store or a file need neither.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+NAMESPACE = "testbed/"
 
 
 def register_when_loaded() -> None:
@@ -22,9 +24,29 @@ def register_when_loaded() -> None:
 
 
 def _register() -> None:
-    from testbed.registry import env_names, register_with_gymnasium
+    from testbed.registry import env_names
 
     register_with_gymnasium(env_names())
+
+
+def register_with_gymnasium(names: Iterable[str]) -> None:
+    """Makes environments known to `gymnasium.make` as "testbed/NAME"; nothing is imported until one is made.
+
+    Raises:
+        UsageError: a name is no id that Gymnasium takes.
+    """
+    import gymnasium
+
+    from testbed.builtin import ENV_ID
+    from testbed.errors import UsageError
+
+    for name in names:
+        if not ENV_ID.fullmatch(name):
+            raise UsageError(
+                f"{name!r} cannot be an environment's id: write NAME-v0, of letters, digits, '.', '-', '_'."
+            )
+        if NAMESPACE + name not in gymnasium.registry:
+            gymnasium.register(NAMESPACE + name, entry_point="testbed.registry:make_env", kwargs={"name": name})
 
 
 class _Watch(MetaPathFinder):

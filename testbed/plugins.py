@@ -1,20 +1,19 @@
-"""Other people's files and packages: what they define, how they are loaded, which types their options have."""
+"""Other people's files and packages: what they define, how they are loaded, and where they fail."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 import inspect
-import json
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any
 
-from testbed.errors import DataError, UsageError
+from testbed.errors import DataError
 from testbed.types import digest
 
 
@@ -105,51 +104,6 @@ def load_entry_point(group: str, point: EntryPoint) -> Any:
     ):
         raise DataError(f"{where} is no {wanted.__name__}: {thing!r:.80}.")
     return thing
-
-
-def construct(cls: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Any:
-    """`cls(**options)`; a value that the constructor refuses is the caller's mistake.
-
-    Raises:
-        UsageError: says which and why.
-    """
-    from pydantic import ValidationError
-
-    try:
-        return cls(**options)
-    except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
-        raise UsageError(f"{name} cannot be made with these options: {'; '.join(wrong)}.") from error
-    except (TypeError, ValueError) as error:
-        given = ", ".join(f"{k} = {v!r:.40}" for k, v in options.items() if k != "tools")
-        raise UsageError(f"{name} cannot be made with {given or 'no options'}: {error}.") from error
-
-
-def check_types(function: Callable[..., Any], options: Mapping[str, Any], kind: str) -> None:
-    """Holds JSON values to a function's annotations, as strictly as JSON can tell types apart.
-
-    Values that are no JSON, and annotations that JSON has no form of, are left to the function itself.
-
-    Raises:
-        UsageError: names the option, its type and the value.
-    """
-    from pydantic import TypeAdapter, ValidationError
-    from pydantic.errors import PydanticUserError
-
-    try:
-        hints = get_type_hints(function)
-    except NameError:  # an annotation that is imported for type checkers only
-        return
-    for key in options.keys() & hints.keys():
-        try:
-            value, adapter = json.dumps(options[key]), TypeAdapter(hints[key])
-        except (TypeError, ValueError, PydanticUserError):
-            continue
-        try:
-            adapter.validate_json(value, strict=True)
-        except ValidationError as error:
-            reason = error.errors(include_url=False)[0]["msg"]
-            raise UsageError(f"{kind}: {key} = {options[key]!r:.80} does not fit: {reason}.") from None
 
 
 def line_of(error: BaseException, path: Path) -> int:

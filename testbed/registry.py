@@ -8,7 +8,6 @@ file has to be announced anywhere: dropping ``envs/my_env.py`` in is enough. Thi
 from __future__ import annotations
 
 import inspect
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
@@ -18,17 +17,38 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from testbed.builtin import ENV_ID, Shelf, read_shelf
-from testbed.errors import DataError, UnknownName, UsageError, did_you_mean, nearest_path
-from testbed.plugins import check_types, construct, defined, execute, load_entry_point
+from testbed.corpus_named import make_corpus
+from testbed.errors import DataError, UnknownName, UsageError, nearest_path
+from testbed.gymnasium_hook import NAMESPACE, register_with_gymnasium
+from testbed.options import check_options, construct, option_names
+from testbed.plugins import defined, execute, load_entry_point
 from testbed.types import Control, digest
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
 
-    from testbed.corpus import Corpus
     from testbed.env import Environment
 
-NAMESPACE = "testbed/"
+__all__ = [
+    "FOREIGN",
+    "NAMESPACE",
+    "check_options",
+    "env_class",
+    "env_names",
+    "load_plugin",
+    "make_corpus",
+    "make_env",
+    "make_tool",
+    "make_tools",
+    "option_names",
+    "register_module",
+    "register_with_gymnasium",
+    "summary",
+    "tool_class",
+    "tool_names",
+    "unread",
+]
+
 FOREIGN = ("mcp:", "langchain:")  # beginnings of names that `testbed.foreign_tools` knows what to do with
 _plugins: dict[str, dict[str, Any]] = {"envs": {}, "tools": {}}
 _owners: dict[tuple[str, str], str] = {}  # by group and name: the file that defines it
@@ -161,93 +181,6 @@ def _of_class(cls: Any, name: str, options: Mapping[str, Any]) -> BaseTool:
     return made
 
 
-def make_corpus(source: Any) -> Corpus:
-    """A corpus from an environment's name, a table {env = NAME, …its options}, a path, a table, or a `Corpus`.
-
-    A path is that of a JSONL file or of a folder that `testbed corpus build` made; the table {path = …, hash = …} wants
-    the latter with that hash.
-
-    Raises:
-        DataError: there is neither such an environment nor such a file, or it has no documents, or another hash.
-    """
-    from testbed.corpus import Corpus
-
-    if isinstance(source, Corpus):
-        return source
-    if source == "":
-        raise DataError(f"corpus '' names nothing: give a folder, a JSONL file, or an environment.{_nearest('')}")
-    table = dict(source) if isinstance(source, Mapping) else {"env": source}
-    if "path" in table and "env" not in table:  # an environment may have an option of that name
-        return _stored_corpus(table)
-    name = str(table.pop("env", ""))
-    if name.removeprefix(NAMESPACE) in env_names():
-        check_options(env_class(name), table, f"option of {name}")
-        corpus = Corpus.of(make_env(name, **table).documents())
-    elif isinstance(source, str) and os.path.exists(source):
-        corpus = Corpus.read(Path(source))
-    else:
-        raise DataError(f"corpus {source!r} is neither a file nor an environment with documents.{_nearest(name)}")
-    if not len(corpus):
-        raise DataError(f"corpus {source!r} has no documents.")
-    return corpus
-
-
-def _nearest(name: str) -> str:
-    """The nearest name among those of environments and of corpora beside the path that was meant, in a sentence."""
-    from testbed.corpus_store import MANIFEST
-
-    place = Path(name).parent
-    beside = [p for p in place.glob("*") if os.path.isfile(p / MANIFEST) or ".jsonl" in p.suffixes]
-    return did_you_mean(name, [*map(str, beside), *env_names()])
-
-
-def _stored_corpus(table: Mapping[str, Any]) -> Corpus:
-    from testbed.corpus_store import read_corpus
-
-    for key in table:
-        if key not in ("path", "hash"):
-            raise UnknownName("option of a corpus", key, ("path", "hash"))
-    path = str(table["path"])
-    if not path or not os.path.exists(path):
-        raise DataError(f"corpus {path!r} does not exist: give the folder of a corpus.{_nearest(path)}")
-    return read_corpus(path, str(table.get("hash", "")))
-
-
-def check_options(cls: Any, options: Mapping[str, Any], kind: str) -> None:
-    """Refuses options that a class does not take, or not with such a value.
-
-    Raises:
-        UnknownName: names the option and the nearest one.
-        UsageError: names the option and its type.
-    """
-    known = option_names(cls)
-    for key in options:
-        if key not in known:
-            raise UnknownName(kind, key, known)
-    if options and hasattr(cls, "make_tasks"):
-        check_types(cls.__init__, options, kind)
-
-
-def option_names(cls: Any) -> tuple[str, ...]:
-    """The options of an environment's or tool's constructor; a finished tool has none."""
-    if inspect.isroutine(cls):  # a function that makes tools
-        return tuple(inspect.signature(cls).parameters)
-    if not inspect.isclass(cls):
-        return ()
-    explicit = [p.name for p in inspect.signature(cls.__init__).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    fields = [n for n in getattr(cls, "model_fields", ()) if n not in _framework_fields()] if len(explicit) <= 2 else []
-    common = ["budget", "count", "render_mode"] if hasattr(cls, "make_tasks") else []
-    return tuple(dict.fromkeys(n for n in (*explicit, *fields, *common) if n not in ("self", "args", "tools")))
-
-
-@cache
-def _framework_fields() -> frozenset[str]:
-    """What every tool has and no experiment sets; its description may be set."""
-    from langchain_core.tools import BaseTool
-
-    return frozenset(BaseTool.model_fields) - {"description"} | {"version"}
-
-
 def load_plugin(path: str | Path) -> list[str]:
     """Registers every environment and tool defined in a Python file; returns their names.
 
@@ -297,23 +230,6 @@ def register_module(module: ModuleType, source: str) -> list[str]:
 def summary(cls: Any) -> str:
     """First line of a class's docstring, or of a finished tool's description."""
     return str((inspect.getdoc(cls) if inspect.isclass(cls) else cls.description) or "").partition("\n")[0]
-
-
-def register_with_gymnasium(names: Iterable[str]) -> None:
-    """Makes environments known to `gymnasium.make` as "testbed/NAME"; nothing is imported until one is made.
-
-    Raises:
-        UsageError: a name is no id that Gymnasium takes.
-    """
-    import gymnasium
-
-    for name in names:
-        if not ENV_ID.fullmatch(name):
-            raise UsageError(
-                f"{name!r} cannot be an environment's id: write NAME-v0, of letters, digits, '.', '-', '_'."
-            )
-        if NAMESPACE + name not in gymnasium.registry:
-            gymnasium.register(NAMESPACE + name, entry_point="testbed.registry:make_env", kwargs={"name": name})
 
 
 def _table(group: str) -> dict[str, Callable[[], Any]]:

@@ -16,18 +16,40 @@ LAYERS = [
     {"types", "errors"},
     {"spaces", "protocol", "budget", "threads", "results", "game", "replay", "overlap"}
     | {"schemas", "own_loop", "scramble"},
-    {"tool", "tool_base", "sandbox_tool", "game_tool", "offer", "episode", "env"} | {"sandbox", "models", "mcp"},
-    {"corpus", "corpus_sources", "corpus_store", "corpus_folder", "corpus_build", "lexical", "dense", "encoders"}
-    | {"records", "wrappers", "registry", "foreign_tools", "builtin", "plugins", "gymnasium_hook"}
+    {"tool", "tool_base", "sandbox_tool", "game_tool", "offer", "episode", "family", "env"}
+    | {"sandbox", "models", "mcp"},
+    {
+        "corpus",
+        "corpus_named",
+        "corpus_sources",
+        "corpus_store",
+        "corpus_folder",
+        "corpus_build",
+        "lexical",
+        "dense",
+        "encoders",
+    }
+    | {"records", "wrappers", "registry", "foreign_tools", "builtin", "options", "plugins", "gymnasium_hook"}
     | {"benchmark_env", "program_env", "question_env", "code_env"}
     | {"contract", "contract_tools", "lookahead"},
-    {"experiment", "experiment_file", "experiment_tables", "places", "schedule", "store", "transfer", "engine"}
+    {
+        "experiment",
+        "experiment_file",
+        "experiment_samples",
+        "experiment_tables",
+        "places",
+        "schedule",
+        "store",
+        "transfer",
+        "engine",
+    }
     | {"causes"},
     {"allocation", "preparation", "recording"},
     {"trial"},
     {"runner"},
     {"report", "board", "progress", "running", "listing", "doctor", "planning", "corpus_command", "check_command"}
-    | {"search_command", "scoring", "nats_command"},
+    | {"search_command", "plan_command", "command_options"}
+    | {"scoring", "nats_command"},
     {"cli"},
     {"__main__"},
 ]

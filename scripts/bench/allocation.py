@@ -123,7 +123,8 @@ def simulate(draw: Draw = mixed, *, suites: int, tasks: int, elicitation: int, s
     for _ in range(suites):
         chances = [draw(rng, tasks, arm, threshold) for arm in SHARES]
         outcomes = [(rng.random((tasks, MOST)) < p[:, None]).astype(np.int8) for p in chances]
-        truth = true_verdicts(*chances, threshold)
+        bare, tool = chances
+        truth = true_verdicts(bare, tool, threshold)
         made = {FIXED: [np.full(tasks, MOST) for _ in chances]}
         for name, rule in rules.items():
             made[name] = [np.array([rule.blocks(row)[-1] for row in rows]) for rows in outcomes]

@@ -74,7 +74,7 @@ def names() -> list[str]:
 
 def drawn(rng: np.random.Generator, count: int) -> np.ndarray:
     """Numbers of words by Zipf's law: the density of rank r is as 1 / r."""
-    return np.minimum(np.exp(rng.random(count) * np.log(WORDS)).astype(int), WORDS) - 1
+    return np.asarray(np.minimum(np.exp(rng.random(count) * np.log(WORDS)).astype(int), WORDS) - 1)
 
 
 def write(file: Path, count: int) -> None:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
-from testbed.errors import ContextFull, InfrastructureError, ModelError, ModelNotAsked, ModelUnavailable, TransportError
+from testbed.errors import (
+    ContextFull,
+    InfrastructureError,
+    ModelBusy,
+    ModelError,
+    ModelNotAsked,
+    ModelUnavailable,
+    TransportError,
+)
 
 # Class names as langchain, the OpenAI and Anthropic clients and httpx have them: their packages need not be installed.
 _BROKEN = ("APIConnectionError", "ModelConnectionError", "ModelTimeoutError", "TransportError", "ConnectError")
@@ -14,6 +25,7 @@ _UNREADABLE = ("APIResponseValidationError",)
 _TOO_LONG = re.compile(r"context.{0,20}(length|window|size)|too (long|many tokens)|maximum.{0,20}tokens", re.IGNORECASE)
 _BUSY = (408, 409, 425, 429)
 _REFUSED = (429, 503, 529)  # before the model has begun
+_SPENT = re.compile(r"insufficient_quota|exceeded your current quota|credit balance", re.IGNORECASE)  # waiting is no use
 
 
 def translated(error: Exception, name: str, timeout: float) -> Exception:
@@ -31,10 +43,18 @@ def translated(error: Exception, name: str, timeout: float) -> Exception:
         return TransportError(f"{name} did not answer within {timeout:g} s.")
     if status in (400, 413) and _TOO_LONG.search(str(error)):
         return ContextFull(f"{name}: {_short(error)}")
+    if status in _REFUSED and _SPENT.search(str(error)):
+        spent = ModelNotAsked(f"{name}: the server answered {status}: {_short(error)}")
+        spent.passing = False
+        return spent
+    if status in _BUSY or (status or 0) >= 500:
+        busy = (ModelBusy if status in _REFUSED else ModelUnavailable)(
+            f"{name}: the server answered {status}: {_short(error)}"
+        )
+        busy.retry_after = _retry_after(getattr(getattr(error, "response", None), "headers", {}))
+        return busy
     if status is not None:
-        busy = status in _BUSY or status >= 500
-        kind = ModelNotAsked if status in _REFUSED else ModelUnavailable if busy else ModelError
-        return kind(f"{name}: the server answered {status}: {_short(error)}{'' if busy else _remedy(status)}")
+        return ModelError(f"{name}: the server answered {status}: {_short(error)}{_remedy(status)}")
     if isinstance(error, ConnectionRefusedError) or _causes(error) & {"ConnectError", "ConnectTimeout"}:
         return ModelNotAsked(f"{name}: no connection: {_short(error)}")
     if isinstance(error, ConnectionError) or names & set(_BROKEN):
@@ -52,6 +72,22 @@ def _status(error: Exception) -> int | None:
         if isinstance(status, int) and status >= 400:
             return status
     return None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that the server wants to be left alone: "retry-after-ms", or Retry-After as seconds or as a date."""
+    milliseconds, told = headers.get("retry-after-ms", ""), headers.get("retry-after", "")
+    for text, unit in ((milliseconds, 1e-3), (told, 1.0)):
+        try:
+            seconds = float(text) * unit
+        except ValueError:
+            continue
+        return seconds if 0 <= seconds < float("inf") else 0.0  # NaN is in no range
+    try:
+        date = parsedate_to_datetime(told)
+    except ValueError:
+        return 0.0
+    return max((date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def _causes(error: BaseException | None) -> set[str]:

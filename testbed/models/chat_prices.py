@@ -1,0 +1,90 @@
+"""What a hosted model's tokens cost: prices that the user gives, since no list of a package stays true for long."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.errors import DataError, UnknownName, UsageError
+
+KEYS = ("input", "output", "cached_input")
+MILLION = 1e6
+
+
+@dataclass(frozen=True)
+class Prices:
+    """USD of a million tokens.
+
+    Attributes:
+        input: of what the model is given.
+        output: of what it writes.
+        cached_input: of what it is given and the provider had still in store; None for the same as `input`.
+    """
+
+    input: float = 0.0
+    output: float = 0.0
+    cached_input: float | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether anything costs anything."""
+        return any((self.input, self.output, self.cached_input))
+
+    def usd(self, prompt: int, cached: int, written: int) -> float:
+        """Price of one call.
+
+        Args:
+            prompt: tokens the model was given, those in store included.
+            cached: how many of them were in store.
+            written: tokens it wrote.
+        """
+        cached_input = self.input if self.cached_input is None else self.cached_input
+        return ((prompt - cached) * self.input + cached * cached_input + written * self.output) / MILLION
+
+
+def prices_of(model: str, usd_per_million: Mapping[str, float] | None, path: str | None) -> Prices:
+    """A model's prices: those of the experiment, else those of a file, else none.
+
+    Args:
+        model: "PROVIDER:MODEL".
+        usd_per_million: {"input": …, "output": …, "cached_input": …}, the last where it differs.
+        path: a TOML file with one table of the same for each model.
+
+    Raises:
+        UsageError: a price is no number of at least 0.
+        DataError: the file cannot be read.
+        UnknownName: the file has no prices of the model.
+    """
+    if usd_per_million is not None:
+        return _checked(usd_per_million, "model: usd_per_million")
+    if path is None:
+        return Prices()
+    tables = _read(path)
+    if model not in tables:
+        raise UnknownName(
+            f"model in the prices of {path}:", model, tables, f'Add ["{model}"] with input = … and output = …, in USD.'
+        )
+    return _checked(tables[model], f"{path}: {model}")
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with Path(path).open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise DataError(f"the prices {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"the prices {path} are no TOML: {error}.") from error
+
+
+def _checked(prices: Any, where: str) -> Prices:
+    if not isinstance(prices, Mapping):
+        raise UsageError(f"{where} must be a table of input = … and output = …, not {prices!r:.80}.")
+    for key, price in prices.items():
+        number = isinstance(price, int | float) and not isinstance(price, bool) and 0 <= price < float("inf")
+        if key not in KEYS or not number:
+            raise UsageError(f"{where} takes input = … and output = … and cached_input = …, not {key} = {price!r}.")
+    return Prices(**prices)
