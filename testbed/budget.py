@@ -123,6 +123,11 @@ class Meter:
         amounts["model_calls"] += 1
         amounts["turns"] += 1
 
+    def charge_imagined(self, usage: Usage) -> None:
+        """Books a tool's result that the model wrote itself: asked and written, but no turn, since nobody read it."""
+        self.charge_model(usage)
+        self.amounts["turns"] -= 1
+
     def charge_call(self, tool: str) -> None:
         """Books one tool call, faulty or not."""
         self.amounts["tool_calls"] += 1

@@ -62,6 +62,8 @@ class Episode:
         toolbox: the attempt's tools.
         transcript: every message so far.
         action: what the last message of the model does.
+        results: of its calls, as far as they have come.
+        imagined: log-probabilities of the results that the model wrote itself, by position, where they are kept.
         ended: "" while it runs, then "answered" or "limit:<component>".
         answers: how many answers were graded.
         answer: the last graded answer, if any.
@@ -84,6 +86,8 @@ class Episode:
         self.toolbox: Toolbox = tools.open(self.meter, count, context)
         self.transcript: list[Message] = [{"role": "user", "content": task.prompt}]
         self.action = Action()
+        self.results: list[ToolResult] = []
+        self.imagined: dict[int, Sequence[float]] = {}
         self.ended = ""
         self.answers = 0
         self.answer: str | None = None
@@ -100,6 +104,12 @@ class Episode:
     def messages(self) -> Sequence[Message]:
         """The conversation that the model's next message continues."""
         return self.transcript
+
+    @property
+    def said(self) -> Sequence[Message]:
+        """The conversation with the results that have come since: what a model goes on from that writes the next."""
+        shown = [Message(role="tool", name=result.name, content=result.text) for result in self.results]
+        return [*self.messages, *shown]
 
     @property
     def stream(self) -> int:
@@ -145,7 +155,7 @@ class Episode:
         text = well_formed(text)
         message: Message = {"role": "assistant", "content": text}
         if logprobs is not None:
-            message["logprobs"] = [round(value, DIGITS) for value in logprobs]
+            message["logprobs"] = _kept(logprobs)
         self.transcript.append(message)
         self.action = parse(text)
 
@@ -157,7 +167,10 @@ class Episode:
 
     async def run_tools(self) -> list[ToolResult]:
         """Runs the calls of the last message, one after another: they share the attempt's state."""
-        return [await self.toolbox.call(call) for call in self.action.calls]
+        self.results, self.imagined = [], {}
+        for call in self.action.calls:
+            self.results.append(await self.toolbox.call(call))
+        return self.results
 
     def finish(self, results: Sequence[ToolResult]) -> Step:
         """Grades the answer, or shows the results, and says whether the attempt is over.
@@ -169,7 +182,7 @@ class Episode:
         limit = self.meter.exceeded() if answer is not None else self.meter.exhausted()
         if answer is not None and limit is None:
             return self._graded(answer)
-        shown = [self._show(result) for result in results]
+        shown = [self._show(result, self.imagined.get(n)) for n, result in enumerate(results)]
         if limit is not None:
             self.ended = f"limit:{limit}"
         elif not results:
@@ -206,8 +219,10 @@ class Episode:
             self.ended, info = f"limit:{limit}", info | {"limit": limit}
         return observation, 0.0, False, limit is not None, info
 
-    def _show(self, result: ToolResult) -> str:
+    def _show(self, result: ToolResult, logprobs: Sequence[float] | None = None) -> str:
         message: Message = {"role": "tool", "name": result.name, "content": result.text}
+        if logprobs is not None:
+            message["logprobs"] = _kept(logprobs)
         if result.fault is not None:
             message["fault"] = result.fault
             self._faults[result.fault] = self._faults.get(result.fault, 0) + 1
@@ -230,6 +245,10 @@ class Episode:
 
     def _info(self, more: dict[str, Any]) -> dict[str, Any]:
         return {"task": self.task.hash, "cost": _without_clock(self.meter), "faults": dict(self._faults), **more}
+
+
+def _kept(logprobs: Sequence[float]) -> list[float]:
+    return [round(value, DIGITS) for value in logprobs]
 
 
 def _without_clock(meter: Meter) -> dict[str, float]:

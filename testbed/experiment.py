@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from testbed.budget import Budget
@@ -265,16 +266,21 @@ class Experiment:
         """Every attempt that is made whatever its outcome, in the order in which they are best made.
 
         Blocks of `block` samples of one prompt come together (models share their prefill); all arms and tasks get their
-        first block before any gets its second, so that a run stopped early is balanced. Yoked arms come last: they
+        first block before any gets its second, so that a run stopped early is balanced. The arms of one model take
+        turns from task to task: while some wait for their tools, others keep the model busy. Yoked arms come last: they
         replay what others saw.
         """
         plain = [i for i, arm in enumerate(self.arms) if arm.control is not Control.YOKED]
         yoked = [i for i, arm in enumerate(self.arms) if arm.control is Control.YOKED]
         for group in (plain, yoked):
             most = max((self.arms[i].fixed for i in group), default=0)
-            for start in range(0, most, block):
-                for arm in group:
-                    stop = min(start + block, self.arms[arm].fixed)
-                    for task in range(tasks):
-                        for sample in range(start, stop):
-                            yield Cell(arm, task, sample)
+            for start, same_model in product(range(0, most, block), self._by_model(group)):
+                for task, arm in product(range(tasks), same_model):
+                    for sample in range(start, min(start + block, self.arms[arm].fixed)):
+                        yield Cell(arm, task, sample)
+
+    def _by_model(self, group: Sequence[int]) -> list[list[int]]:
+        found: dict[str, list[int]] = {}  # two models at one time would each fill only half of a batch
+        for i in group:
+            found.setdefault(repr((self.arms[i].model, self.arms[i].model_options)), []).append(i)
+        return list(found.values())

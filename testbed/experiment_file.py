@@ -200,7 +200,7 @@ class _Reader(SampleTables):
             self._fail("[[arm]] needs a name", (*at, "name"))
         tools = self._strings(table.get("tools", []), "tools", (*at, "tools"))
         control = self._control(table, name, tools, at)
-        replay = self._replay(table, name, tools, at)
+        replay = self._replay(table, name, tools, control, at)
         for number, tool in enumerate(tools):
             if replay is None or replay.otherwise == "live":
                 with self.places.blaming((*at, "tools", number)):
@@ -225,7 +225,8 @@ class _Reader(SampleTables):
         id_ = model.pop("id", "reference")
         logprobs = model.pop("logprobs", False)
         if not isinstance(logprobs, bool):
-            self._fail(f"logprobs must be true or false, not {logprobs!r}", (*at, "model", "logprobs"), ("model", "logprobs"))
+            said = f"logprobs must be true or false, not {logprobs!r}"
+            self._fail(said, (*at, "model", "logprobs"), ("model", "logprobs"))
         with self.places.blaming((*at, "model"), ("model",)):
             sampling = Sampling(**{k: model.pop(k) for k in SAMPLING_KEYS if k in model})
         yoke = table.get("yoke", "")
@@ -240,12 +241,16 @@ class _Reader(SampleTables):
             name, tools, control, count, budget, id_, model, sampling, yoke, least, stop, lookahead, replay, logprobs
         )
 
-    def _replay(self, table: Mapping[str, Any], name: str, tools: Sequence[str], at: Key) -> Replay | None:
+    def _replay(
+        self, table: Mapping[str, Any], name: str, tools: Sequence[str], control: Control, at: Key
+    ) -> Replay | None:
         """The recording that an arm's tools answer from; the file's, unless the arm names one of its own."""
         if "replay" in table and not tools:
             self._fail(f"arm {name!r} has replay, but no tools that could be replayed", (*at, "replay"))
+        if "replay" in table and control is Control.IMAGINED:
+            self._fail(f"arm {name!r} imagines its tools' results, so there is nothing to replay", (*at, "replay"))
         value = table.get("replay", self.data.get("replay"))
-        if value is None or not tools:
+        if value is None or not tools or control is Control.IMAGINED:
             return None
         with self.places.blaming((*at, "replay"), ("replay",)):
             return Replay.of(value, name)

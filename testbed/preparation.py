@@ -17,7 +17,7 @@ from testbed.errors import UnknownName, UsageError
 from testbed.experiment import ArmSpec, Experiment
 from testbed.lookahead.beginning import refuse_environment
 from testbed.models import make_model
-from testbed.models.base import Model
+from testbed.models.base import Imaginer, Model
 from testbed.places import Key
 from testbed.protocol import VERSION as PROTOCOL_VERSION
 from testbed.recording import Recording
@@ -135,7 +135,7 @@ class Prepared:
             model = await self._model(spec)
             of_model = dict(model.fingerprint())
         self._check_prices(spec, model, at)
-        self._check_logprobs(spec, model, at)
+        self._check_abilities(spec, model, at)
         recording = await self._recording(spec, at)
         with self._experiment.places.blaming(*[("tool", name) for name in spec.tools], (*at, "tools")):
             tools = await self._tools(spec, recording)
@@ -184,8 +184,8 @@ class Prepared:
         if spec.budget.usd is not None and not getattr(model, "priced", True):
             hosted = spec.model.startswith("chat")
             raise self._experiment.places.error(
-                "budget: usd needs usd_per_million = { input = …, output = … } of the model: without prices every "
-                "attempt costs 0 and the limit holds nothing"
+                "budget: usd needs usd_per_million = { input = …, output = … } of the model, or prices = FILE: without "
+                "prices every attempt costs 0 and the limit holds nothing"
                 if hosted
                 else f"budget: usd limits nothing, since model {spec.model!r} has no price; limit generated_tokens or "
                 "seconds",
@@ -193,12 +193,19 @@ class Prepared:
                 ("budget", "usd"),
             )
 
-    def _check_logprobs(self, spec: ArmSpec, model: Model, at: Key) -> None:
-        """Refuses to keep what a model does not tell."""
+    def _check_abilities(self, spec: ArmSpec, model: Model, at: Key) -> None:
+        """Refuses what only some models can: telling log-probabilities, writing a tool's result."""
+        if spec.control is Control.IMAGINED and not isinstance(model, Imaginer):
+            raise self._experiment.places.error(
+                f"control = 'imagined': {spec.model!r} cannot go on inside a tool's result, and so cannot write one; "
+                "reference and hf: models can",
+                (*at, "control"),
+                (*at, "model"),
+            )
         if spec.logprobs and not getattr(model, "gives_logprobs", False):
             raise self._experiment.places.error(
                 f"model: logprobs = true, and {spec.model!r} does not tell the log-probabilities of what it writes; "
-                "reference and hf: models do",
+                "reference, hf: and some chat: models do",
                 (*at, "model", "logprobs"),
                 ("model", "logprobs"),
             )

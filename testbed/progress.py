@@ -64,6 +64,8 @@ def describe(runner: Runner) -> str:
         parts.append(f"settled {counts.settled}/{counts.cells}")
     if counts.missing:
         parts.append(f"{counts.missing} missing")
+    if refused := sum({id(arm.model): getattr(arm.model, "refused", 0) for arm in runner.arms}.values()):
+        parts.append(f"{refused} refused requests waited for")
     parts.append(time_left(counts))
     return " · ".join(parts)
 

@@ -110,7 +110,10 @@ class Recording:
 
     def tools(self) -> RecordedTools:
         """The recorded tools, which answer from the recording or not at all."""
-        return RecordedTools(self._known["tools"], self._known.get("stateful", _names(self._known["tools"])))
+        made = RecordedTools(self._known["tools"], self._known.get("stateful", _names(self._known["tools"])))
+        if "schemas" in self._known:  # in the order in which the model was shown them; canonical JSON sorts their keys
+            made.schemas = json.loads(self._known["schemas"])
+        return made
 
     def check(self, experiment: Experiment, tasks: Sequence[Task]) -> None:
         """Refuses what is known to differ from what was recorded.

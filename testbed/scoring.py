@@ -18,8 +18,9 @@ from typing import Any
 from testbed.episode import TOOLS_SPENT
 from testbed.errors import ContextFull, ModelError, UnknownName, UsageError
 from testbed.experiment_file import SAMPLING_KEYS
+from testbed.message_ends import with_ends
 from testbed.models import make_model
-from testbed.models.base import Model, Score, Scorer
+from testbed.models.base import Model, Scorer
 from testbed.protocol import NO_ACTION
 from testbed.store import ArmRecord, MessageScore, Run, ScorerRecord, Store
 from testbed.store.records import differences
@@ -29,6 +30,7 @@ AT_ONCE = 128  # attempts that a scorer is given together
 CHECKED = 16  # attempts of an arm whose prompts are counted again
 # Where a model runs changes its figures by rounding only; what it is must not differ.
 PLACEMENT = ("device", "dtype")
+_Tools = Sequence[Mapping[str, Any]]  # schemas
 _HARNESS = (NO_ACTION, TOOLS_SPENT)  # what anybody who knows the protocol knows without being told
 
 
@@ -78,6 +80,7 @@ class Scoring:
     ) -> None:
         self._store, self._run, self._by = store, store.run(run), by
         self._given, self._made = dict(models or {}), dict[str, Model]()
+        self._refused: dict[str, str] = {}  # by arm, why a conversation could not be read
         names = [record.name for record in self._run.arms]
         if arm and arm not in names:
             raise UnknownName(f"arm of run {run!r}", arm, names)
@@ -150,23 +153,27 @@ class Scoring:
                 for attempt in some[: CHECKED - checked]:
                     check_prompts(attempt, tools, model, record)
                 checked += len(some)
-            found = await asyncio.gather(*(self._attempt(attempt, model, tools, progress) for attempt in some))
+            found = await asyncio.gather(*(self._attempt(attempt, record, model, tools, progress) for attempt in some))
+            if not progress.done and not any(found) and (why := self._refused.pop(record.name, "")):
+                raise ModelError(why)  # of a whole batch: the others would fare no better
             await asyncio.to_thread(self._store.scores.add, progress.scorer, [row for rows in found for row in rows])
             progress.done += sum(map(bool, found))
 
     async def _attempt(
-        self, attempt: Attempt, model: Scorer, tools: Sequence[Mapping[str, Any]], progress: ArmScored
+        self, attempt: Attempt, record: ArmRecord, model: Scorer, tools: _Tools, progress: ArmScored
     ) -> list[MessageScore]:
         messages, roles = read_by_model(attempt.transcript)
         if not roles:
             progress.left_out["the model wrote nothing in it"] += 1
             return []
         try:
-            found: list[Score] = await model.score(messages, tools, list(roles))
+            found = await model.score(messages, tools, list(roles))
         except (ModelError, ContextFull) as error:
             progress.left_out[str(error)] += 1
+            if isinstance(error, ModelError):
+                self._refused[progress.arm] = str(error)
             return []
-        return [MessageScore(attempt.id, s.message, roles[s.message], len(s.logprobs), s.nats) for s in found]
+        return with_ends(attempt, found, roles, record.spec.get("sampling", {}).get("max_tokens"))
 
 
 def read_by_model(transcript: Sequence[Message]) -> tuple[list[Message], dict[int, str]]:

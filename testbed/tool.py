@@ -163,9 +163,13 @@ class Toolbox:
                     "and more are left now; replay under the recorded budget."
                 )
             at = recorded.cut
-        tokens = self._count(shown)
+        tokens = self._count(shown) if fault or self._is_observed(call.name) else 0
         self._meter.charge_observed(tokens)
         return ToolResult(well_formed(call.name[:LONGEST_NAME]), shown, fault, tokens, at)
+
+    def _is_observed(self, name: str) -> bool:
+        tool = self._set.offers[name].tool if name in self._set.offers else None
+        return not isinstance(tool, Tool) or tool.observes
 
     def _offered(self, call: ToolCall, spent: str) -> Offer:
         """The offer that a call is meant for; raises `ToolFault` where it cannot be made."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -26,12 +26,14 @@ class AttemptContext:
         replay: results to replay in order (yoked arms), shared by all tools of the attempt; None elsewhere.
         recorded: the results that a recorded attempt had, which calls are answered from; None where they are made.
         game: what the attempt's tools act on, where one of them does; shared by them all.
+        imagine: writes a tool's result as the model itself goes on (imagined arms); None elsewhere.
     """
 
     key: int = 0
     replay: Iterator[str] | None = None
     recorded: Recorded | None = field(default=None, repr=False)
     game: Game | None = field(default=None, repr=False)  # it holds what the game keeps secret
+    imagine: Callable[[], Awaitable[str]] | None = field(default=None, repr=False)
 
 
 class Tool(BaseTool):
@@ -47,6 +49,7 @@ class Tool(BaseTool):
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
+    observes: ClassVar[bool] = True  # whether the model is told its results by others; not where it writes them itself
     keeps_time: ClassVar[bool] = False  # whether its own `_arun` keeps the time limit: waiting for its turn is no fault
     version: str = "1"
     timeout: float = 10.0

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 from testbed.env import Environment
 from testbed.episode import Episode
-from testbed.errors import ContextFull, InfrastructureError, ModelNotAsked
+from testbed.errors import ContextFull, InfrastructureError, ModelNotAsked, TestbedError
 from testbed.lookahead.beginning import begin
-from testbed.models.base import Request
+from testbed.models.base import Imaginer, Request
 from testbed.preparation import Arm
 from testbed.threads import DaemonThreads
 from testbed.tool import AttemptContext
-from testbed.types import Attempt, Cost, Message, Status, Task, attempt_id, stream_key
+from testbed.types import Attempt, Control, Cost, Message, Status, Task, attempt_id, stream_key
 
 
 class Trial:
@@ -33,6 +34,8 @@ class Trial:
         self._arm, self._task, self._environment = arm, task, environment
         self._sample, self._seed = sample, seed
         self._episode: Episode | None = None
+        self._clock: asyncio.Timeout
+        self._bug: Exception | None = None
 
     async def run(self, replay: Iterator[str] | None, graders: DaemonThreads) -> Attempt:
         """The attempt, however the model fared in it.
@@ -48,6 +51,7 @@ class Trial:
         episode = self._episode = self._begin(replay)
         try:
             async with asyncio.timeout(arm.spec.budget.seconds) as clock:
+                self._clock = clock
                 while not episode.over:
                     reply = await arm.model.generate(self._request(episode, clock))
                     episode.read(reply.text, reply.usage, reply.logprobs)
@@ -77,7 +81,8 @@ class Trial:
         arm, task, env = self._arm, self._task, self._environment
         budget, count, lookahead = arm.spec.budget, arm.model.count, arm.spec.lookahead
         recorded = arm.recording.of(task.hash, self._sample) if arm.recording else None
-        context = AttemptContext(stream_key(self._seed, task.hash, self._sample), replay, recorded)
+        imagine = self._imagine if arm.spec.control is Control.IMAGINED else None
+        context = AttemptContext(stream_key(self._seed, task.hash, self._sample), replay, recorded, imagine=imagine)
         if lookahead is not None:
             return begin(lookahead, env, task, arm.tools, budget, count, context, arm.spec.sampling.max_tokens)
         return Episode(task, env.grade, arm.tools, budget, count, env.enter(task, arm.tools, context), env.feedback)
@@ -96,9 +101,32 @@ class Trial:
             off_clock=partial(_off_clock, episode, clock),
         )
 
+    async def _imagine(self) -> str:
+        """A tool's result as the model itself writes it; its tokens are generated ones of the attempt."""
+        episode, model = self._episode, self._arm.model
+        assert episode is not None
+        assert isinstance(model, Imaginer)
+        asked = self._request(episode, self._clock)
+        room = int(min(asked.max_tokens, episode.meter.left("observed_tokens")))
+        if room < 1:
+            return ""
+        try:
+            reply = await model.imagine(replace(asked, messages=episode.said, max_tokens=room))
+        except TestbedError:
+            raise
+        except Exception as error:  # noqa: BLE001 (a bug of ours, raised later: what a tool raises would be scored)
+            self._bug = error
+            return ""
+        episode.meter.charge_imagined(reply.usage)
+        if reply.logprobs is not None:
+            episode.imagined[len(episode.results)] = reply.logprobs
+        return reply.text
+
     async def _finish_turn(self, episode: Episode, clock: asyncio.Timeout, graders: DaemonThreads) -> None:
         """Runs the tools and finishes the turn; a slow grader works in a thread while the attempt's clock stands."""
         results = await episode.run_tools()
+        if self._bug is not None:
+            raise self._bug
         if episode.action.answer is None or not self._environment.grades_slowly:
             episode.finish(results)
             return

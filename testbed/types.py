@@ -48,6 +48,7 @@ class Control(StrEnum):
 
     ABSENT = "absent"  # bare: none is offered
     INERT = "inert"  # offered, but results carry no information: the placebo
+    IMAGINED = "imagined"  # the model writes the results of its calls itself
     YOKED = "yoked"  # results replayed from another live attempt at the same task
     LIVE = "live"
 
@@ -217,6 +218,8 @@ class Usage:
         seconds: wall time of the call, without what it waited for others.
         usd: price of the tokens.
         resent: how often the request was sent again, because the server had refused it before the model began.
+        share: seconds that a local model worked for this call: of every batch it was in, the time divided by the
+            messages in it; 0 where the model does not say. `seconds` is what passed on the clock.
     """
 
     prompt_tokens: int = 0
@@ -224,6 +227,7 @@ class Usage:
     seconds: float = 0.0
     usd: float = 0.0
     resent: int = 0
+    share: float = 0.0
 
 
 REDRAWN = "redrawn"

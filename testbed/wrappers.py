@@ -1,8 +1,9 @@
 """The controls of an arm, as wrappers around its tools.
 
-`inert` and `yoked` tools look exactly like the live ones (name, description, arguments, validation) and differ only in
-what comes back, so that an arm's effect can be split into scaffold (being offered tools at all), information (some
-other attempt's results) and interaction (the results of one's own calls).
+`inert`, `imagined` and `yoked` tools look exactly like the live ones (name, description, arguments, validation) and
+differ only in what comes back, so that an arm's effect can be split into scaffold (being offered tools at all),
+information (some other attempt's results) and interaction (the results of one's own calls). Nobody answers an
+`imagined` tool: the model goes on in its place, which is what sampling whole transcripts without tools reaches.
 """
 
 from __future__ import annotations
@@ -134,6 +135,28 @@ class Yoked(_Disguised):
         return next(replay, NO_OUTPUT) if replay is not None else NO_OUTPUT
 
 
+class Imagined(_Disguised):
+    """Offered like the live tool, which is not there: the model writes the results itself.
+
+    Its words are the model's own: generated tokens of the attempt, and none that it observed.
+    """
+
+    observes: ClassVar[bool] = False
+    keeps_time: ClassVar[bool] = True
+    _context: AttemptContext = PrivateAttr(default_factory=AttemptContext)
+
+    def for_attempt(self, context: AttemptContext) -> Tool:
+        """A copy that knows whom to ask."""
+        mine = self.model_copy()
+        mine._context = context
+        return mine
+
+    async def _arun(self, /, **arguments: Any) -> str:
+        if self._context.imagine is None:
+            raise UsageError("control = 'imagined' needs a model that writes the results: use `testbed run`.")
+        return await self._context.imagine()
+
+
 def under_control(tools: Sequence[BaseTool], control: Control) -> list[BaseTool]:
     """The tools as an arm with this control offers them.
 
@@ -151,4 +174,6 @@ def under_control(tools: Sequence[BaseTool], control: Control) -> list[BaseTool]
         return [(Inert if isinstance(tool, Tool) else Scrambled).of(tool) for tool in tools]
     if control is Control.YOKED:
         return [Yoked.of(tool) for tool in tools]
+    if control is Control.IMAGINED:
+        return [Imagined.of(tool) for tool in tools]
     return list(tools)

@@ -12,15 +12,18 @@ import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
+from helpers.served_model import SAID, SAID_OR_CALLED
 from testbed import protocol
 from testbed.models import Request as Ask
 from testbed.models import Sampling, make_model
+from testbed.models.reference_model import reference_path
 from testbed.types import Message
 
 app = FastAPI()
@@ -67,14 +70,56 @@ async def reference_model(body: dict[str, Any], request: Request) -> Any:
         messages.append({"role": message["role"], "content": content})
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or 512
     sampling = Sampling(body.get("temperature", 1.0), body.get("top_p", 1.0), limit)
-    ask = Ask(messages, body.get("tools") or [], sampling, limit, body.get("seed", 0))
+    ask = Ask(
+        messages, body.get("tools") or [], sampling, limit, body.get("seed", 0), logprobs=bool(body.get("logprobs"))
+    )
     reply = await reference.generate(ask)
     usage = {"prompt_tokens": reply.usage.prompt_tokens, "completion_tokens": reply.usage.generated_tokens}
     calls = protocol.parse(reply.text).calls if body.get("tools") else ()
     if calls:
         text = reply.text[: reply.text.index(protocol.CALL_OPEN)]
-        return answer(text, usage, [(call.name, json.dumps(dict(call.arguments))) for call in calls])
-    return answer(reply.text, usage, finish=reply.finish)
+        made = answer(text, usage, [(call.name, json.dumps(dict(call.arguments))) for call in calls])
+    else:
+        made = answer(reply.text, usage, finish=reply.finish)
+    told = [{"token": "", "logprob": x, "bytes": None, "top_logprobs": []} for x in reply.logprobs or ()]
+    made["choices"][0]["logprobs"] = {"content": told} if told else None
+    return made
+
+
+async def without_end_logprob(body: dict[str, Any], request: Request) -> Any:
+    """As servers that leave out the end token."""
+    made = await reference_model(body, request)
+    made["choices"][0]["logprobs"]["content"].pop()
+    return made
+
+
+async def reader(body: dict[str, Any], request: Request) -> Any:
+    """Says how likely each token of the prompt is, in vLLM's form."""
+    tokenizer, model = reading()
+    messages = [{**message, "content": message.get("content") or ""} for message in body["messages"]]
+    for message in messages:
+        for call in message.get("tool_calls") or []:
+            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    tools, opened = body.get("tools"), body.get("add_generation_prompt", True)
+    ids = tokenizer.apply_chat_template(
+        messages, tools=tools, add_generation_prompt=opened, return_dict=True, return_tensors="pt"
+    )["input_ids"]
+    logprobs = model(input_ids=ids).logits[0, :-1].detach().log_softmax(-1)
+    told: list[Any] = [None]
+    for before, token in zip(logprobs, ids[0, 1:].tolist(), strict=True):
+        entry = {"logprob": float(before[token]), "rank": 1, "decoded_token": tokenizer.decode([token])}
+        told.append({str(token): entry})
+    return {**answer(""), "prompt_logprobs": told if body.get("prompt_logprobs") == 0 else None}
+
+
+@lru_cache
+def reading() -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # slow, and most models here do without
+
+    folder = str(reference_path())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = tokenizer.chat_template.replace(SAID, SAID_OR_CALLED)
+    return tokenizer, AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 async def caller(body: dict[str, Any], request: Request) -> Any:
@@ -184,6 +229,8 @@ def failure(status: int, message: str) -> JSONResponse:
 
 BEHAVIOURS = {
     "reference": reference_model,
+    "without-end-logprob": without_end_logprob,
+    "reader": reader,
     "caller": caller,
     "invalid-arguments": invalid_arguments,
     "text-calls": text_calls,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -212,6 +214,15 @@ def test_cells_hold_every_attempt_once_with_yoked_arms_last(write) -> None:
     yoked = [n for n, cell in enumerate(cells) if cell.arm == 2]
     assert min(yoked) == len(cells) - len(yoked)
     assert cells[:2] == [Cell(0, 0, 0), Cell(0, 0, 1)]  # samples of one prompt stand together
+
+
+def test_arms_of_one_model_take_turns_and_models_do_not(write) -> None:
+    experiment = read_experiment(write(SMALL))
+    tools = replace(experiment.arms[1], name="other", model="oracle")
+    three = replace(experiment, arms=(*experiment.arms, tools, replace(tools, name="more")))
+    cells = list(three.cells(tasks=2, block=8))
+    turns = [(arm, task) for (arm, task), _ in groupby(cells, key=lambda cell: (cell.arm, cell.task))]
+    assert turns == [(0, 0), (1, 0), (0, 1), (1, 1), (2, 0), (3, 0), (2, 1), (3, 1)]
 
 
 def test_the_digest_changes_with_the_content_and_only_with_it(write) -> None:

@@ -49,7 +49,7 @@ LAYERS = [
     {"runner"},
     {"report", "board", "progress", "running", "listing", "doctor", "planning", "corpus_command", "check_command"}
     | {"search_command", "plan_command", "command_options"}
-    | {"scoring", "nats_command"},
+    | {"message_ends", "scoring", "nats_command"},
     {"cli"},
     {"__main__"},
 ]

@@ -3,22 +3,24 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
+import httpx
+import openai
 import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
+from helpers.openai_process import Server, openai_server
 from testbed.errors import (
     ContextFull,
     FaultKind,
+    ModelBusy,
     ModelError,
     ModelNotAsked,
     ModelUnavailable,
@@ -27,6 +29,7 @@ from testbed.errors import (
 )
 from testbed.models import Model, Reply, Request, Sampling, make_model
 from testbed.models.chat import Chat
+from testbed.models.chat_errors import translated
 from testbed.models.chat_messages import to_langchain
 from testbed.protocol import ANSWER_INSTRUCTION, parse
 from testbed.types import Message
@@ -39,40 +42,12 @@ LOOKUP = {
         "parameters": {"type": "object", "properties": {"query": {"type": "string"}}},
     },
 }
-SERVER = Path(__file__).with_name("openai_server.py")
-
-
-class Server:
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}/v1"
-        self._seen = f"http://127.0.0.1:{port}/seen"
-
-    def requests(self, model: str) -> list[dict[str, Any]]:
-        with urllib.request.urlopen(self._seen) as response:
-            return [request for request in json.load(response) if request["model"] == model]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with subprocess.Popen([sys.executable, str(SERVER)], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            server = Server(int(process.stdout.readline()))
-            _wait_for(server)
-            yield server
-        finally:
-            process.terminate()
-
-
-def _wait_for(server: Server) -> None:
-    for _ in range(200):
-        try:
-            server.requests("none yet")
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("the server does not answer")
+    with openai_server() as server:
+        yield server
 
 
 @asynccontextmanager
@@ -203,7 +178,7 @@ async def test_a_failure_is_told_by_its_kind_and_tried_once(
 ) -> None:
     before = len(server.requests(name))
     with pytest.raises(error, match=message):
-        await reply_of(server, name)
+        await reply_of(server, name, patience=1e-9)
     assert len(server.requests(name)) == before + 1  # trying again is the runner's
 
 
@@ -221,6 +196,32 @@ async def test_a_server_that_is_not_there_was_not_asked() -> None:
         with pytest.raises(ModelNotAsked, match="no connection"):
             await model.generate(ask())
         await model.aclose()
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "1.5", "retry-after-ms": "250"}, 0.25),
+        ({"retry-after": format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)}, 3600.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00"}, 0.0),
+        ({"retry-after": "soon"}, 0.0),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "nan"}, 0.0),
+        ({"retry-after": "inf"}, 0.0),
+        ({}, 0.0),
+    ],
+)
+@pytest.mark.parametrize(("status", "kind"), [(429, ModelBusy), (500, ModelUnavailable)])
+def test_when_a_server_wants_to_be_asked_again_is_read(
+    headers: dict[str, str], seconds: float, status: int, kind: type[ModelUnavailable]
+) -> None:
+    response = httpx.Response(status, headers=headers, request=httpx.Request("POST", "http://server"))
+    error = translated(openai.APIStatusError("x", response=response, body=None), "name", 1.0)
+    assert type(error) is kind
+    assert error.retry_after == pytest.approx(seconds, abs=60 if seconds > 60 else 0)
+    assert error.retry_after >= 0
 
 
 async def test_a_request_that_the_server_refuses_is_the_callers(server: Server) -> None:
@@ -297,6 +298,9 @@ def test_a_provider_whose_package_is_missing_is_named() -> None:
         ("chat:openai:x", {"usd_per_million": {"inptu": 1}}, "input = … and output"),
         ("chat:openai:x", {"usd_per_million": {"input": -1}}, "input = -1"),
         ("chat:openai:x", {"timeout": 0}, "timeout must be"),
+        ("chat:openai:x", {"patience": float("nan")}, "patience must be"),
+        ("chat:openai:x", {"concurrency": 0.5}, "concurrency must be"),
+        ("chat:openai:x", {"prices": "nowhere.toml"}, r"the prices nowhere\.toml cannot be read"),
     ],
 )
 def test_bad_options_are_refused(id: str, options: dict[str, Any], message: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import torch
 
 from helpers.tiny_models import TOOL, ask, has_reference, make_tokenizer, parrot, random_model, reply_of, save
 from testbed.errors import ContextFull, ModelError, ModelUnavailable
-from testbed.models import Reply, Sampling, make_model
+from testbed.models import Reply, Request, Sampling, make_model
 from testbed.models.hf import HuggingFace
 from testbed.models.hf_worker import _out_of_memory
 from testbed.protocol import ANSWER_INSTRUCTION, parse
+from testbed.types import Message
 
 
 @pytest.fixture
@@ -42,6 +44,38 @@ async def test_a_reference_attempt_writes_the_same_in_any_company() -> None:
     assert {n: reply.text for n, reply in zip(order, shuffled, strict=True)} == dict(enumerate(alone))
     assert len(set(alone)) > 16
     await model.aclose()
+
+
+@has_reference
+@pytest.mark.parametrize("prompts", [2, 16])
+async def test_an_attempt_of_several_turns_is_the_same_in_any_company_and_after_a_resume(prompts: int) -> None:
+    """Of two prompts, the attempts share what they read of them; of sixteen, each has a copy."""
+    model, later = make_model("reference"), make_model("reference")
+
+    async def attempt(number: int) -> list[Message]:
+        said: list[Message] = [
+            {"role": "user", "content": f"What is {123 + number % prompts}*{77 * (number % prompts)}?"}
+        ]
+        written = 0
+        for _ in range(3):
+            reply = await model.generate(Request(said, [TOOL], stream=number, max_tokens=40, position=written))
+            written += reply.usage.generated_tokens
+            said = [*said, {"role": "assistant", "content": reply.text}, {"role": "tool", "content": f"{number}"}]
+            lengths[number, len(said)] = written
+        return said
+
+    lengths: dict[tuple[int, int], int] = {}
+    alone = [await attempt(number) for number in range(24)]
+    for size in (8, 24):
+        batches = [range(at, at + size) for at in range(0, 24, size)]
+        assert [a for batch in batches for a in await asyncio.gather(*map(attempt, batch))] == alone
+    order = random.Random(0).sample(range(24), 24)
+    assert dict(zip(order, await asyncio.gather(*map(attempt, order)), strict=True)) == dict(enumerate(alone))
+    # A process that goes on in the middle of an attempt has read none of what stands before.
+    for number in range(0, 24, 5):
+        request = Request(alone[number][:5], [TOOL], stream=number, max_tokens=40, position=lengths[number, 5])
+        assert (await later.generate(request)).text == alone[number][5]["content"]
+    await asyncio.gather(model.aclose(), later.aclose())
 
 
 @has_reference
@@ -123,6 +157,51 @@ async def test_a_closing_tag_that_is_a_special_token_ends_the_message_and_is_kep
 async def test_a_model_that_writes_only_special_tokens_says_nothing(tmp_path: Path) -> None:
     reply = await reply_of(parrot(tmp_path, [1, 2, 3, 4, 0], make_tokenizer()), ask(max_tokens=20))
     assert (reply.text, reply.usage.generated_tokens, reply.finish) == ("", 20, "length")
+
+
+async def test_a_tool_call_of_100_kilobytes_is_read_and_the_next_turn_says_that_it_does_not_fit(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    begin, end = '<tool_call>{"name": "f", "arguments": {"q": "', '"}}</tool_call>'
+    tokenizer.add_tokens([begin, "y" * 5000])
+    long = [len(tokenizer) - 2, *[len(tokenizer) - 1] * 20, *tokenizer.encode(end)]
+    model = HuggingFace(parrot(tmp_path, long, tokenizer), device="cpu")
+    reply = await model.generate(ask(max_tokens=120))
+    assert reply.usage.generated_tokens == len(long)
+    assert len(parse(reply.text).calls[0].arguments["q"]) == 100_000
+    result = "z" * 100_000
+    said: list[Message] = [
+        *ask().messages,
+        {"role": "assistant", "content": reply.text},
+        {"role": "tool", "content": result},
+    ]
+    with pytest.raises(ContextFull, match="takes 128"):
+        await model.generate(Request(said, position=len(long)))
+    await model.aclose()
+
+
+async def test_a_model_that_never_stops_is_stopped_at_its_limit_and_takes_nobody_along(tmp_path: Path) -> None:
+    network = random_model(context=4096)
+    with torch.no_grad():
+        network.lm_head.weight[5] = 0.0
+    model = HuggingFace(save(network, make_tokenizer(), tmp_path), device="cpu", batch=2)
+    greedy = Sampling(temperature=0)
+    endless = [model.generate(ask(sampling=greedy, max_tokens=600, stream=n)) for n in range(2)]
+    short = [model.generate(ask(sampling=greedy, max_tokens=5, stream=n)) for n in range(2, 6)]
+    replies = await asyncio.wait_for(asyncio.gather(*endless, *short), 60)
+    assert [(reply.usage.generated_tokens, reply.finish) for reply in replies] == [(600, "length")] * 2 + [
+        (5, "length")
+    ] * 4
+    await model.aclose()
+
+
+async def test_seconds_are_wall_time_and_shares_add_up_to_no_more_than_it(tiny: HuggingFace) -> None:
+    await tiny.start()
+    begun = time.monotonic()
+    replies = await asyncio.gather(*(tiny.generate(ask(f"{n}", stream=n, max_tokens=5 * n + 1)) for n in range(12)))
+    passed = time.monotonic() - begun
+    assert all(0 < reply.usage.share < reply.usage.seconds <= passed for reply in replies)
+    assert sum(reply.usage.share for reply in replies) <= passed
+    assert sum(reply.usage.seconds for reply in replies) > passed
 
 
 async def test_pieces_that_are_no_utf8_become_replacement_characters(tmp_path: Path) -> None:

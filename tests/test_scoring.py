@@ -1,4 +1,4 @@
-"""Stored attempts under a model that reads them: the same figures as when they were written, once, and never guessed."""
+"""Stored attempts under a model that reads them: the same figures as when they were written, each made once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from helpers.tiny_models import TOOL, has_reference, make_tokenizer, random_model, save
+from helpers.tiny_models import TEMPLATE, TOOL, has_reference, make_tokenizer, random_model, save
 from testbed import scoring
 from testbed.cli import app
 from testbed.errors import ModelError, UnknownName, UsageError
@@ -22,6 +22,7 @@ from testbed.models import make_model
 from testbed.models.hf import HuggingFace
 from testbed.preparation import Prepared
 from testbed.protocol import NO_ACTION
+from testbed.recording import Recording
 from testbed.runner import Runner
 from testbed.scoring import Scoring, check_same, offered, read_by_model
 from testbed.store import ArmRecord, Store
@@ -118,6 +119,16 @@ async def test_another_model_scores_beside_the_own_one(store: Store, tmp_path: P
     assert own.nats.sum() < other.nats.sum()
 
 
+async def test_a_model_whose_template_rewrites_what_is_said_is_refused_at_the_first_attempts(
+    store: Store, tmp_path: Path
+) -> None:
+    rewriting = make_tokenizer(TEMPLATE.replace("{{ message.content }}", "{{ message.content | upper }}"))
+    path = save(random_model(context=2048), rewriting, tmp_path / "other")
+    with pytest.raises(UsageError, match=r"arm 'bare': the chat template of hf:.* does not show message 1 word for"):
+        await Scoring(store, "facts", arm="bare", by=f"hf:{path}").run()
+    assert store.scores.scorers("facts") == {}
+
+
 def test_keeping_log_probabilities_changes_neither_arms_nor_what_is_said(store: Store, tmp_path: Path) -> None:
     without = {**EXPERIMENT, "model": {"id": "reference", "max_tokens": 64}}
     with Store.open(tmp_path / "w.sqlite") as other:
@@ -153,8 +164,8 @@ async def test_another_model_than_the_one_that_wrote_is_refused_with_what_differ
     check_same(record, model)
     elsewhere = {**record.spec["model"], "device": "cuda", "dtype": "bfloat16"}
     check_same(replace(record, spec={**record.spec, "model": elsewhere}), model)
+    other = {**record.spec["model"], "weights": "x"}
     with pytest.raises(ModelError, match=r'weights "x" → '):
-        other = {**record.spec["model"], "weights": "x"}
         check_same(replace(record, spec={**record.spec, "model": other}), model)
 
 
@@ -175,6 +186,14 @@ def test_tools_are_shown_in_the_order_in_which_they_were_described(tmp_path: Pat
     with pytest.raises(ModelError, match="did not keep in which order"):
         offered(before, model)
     assert offered(before, make_model("reference")) == [TOOL]  # whose template shows names alone
+
+
+def test_a_replay_shows_its_tools_in_that_order_too(store: Store) -> None:
+    data = {**EXPERIMENT, "name": "again", "replay": "facts", "arm": EXPERIMENT["arm"][1:]}
+    recording = Recording(parse_experiment(data).arms[0], lambda: store)
+    assert json.dumps(recording.tools().schemas) == store.run("facts").arms[1].spec["schemas"]
+    assert json.dumps(recording.tools().schemas) != json.dumps(recording.tools().schemas, sort_keys=True)
+    recording.close()
 
 
 def test_only_what_the_model_read_or_wrote_is_scored_and_nothing_that_is_given() -> None:

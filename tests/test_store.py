@@ -18,9 +18,9 @@ import sqlalchemy as sa
 
 from helpers.stored import ARMS, ODD, TASKS, every_attempt, make_attempt, make_run, missing, put
 from testbed.errors import StoreError, UnknownName
-from testbed.store import ArmRecord, Store
+from testbed.store import ArmRecord, MessageScore, ScorerRecord, Store
 from testbed.store import schema as store_schema
-from testbed.types import COST_COMPONENTS, Task, digest
+from testbed.types import COST_COMPONENTS, REDRAWN, Task, digest
 
 
 @pytest.fixture(scope="session")
@@ -310,3 +310,23 @@ def test_a_database_without_a_store_is_not_opened_to_read(where: str) -> None:
         Path(where).touch()
     with pytest.raises(StoreError, match="holds no testbed store"):
         Store.open(where, create=False)
+
+
+# -- scores; more of them in test_store_scores.py
+
+
+async def test_scores_come_back_from_each_database_and_are_kept_once(store: Store, where: str) -> None:
+    run, attempt, lost = make_run(), make_attempt(sample=1), replace(make_attempt(), faults={REDRAWN: 1})
+    store.add_run(run, TASKS)
+    await put(store, attempt, lost)
+    assert store.scores.scorers("r") == {}
+    scorer = ScorerRecord("one", {"weights": ODD.replace("\ud800", "")})
+    rows = [MessageScore(a.id, 1, "tool", 4, nats) for a, nats in ((attempt, 2.5), (lost, 1e-300))]
+    store.scores.add(scorer, rows)
+    store.scores.add(scorer, [row._replace(nats=9.0) for row in rows])
+    with Store.open(where) as again:
+        assert again.scores.scorers("r") == {scorer.hash: scorer}
+        assert again.scores.done("r", scorer.hash) == {attempt.id, lost.id}
+        found = again.scores.of("r", scorer.hash)
+    assert found.nats.tolist() == [1e-300, 2.5]
+    assert found.success.tolist() == [-1, 0]

@@ -170,6 +170,8 @@ def _refuse_any(control: Control, budget: Budget, replays: bool) -> None:
             "lookahead: a yoked arm replays one attempt's results in order, and a search has no order to replay them "
             "in; drop one of the two"
         )
+    if control is Control.IMAGINED:
+        raise UsageError("lookahead: a search is not imagined: its results come from tools; drop one of the two")
     if replays:
         raise UsageError(
             "lookahead: a search has no one order of calls, so nothing can be replayed in it; drop replay or lookahead"

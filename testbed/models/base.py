@@ -104,10 +104,12 @@ class Score:
     Attributes:
         message: the message's index.
         logprobs: of each of its tokens, in nats.
+        end: ln of the probability that it ends after these, as a message of the model's; None where that is not told.
     """
 
     message: int
     logprobs: tuple[float, ...]
+    end: float | None = None
 
     @property
     def nats(self) -> float:
@@ -131,6 +133,27 @@ class Scorer(Protocol):
 
         Raises:
             ModelError: the messages' tokens cannot be told from those around them.
+        """
+        ...
+
+
+@runtime_checkable
+class Imaginer(Protocol):
+    """A model that can go on inside the markup of a tool's result, and so write the result itself."""
+
+    async def imagine(self, request: Request) -> Reply:
+        """Writes what a tool would say: the text of the result that follows the conversation, until its markup closes.
+
+        Args:
+            request: the conversation up to where the tool would speak; the rest as for `Model.generate`.
+
+        Returns:
+            The result's text, without the markup that closes it; its usage counts those tokens as well, since the model
+            wrote them.
+
+        Raises:
+            ModelError: the chat template does not show a tool's result, or nothing of it closes one.
+            InfrastructureError: it could not; the attempt is retried.
         """
         ...
 

@@ -23,9 +23,12 @@ from testbed.errors import (
 _BROKEN = ("APIConnectionError", "ModelConnectionError", "ModelTimeoutError", "TransportError", "ConnectError")
 _UNREADABLE = ("APIResponseValidationError",)
 _TOO_LONG = re.compile(r"context.{0,20}(length|window|size)|too (long|many tokens)|maximum.{0,20}tokens", re.IGNORECASE)
+_NUMBER_ALONE = re.compile(r"Error code: \d+")
 _BUSY = (408, 409, 425, 429)
 _REFUSED = (429, 503, 529)  # before the model has begun
-_SPENT = re.compile(r"insufficient_quota|exceeded your current quota|credit balance", re.IGNORECASE)  # waiting is no use
+_SPENT = re.compile(
+    r"insufficient_quota|exceeded your current quota|credit balance", re.IGNORECASE
+)  # waiting is no use
 
 
 def translated(error: Exception, name: str, timeout: float) -> Exception:
@@ -114,4 +117,6 @@ def _remedy(status: int) -> str:
 
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
+    if _NUMBER_ALONE.fullmatch(text):  # the server has its own form of errors, which the client does not read
+        text += ": " + " ".join(str(getattr(getattr(error, "response", None), "text", "")).split())
     return text[:300]

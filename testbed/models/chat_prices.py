@@ -51,7 +51,7 @@ def prices_of(model: str, usd_per_million: Mapping[str, float] | None, path: str
     Args:
         model: "PROVIDER:MODEL".
         usd_per_million: {"input": …, "output": …, "cached_input": …}, the last where it differs.
-        path: a TOML file with one table of the same for each model.
+        path: a TOML file with such a table for each model; what is no table (a date, a source) is for readers.
 
     Raises:
         UsageError: a price is no number of at least 0.
@@ -73,7 +73,7 @@ def prices_of(model: str, usd_per_million: Mapping[str, float] | None, path: str
 def _read(path: str) -> dict[str, Any]:
     try:
         with Path(path).open("rb") as file:
-            return tomllib.load(file)
+            return {name: table for name, table in tomllib.load(file).items() if isinstance(table, dict)}
     except OSError as error:
         raise DataError(f"the prices {path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from testbed.errors import ContextFull, ModelError, ModelUnavailable, UnknownName, UsageError
-from testbed.models import hf_files
+from testbed.errors import ContextFull, ModelError, ModelUnavailable, UsageError
+from testbed.models import hf_files, hf_placement
 from testbed.models.base import Reply, Request, Score
+from testbed.models.hf_placement import Placement, Replicas
 from testbed.models.hf_text import TextCodec
 from testbed.types import Message, Usage
 
 if TYPE_CHECKING:
-    from testbed.models.hf_decode import Decoder
-    from testbed.models.hf_worker import Worker
+    from testbed.models.hf_decode import Decoder, Row
 
 VERSION = "1"
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 class HuggingFace:
@@ -33,10 +32,14 @@ class HuggingFace:
 
     Args:
         path: directory, or a name on the Hub.
-        dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on a GPU, else float32.
-        device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one.
-        batch: most messages written at once.
-        threads: processor threads of one model.
+        dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 on GPUs that compute in it, else float32.
+        device: "cpu", "cuda", "cuda:1", or "auto": GPUs where there are any.
+        replicas: how many copies of the model share the attempts, each on a GPU of its own (or all on the CPU), or
+            "auto": one on every GPU of the first one's kind.
+        batch: most messages that one copy writes at once; fewer where they would not fit in its memory.
+        context: most tokens of a conversation with its reply, where that is to be less than the model takes.
+        memory: GiB that one copy may use for keys and values, or "auto": half of what is free, on a GPU four fifths.
+        threads: processor threads of one copy.
         system: system text in place of the instruction to answer in tags; "" for none.
         name: how the experiment names it.
 
@@ -53,38 +56,46 @@ class HuggingFace:
         self,
         path: str | Path,
         *,
-        dtype: str = "float32",
+        dtype: str = "auto",
         device: str = "auto",
-        batch: int = 64,
+        replicas: int | str = "auto",
+        batch: int = 256,
+        context: int | None = None,
+        memory: float | str = "auto",
         threads: int = 1,
         system: str | None = None,
         name: str = "",
     ) -> None:
-        if dtype not in (*DTYPES, "auto"):
-            raise UnknownName("dtype", str(dtype), (*DTYPES, "auto"))
-        for option, value in (("batch", batch), ("threads", threads)):
+        hf_placement.check(dtype, replicas)
+        for option, value in (("batch", batch), ("threads", threads), ("context", 1 if context is None else context)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"model: {option} must be a whole number of at least 1, not {value!r}.")
+        if memory != "auto" and (not isinstance(memory, int | float) or isinstance(memory, bool) or not memory > 0):
+            raise UsageError(f"model: memory must be GiB above 0, or 'auto', not {memory!r}.")
         self.name = name or f"hf:{path}"
         self._path = hf_files.locate(path)
-        self._dtype, self._device, self._batch, self._threads, self._system = dtype, device, batch, threads, system
+        self._dtype, self._device, self._replicas = dtype, device, replicas
+        self._batch, self._threads, self._system = batch, threads, system
+        self._shortened, self._memory = context, memory
         self._context: int | None = None
         self._vocabulary = 0
         self._codec: TextCodec | None = None
         self._codec_lock = threading.Lock()
-        self._worker: Worker | None = None
+        self._loading = threading.Lock()
+        self._workers: Replicas | None = None
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Hashes of weights, settings and tokenizer, and how the model is run and asked; not where its files are."""
-        device, dtype = self._placement()
+        placement = self._placement()
         return {
             "kind": "hf",
             "version": VERSION,
             **hf_files.hashes(self._path),
-            "dtype": dtype,
-            "device": device.partition(":")[0],
+            "dtype": placement.dtype,
+            "device": placement.kind,
             "system": self._system,
             "rendering": asdict(self.codec.rendering),
+            **({} if self._shortened is None else {"context": self._shortened}),
         }
 
     @property
@@ -113,13 +124,14 @@ class HuggingFace:
         """Loads the model.
 
         Raises:
-            ModelError: its files cannot be read.
+            ModelError: its files cannot be read, or memory holds no message as long as its context.
         """
-        if self._worker is None:
+        if self._workers is None:
             from testbed.models.hf_worker import Worker
 
-            self._worker = Worker(self._load)
-        await asyncio.shield(asyncio.wrap_future(self._worker.ready))
+            placement = self._placement()
+            self._workers = Replicas([Worker(partial(self._load, device, placement)) for device in placement.devices])
+        await self._workers.start()
 
     async def generate(self, request: Request) -> Reply:
         """Writes the next message.
@@ -128,19 +140,33 @@ class HuggingFace:
             ModelError: the conversation does not fit the model's context, or its chat template refuses it.
             ModelUnavailable: memory ran out.
         """
-        worker = await self._started()
+        row, usage = await self._write(request, self.codec.prompt(request.messages, request.tools))
+        return Reply(self.codec.decode(row.tokens), usage, row.finish, _logprobs(row))
+
+    async def imagine(self, request: Request) -> Reply:
+        """See `testbed.models.base.Imaginer.imagine`."""
+        from testbed.models.hf_imagine import closes, open_result, result_of
+
+        opened = open_result(self.codec, request.messages, request.tools)
+        row, usage = await self._write(request, opened.prompt, partial(closes, self.codec, opened))
+        return Reply(result_of(self.codec, opened, row.tokens), usage, row.finish, _logprobs(row))
+
+    async def _write(
+        self, request: Request, prompt: tuple[int, ...], stops: Callable[[Sequence[int]], bool] | None = None
+    ) -> tuple[Row, Usage]:
+        """What the model writes after a prompt, and what that took; `stops` in place of a message's own ends."""
+        workers = await self._started()
         from testbed.models.hf_decode import Row
 
         begun = time.monotonic()
-        prompt = self.codec.prompt(request.messages, request.tools)
         sampling = request.sampling
         limit = self._limit(prompt, request.max_tokens)
         row = Row(prompt, limit, sampling.temperature, sampling.top_p, request.stream, request.position)
         row.logprobs = [] if request.logprobs else None
-        row = await worker.decode(row)
-        usage = Usage(len(prompt), len(row.tokens), time.monotonic() - begun)
-        logprobs = None if row.logprobs is None else tuple(row.logprobs)
-        return Reply(self.codec.decode(row.tokens), usage, row.finish, logprobs)
+        row.stops = stops
+        row.keep = bool(request.tools) or request.position > 0  # the attempt may go on
+        row = await workers.decode(row)
+        return row, Usage(len(prompt), len(row.tokens), time.monotonic() - begun, share=row.share)
 
     async def score(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], which: Sequence[int]
@@ -152,25 +178,31 @@ class HuggingFace:
                 its messages word for word, or the tokenizer does not say where its tokens begin and end.
             ModelUnavailable: memory ran out.
         """
-        worker = await self._started()
+        workers = await self._started()
         tokens, spans = self.codec.spans(messages, tools, which)
         if self._context is not None and len(tokens) > self._context:
             raise ContextFull(f"the conversation has {len(tokens)} tokens, and {self.name} takes {self._context}.")
-        logprobs = await worker.score(tokens)
-        return [Score(n, tuple(logprobs[i] for i in span)) for n, span in zip(which, spans, strict=True)]
+        found = await workers.score(tokens)
+        scores = []
+        for n, span in zip(which, spans, strict=True):
+            ends = found.ends[span[-1]] if span and found.ends else None
+            if not span and messages[n]["role"] == "assistant":  # it ended at once, where the model was to go on
+                ends = next(reversed((await workers.score(self.codec.prompt(messages[:n], tools))).ends), None)
+            scores.append(Score(n, tuple(found.logprobs[i] for i in span), ends))
+        return scores
 
     async def aclose(self) -> None:
-        """Ends the model's thread and frees the model."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            await worker.close()
+        """Ends the model's threads and frees the model."""
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            await workers.close()
 
-    async def _started(self) -> Worker:
-        if self._worker is None or not self._worker.ready.done():
+    async def _started(self) -> Replicas:
+        if self._workers is None or not self._workers.ready:
             await self.start()
-        if self._worker is None:  # meanwhile
+        if self._workers is None:  # meanwhile
             raise ModelUnavailable(f"{self.name} was closed.")
-        return self._worker
+        return self._workers
 
     def _limit(self, prompt: Sequence[int], wanted: int) -> int:
         """Most tokens of the reply: what is wanted, or what the context leaves."""
@@ -185,34 +217,27 @@ class HuggingFace:
             )
         return min(wanted, self._context - len(prompt))
 
-    def _load(self) -> Decoder:
+    def _load(self, device: str, placement: Placement) -> Decoder:
         import torch
 
+        from testbed.models import hf_memory
         from testbed.models.hf_decode import Decoder
 
         torch.set_num_threads(self._threads)
-        device, dtype = self._placement()
         codec = self.codec
-        model = hf_files.load_model(self._path, self.name, dtype, device)
-        self._context = hf_files.context_length(model.config)
+        with self._loading:  # transformers changes the process's defaults meanwhile
+            model = hf_files.load_model(self._path, self.name, placement.dtype, device)
+        lengths = [n for n in (hf_files.context_length(model.config), self._shortened) if n is not None]
+        self._context = min(lengths, default=None)
         self._vocabulary = model.get_input_embeddings().num_embeddings
-        return Decoder(model, codec.stops, self._batch)
+        memory = hf_memory.granted(self._memory, model.device, placement.devices.count(device))
+        decoder = Decoder(model, codec.stops, self._batch, memory, codec.end_ids)
+        decoder.room.check(self.name, self._context)
+        return decoder
 
-    def _placement(self) -> tuple[str, str]:
-        """Device and dtype, "auto" decided."""
-        import torch
+    def _placement(self) -> Placement:
+        return hf_placement.place(self.name, self._device, self._dtype, self._replicas)
 
-        device = self._device
-        gpus = torch.cuda.device_count()
-        if device == "auto":
-            device = "cuda" if gpus else "cpu"
-        try:
-            kind = torch.device(device)
-        except RuntimeError:
-            raise UnknownName("device", device, ("auto", "cpu", "cuda")) from None
-        if kind.type == "cuda" and (kind.index or 0) >= gpus:
-            raise ModelError(
-                f"{self.name}: device {device!r} was asked for, and this machine has {gpus} GPUs; use device = 'auto'."
-            )
-        gpu = kind.type != "cpu"
-        return device, (("bfloat16" if gpu else "float32") if self._dtype == "auto" else self._dtype)
+
+def _logprobs(row: Row) -> tuple[float, ...] | None:
+    return None if row.logprobs is None else tuple(row.logprobs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,7 +25,15 @@ Tensor = torch.Tensor
 NAME = "testbed_shared"
 _PLAIN = "sdpa"  # what serves everything but our own steps
 # What models hand to an attention function and what does not change its result here.
-_IGNORED = {"dropout", "is_causal", "position_ids", "use_cache", "cache_position", "output_attentions", "sliding_window"}
+_IGNORED = {
+    "dropout",
+    "is_causal",
+    "position_ids",
+    "use_cache",
+    "cache_position",
+    "output_attentions",
+    "sliding_window",
+}
 
 _running = threading.local()  # a model runs in one thread, and its attention function is given no place for more
 
@@ -53,7 +61,8 @@ class Groups:
         for row, trunk in enumerate(trunks):
             places.setdefault(id(trunk), []).append(row)
         alone = places.pop(id(None), [])
-        order, found = [], []
+        order: list[int] = []
+        found = []
         for rows in places.values():
             trunk = trunks[rows[0]]
             assert trunk is not None
@@ -79,6 +88,13 @@ class Step:
     groups: Groups
     mask: Tensor
     layer: int = 0
+    _by_heads: dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+    def mask_of(self, heads: int) -> Tensor:
+        """The mask for each of so many key heads, shape (rows × heads, 1, columns); made once for all layers."""
+        if heads not in self._by_heads:
+            self._by_heads[heads] = self.mask.repeat_interleave(heads, 0)[:, None]
+        return self._by_heads[heads]
 
     def __enter__(self) -> Step:
         _running.step = self
@@ -91,9 +107,11 @@ class Step:
 def plug_in(model: Any) -> bool:
     """Makes a model use `attend` in our steps, and what it used before in all else; False where it cannot."""
     config = model.config.get_text_config(decoder=True)
-    if config._attn_implementation != _PLAIN or any(map(_bites, DynamicCache(config=model.config).layers)):
+    if config._attn_implementation not in (_PLAIN, NAME) or any(map(_bites, DynamicCache(config=model.config).layers)):
         return False
-    if not set(getattr(config, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}:
+    if not set(getattr(config, "layer_types", None) or ()) <= {"full_attention"}:
+        return False
+    if not model._can_set_attn_implementation():  # asked beforehand, or transformers warns of it
         return False
     ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
     ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
@@ -142,7 +160,8 @@ def attend(
         NotCoveredError: the layer caps its scores, has sinks, or wants anything else that is unknown here.
     """
     step: Step | None = getattr(_running, "step", None)
-    if step is None:
+    # Where nothing is shared, a GPU's own kernels are as good; on the CPU they are slower than what follows.
+    if step is None or (query.device.type != "cpu" and not step.groups.trunks):
         plain = ALL_ATTENTION_FUNCTIONS[_PLAIN]
         found: tuple[Tensor, None] = plain(module, query, key, value, attention_mask, scaling=scaling, **more)
         return found
@@ -153,7 +172,7 @@ def attend(
     scale = width**-0.5 if scaling is None else scaling
     query = query.reshape(rows, keyed, heads // keyed, width)
     scores = torch.baddbmm(
-        step.mask.repeat_interleave(keyed, 0)[:, None],
+        step.mask_of(keyed),
         query.flatten(0, 1),
         key.transpose(2, 3).flatten(0, 1),
         alpha=scale,

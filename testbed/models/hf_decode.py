@@ -9,79 +9,33 @@ it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from testbed.errors import ModelError
 from testbed.models import hf_attention
-from testbed.models.base import uniforms
 from testbed.models.hf_attention import Groups, Step
 from testbed.models.hf_cache import AlignedCache
+from testbed.models.hf_memory import Room, free_bytes
 from testbed.models.hf_prefill import Reader
-from testbed.models.hf_prefix import Layers, Prefixes, Read
+from testbed.models.hf_prefix import Layout, Prefixes, Read, Tokens
+from testbed.models.hf_row import Row
 from testbed.models.hf_sample import note_logprobs, sample
+
+if TYPE_CHECKING:
+    from testbed.models.hf_score import Forced
+
+__all__ = ["Decoder", "Row", "sample"]
 
 Tensor = torch.Tensor
 
-_DRAWS = 256  # uniform numbers made at a time
 # A beginning is shared where rows times tokens come to this: what attending to it apart costs as copies, measured.
-_SHARE_FROM = {"cpu": 192}
+_SHARE_FROM = {"cpu": 256}
 _SHARE_FROM_ELSEWHERE = 1 << 17
-
-
-@dataclass(eq=False)
-class Row:
-    """One message being written.
-
-    Attributes:
-        prompt: token ids that the model is given, at least one.
-        limit: most tokens to write.
-        temperature: 0 takes the likeliest token.
-        top_p: nucleus mass in (0, 1].
-        stream: key of the attempt's random numbers.
-        position: tokens that the attempt wrote in earlier messages.
-        logprobs: of the tokens, at temperature 1 and without a nucleus, in nats; None if nobody wants them.
-        tokens: what is written so far.
-        finish: "stop" or "length" when done, else "".
-        keep: whether the attempt may go on: what it wrote is then remembered, and its next message reads what is new.
-        trunk: the shared beginning of the prompt, whose keys and values are not among the row's own.
-    """
-
-    prompt: tuple[int, ...]
-    limit: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    stream: int = 0
-    position: int = 0
-    logprobs: list[float] | None = None
-    tokens: list[int] = field(default_factory=list)
-    finish: str = ""
-    keep: bool = False
-    trunk: Read | None = field(default=None, repr=False)
-    _block: list[float] = field(default_factory=list, repr=False)
-
-    @property
-    def seen(self) -> int:
-        """Tokens whose keys and values are in the cache: all but the last one written."""
-        return len(self.prompt) + max(len(self.tokens) - 1, 0)
-
-    @property
-    def own(self) -> int:
-        """Tokens whose keys and values are the row's own: those seen behind the trunk."""
-        return self.seen - (len(self.trunk.tokens) if self.trunk else 0)
-
-    def draw(self) -> float:
-        """The uniform number that decides the next token: a function of the stream and of how many came before."""
-        at = len(self.tokens) % _DRAWS
-        if at == 0:
-            size = min(_DRAWS, self.limit - len(self.tokens))
-            self._block = uniforms(self.stream, self.position + len(self.tokens), size).tolist()
-        return self._block[at]
 
 
 class Decoder:
@@ -91,18 +45,32 @@ class Decoder:
         model: a transformers causal language model in evaluation mode.
         stops: whether the last of these tokens ends the message.
         slots: most rows at once.
+        memory: bytes that keys and values may take; a share of what is free where None.
+        ends: tokens that end a message and are no part of it: scores say how likely one is.
 
     Attributes:
+        room: memory for keys and values.
         shares: whether rows can attend to shared beginnings; decided by comparing logits.
 
     Raises:
         ModelError: the model keeps something else than keys and values.
     """
 
-    def __init__(self, model: Any, stops: Callable[[Sequence[int]], bool], slots: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        stops: Callable[[Sequence[int]], bool],
+        slots: int,
+        memory: int | None = None,
+        ends: Collection[int] = (),
+    ) -> None:
         self._model, self._stops, self.slots = model, stops, slots
+        self._cache: AlignedCache
+        self._reader: Reader
         self._device, self._dtype = model.device, model.dtype
-        _check_cache(model)
+        self._ends = sorted(ends)
+        self._layout = _layout(model)
+        self.room = Room(free_bytes(self._device) if memory is None else memory, self._layout.token_bytes)
         self.shares = hf_attention.plug_in(model)
         if self.shares and not self._decodes_as_it_reads():
             hf_attention.unplug(model)
@@ -111,8 +79,12 @@ class Decoder:
 
     @property
     def free(self) -> int:
-        """How many rows can be admitted now."""
+        """How many more rows the slots hold."""
         return self.slots - len(self.rows)
+
+    def fitting(self, waiting: Sequence[Row]) -> int:
+        """How many of the rows that wait, in order, can be admitted now."""
+        return self.room.fitting(waiting[: self.free], self.rows)
 
     @torch.inference_mode()
     def admit(self, rows: Sequence[Row]) -> list[Row]:
@@ -121,15 +93,18 @@ class Decoder:
         many = Counter(row.prompt for row in rows)
         reads = self._reader.read({row.prompt: row.position > 0 and many[row.prompt] == 1 for row in rows}.items())
         self._choose_trunks(rows, reads)
-        self._open_cache(next(iter(reads.values())))
-        self._cache.reserve(len(self.rows) + len(rows), _width(rows), len(self.rows), _width(self.rows))
+        most = max(row.most for row in (*self.rows, *rows))
+        self._cache.reserve(len(self.rows) + len(rows), _width(rows), len(self.rows), _width(self.rows), most)
         slot = len(self.rows)
         for _, same in groupby(rows, key=lambda row: row.prompt):
             alike = list(same)
             first, slot = slot, slot + len(alike)
             if size := alike[0].own:
-                self._cache.fill(first, slot, _last(reads[alike[0].prompt], size))
-        logits = torch.stack([reads[row.prompt].logits for row in rows])
+                end = len(alike[0].prompt)
+                self._cache.fill(first, slot, reads[alike[0].prompt].part(end - size, end))
+        logits = torch.stack(
+            [after for row in rows if (after := reads[row.prompt].logits) is not None]
+        )  # all have them
         self.rows += rows
         self._changed = True
         return self._append(len(self.rows) - len(rows), logits)
@@ -144,12 +119,14 @@ class Decoder:
         """Reads the last token of every row; returns the logits after it, shape (rows, vocabulary)."""
         rows = self.rows
         if self._changed:
-            self._seen = torch.tensor([[row.seen] for row in rows], device=self._device)
-            self._own = torch.tensor([[row.own] for row in rows], device=self._device)
+            seen = [len(row.prompt) + len(row.tokens) - 1 for row in rows]
+            own = [size - row.apart for size, row in zip(seen, rows, strict=True)]
+            self._seen = torch.tensor(seen, device=self._device)[:, None]
+            self._own = torch.tensor(own, device=self._device)[:, None]
             self._groups = Groups.of([row.trunk for row in rows], self._device)
-            self._changed = False
-        output = self._forward([row.tokens[-1:] for row in rows], _width(rows))
-        self._seen, self._own = self._seen + 1, self._own + 1
+            self._width, self._changed = max(own), False
+        output = self._forward([row.tokens[-1:] for row in rows], self._width)
+        self._seen, self._own, self._width = self._seen + 1, self._own + 1, self._width + 1
         logits: Tensor = output.logits[:, -1]
         return logits
 
@@ -167,15 +144,15 @@ class Decoder:
             return self._model(attention_mask=shown, **inputs)
         mask = torch.zeros(shown.shape, dtype=self._dtype, device=self._device).masked_fill_(~shown, -torch.inf)
         with Step(self._groups, mask) as step:
-            self._cache.show(len(tokens), width, step)
+            self._cache.show(len(tokens), width, step=step)
             # A mask of four dimensions is taken as it is: no time is spent on making another one.
             return self._model(attention_mask=mask[:, None, None], **inputs)
 
-    def score(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probabilities of the tokens of some texts, see `testbed.models.hf_score.score`."""
-        from testbed.models.hf_score import score
+    def score(self, texts: Sequence[Sequence[int]]) -> list[Forced]:
+        """What the model gives the tokens of some texts and their ends, see `testbed.models.hf_score.forced`."""
+        from testbed.models.hf_score import forced
 
-        return score(self._model, texts)
+        return forced(self._model, texts, self._ends)
 
     def drop(self, gone: Iterable[Row]) -> None:
         """Gives up rows that nobody waits for."""
@@ -187,17 +164,12 @@ class Decoder:
         """Gives up every row and frees the memory."""
         self.rows: list[Row] = []
         self._changed = True
-        self._cache = AlignedCache(self.slots, ())
-        self._reader = Reader(self._model, Prefixes())
+        self._cache = AlignedCache(self._layout, self.slots, self.room.cells)
+        self._reader = Reader(self._model, self._layout, Prefixes(self.room.texts))
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
-    def _open_cache(self, read: Read) -> None:
-        """Makes the cache, the first time; what one layer's keys and values look like is read off a text."""
-        if self._cache.layers:
-            return
-        columns_last = self.shares and self._device.type == "cpu"
-        self._cache = AlignedCache(self.slots, read.first(1), columns_last=columns_last)
-
-    def _choose_trunks(self, rows: Sequence[Row], reads: Mapping[tuple[int, ...], Read]) -> None:
+    def _choose_trunks(self, rows: Sequence[Row], reads: Mapping[Tokens, Read]) -> None:
         """Sets the rows' trunks: what their prompts share with enough others."""
         if not self.shares:
             return
@@ -206,7 +178,7 @@ class Decoder:
         many.update(id(row.trunk) for row in self.rows)
         enough = _SHARE_FROM.get(self._device.type, _SHARE_FROM_ELSEWHERE)
         for row, trunk in trunks.items():
-            row.trunk = trunk if many[id(trunk)] * len(trunk.tokens) >= enough else None
+            row.stand_on(trunk if many[id(trunk)] * len(trunk.tokens) >= enough else None)
 
     def _append(self, first: int, logits: Tensor) -> list[Row]:
         """Draws the next token of the rows from `first` on, logits (rows, vocabulary); removes those that are done."""
@@ -216,7 +188,7 @@ class Decoder:
         note_logprobs(logits, rows, drawn)
         for slot, (row, token) in enumerate(zip(rows, drawn, strict=True), start=first):
             row.tokens.append(token)
-            if self._stops(row.tokens):
+            if (row.stops or self._stops)(row.tokens):
                 row.finish = "stop"
             elif len(row.tokens) >= row.limit:
                 row.finish = "length"
@@ -231,9 +203,9 @@ class Decoder:
 
     def _remember(self, slot: int) -> None:
         row = self.rows[slot]
-        if row.keep and row.own:
+        if row.keep and len(row.tokens) > 1:
             text = (*row.prompt, *row.tokens[:-1])
-            self._reader.kept.add(Read(text, self._cache.copy(slot, row.own), row.trunk))
+            self._reader.kept.add(Read(self._layout, text, self._cache.copy(slot, row.own), row.trunk))
 
     def _remove(self, slots: Sequence[int]) -> None:
         """Takes rows out; the last ones move into their places, so that the batch stays without holes."""
@@ -254,10 +226,11 @@ class Decoder:
         try:
             whole = self._model(torch.tensor([text], device=self._device), use_cache=False).logits[0]
             read = self._reader.read([(begun, False)])[begun]
-            self.rows = [Row(begun, 8, trunk=trunk) for trunk in (read, None, read)]
-            self._open_cache(read)
+            self.rows = [Row(begun, 8) for _ in range(3)]
+            self.rows[0].stand_on(read)
+            self.rows[2].stand_on(read)
             self._cache.reserve(3, len(begun), 0, 0)
-            self._cache.fill(1, 2, read.layers)
+            self._cache.fill(1, 2, read.blocks)
             found = []
             for token in text[8:]:
                 for row in self.rows:
@@ -276,13 +249,12 @@ def _width(rows: Sequence[Row]) -> int:
     return max([row.own for row in rows], default=0)
 
 
-def _last(read: Read, size: int) -> Layers:
-    """Keys and values of the last tokens of a text."""
-    layers = read.layers if size <= read.own else read.first(len(read.tokens))
-    return [(keys[:, -size:], values[:, -size:]) for keys, values in layers]
+def _layout(model: Any) -> Layout:
+    """How a model's keys and values look, seen on one token.
 
-
-def _check_cache(model: Any) -> None:
+    Raises:
+        ModelError: it keeps something else.
+    """
     layers = DynamicCache(config=model.config).layers
     # A sliding window is made by the mask: its keys are all kept here.
     other = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
@@ -291,3 +263,7 @@ def _check_cache(model: Any) -> None:
             f"{type(model).__name__} keeps a state that cannot be batched here ({', '.join(sorted(other)) or 'none'}); "
             "serve it with vLLM and use chat:openai:NAME instead."
         )
+    cache = DynamicCache()
+    with torch.inference_mode():
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), past_key_values=cache, use_cache=True)
+    return Layout.of([(layer.keys, layer.values) for layer in cache.layers])

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicCache
 
-from testbed.models.hf_prefix import Layers, Prefixes, Read, Tokens
+from testbed.models.hf_cache import AlignedCache
+from testbed.models.hf_prefix import Layout, Prefixes, Read, Tokens
 
 Tensor = torch.Tensor
 
 _PREFILL_TOKENS = 2048  # most new tokens, padding included, of one reading
 _PAST_TOKENS = 8192  # most tokens read before, padding included, that one reading goes on from
+_WORTH = 16  # tokens in common, at least, from which a text is read on: a shorter beginning is read again sooner
 
 
 class Reader:
@@ -22,11 +23,12 @@ class Reader:
 
     Args:
         model: a transformers causal language model in evaluation mode.
+        layout: of its keys and values.
         kept: what was read before.
     """
 
-    def __init__(self, model: Any, kept: Prefixes) -> None:
-        self._model, self.kept = model, kept
+    def __init__(self, model: Any, layout: Layout, kept: Prefixes) -> None:
+        self._model, self._layout, self.kept = model, layout, kept
         self._chooses = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def read(self, prompts: Iterable[tuple[Tokens, bool]]) -> dict[Tokens, Read]:
@@ -51,7 +53,8 @@ class Reader:
 
     def _past(self, prompt: Tokens) -> tuple[Read | None, int]:
         read, size = self.kept.longest(prompt)
-        return read, min(size, len(prompt) - 1)  # the last token is read again: it brings the logits
+        size = min(size, len(prompt) - 1)  # the last token is read again: it brings the logits
+        return (read, size) if size >= _WORTH else (None, 0)
 
     def _read(self, group: Sequence[_Wanted]) -> list[Read]:
         prompts, pasts = [wanted[0] for wanted in group], [wanted[3] for wanted in group]
@@ -64,8 +67,8 @@ class Reader:
         past = torch.tensor(pasts, device=device)[:, None]
         last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)[:, None]
         columns = torch.arange(before + longest, device=device) - before  # 0 is the first new token
-        cache = self._cache(group, before)
         ends = sorted(set(news))
+        cache = self._cache(group, before, longest)
         output = self._model(
             input_ids=torch.tensor(padded, device=device),
             position_ids=(past + columns[before:]).minimum(last),
@@ -77,27 +80,19 @@ class Reader:
         reads = []
         for i, (prompt, goes_on, read, size) in enumerate(group):
             trunk = _trunk(read, size) if goes_on else None
-            first = before - size + (len(trunk.tokens) if trunk else 0)
-            layers = [
-                (_packed(layer.keys[i, :, first : before + news[i]]), _packed(layer.values[i, :, first : before + news[i]]))
-                for layer in cache.layers
-            ]
-            place = ends.index(news[i]) if self._chooses else news[i] - 1
-            reads.append(Read(prompt, layers, trunk, output.logits[i, place].clone()))
+            own = len(prompt) - (len(trunk.tokens) if trunk else 0)
+            logits = output.logits[i, ends.index(news[i]) if self._chooses else news[i] - 1].clone()
+            reads.append(Read(self._layout, prompt, cache.copy(i, own, longest - news[i]), trunk, logits))
         return reads
 
-    def _cache(self, group: Sequence[_Wanted], before: int) -> DynamicCache:
-        cache = DynamicCache()
-        if not before:
-            return cache
-        beginnings = [read.first(size) if read else None for _, _, read, size in group]
-        like = next(filter(None, beginnings))
-        for n, (keys, values) in enumerate(like):
-            columns = [t.new_zeros(len(group), t.shape[0], before, t.shape[2]) for t in (keys, values)]
-            for i, beginning in enumerate(beginnings):
-                for column, part in zip(columns, beginning[n] if beginning else (), strict=False):
-                    column[i, :, before - part.shape[1] :] = part
-            cache.update(*columns, n)
+    def _cache(self, group: Sequence[_Wanted], before: int, longest: int) -> AlignedCache:
+        """A cache that holds what was read before, and has room for what is new."""
+        cache = AlignedCache(self._layout, len(group), 0)
+        cache.open(len(group), before, longest)
+        for row, (_, _, read, size) in enumerate(group):
+            if read is not None:
+                cache.fill(row, row + 1, read.part(0, size))
+        cache.show(len(group), before, longest)
         return cache
 
 
@@ -125,7 +120,3 @@ def _alike(wanted: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
         group.append(each)
     if group:
         yield group
-
-
-def _packed(part: Tensor) -> Tensor:
-    return part.clone(memory_format=torch.contiguous_format)

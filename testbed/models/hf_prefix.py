@@ -6,14 +6,53 @@ from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 Tensor = torch.Tensor
 Tokens = tuple[int, ...]
-Layers = Sequence[tuple[Tensor, Tensor]]
+Blocks = tuple[Tensor, ...]
 
-PREFIX_BYTES = 128 << 20
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How the keys and values of all layers lie in a few tensors: those of one shape are stacked in one block.
+
+    So a text is moved, copied or cut in one operation, however many layers there are.
+
+    Attributes:
+        like: a tensor of the right kind and device, of any shape.
+        shapes: of each block: how many tensors it stacks, heads, width.
+        places: of each layer's keys and of its values: the block, and which of its tensors.
+    """
+
+    like: Tensor
+    shapes: tuple[tuple[int, int, int], ...]
+    places: tuple[tuple[tuple[int, int], tuple[int, int]], ...]
+
+    @classmethod
+    def of(cls, layers: Sequence[tuple[Tensor, Tensor]]) -> Layout:
+        """The layout for a model whose layers' keys and values, shape (…, heads, tokens, width), look like these."""
+        counts: dict[tuple[int, int], int] = {}
+        places = []
+        for pair in layers:
+            place = []
+            for tensor in pair:
+                shape = (tensor.shape[-3], tensor.shape[-1])
+                counts[shape] = counts.get(shape, 0) + 1
+                place.append((list(counts).index(shape), counts[shape] - 1))
+            places.append((place[0], place[1]))
+        return cls(layers[0][0], tuple((n, *shape) for shape, n in counts.items()), tuple(places))
+
+    @property
+    def token_bytes(self) -> int:
+        """Memory of one token."""
+        return sum(n * heads * width for n, heads, width in self.shapes) * self.like.element_size()
+
+    def pairs(self, blocks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values layer by layer."""
+        return [(blocks[a][i], blocks[b][j]) for (a, i), (b, j) in self.places]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,14 +60,16 @@ class Read:
     """A text that was read.
 
     Attributes:
+        layout: of `blocks`.
         tokens: the whole text.
-        layers: keys and values of each layer, shape (heads, tokens, width), of what stands behind the trunk.
+        blocks: keys and values of what stands behind the trunk, each of shape (tensors, heads, tokens, width).
         trunk: a text that this one begins with and that others share; its keys and values are not repeated here.
         logits: after the last token; None where nobody has them.
     """
 
+    layout: Layout
     tokens: Tokens
-    layers: Layers
+    blocks: Blocks
     trunk: Read | None = None
     logits: Tensor | None = None
 
@@ -40,20 +81,21 @@ class Read:
     @property
     def bytes(self) -> int:
         """Memory it takes, its trunk's not counted."""
-        logits = 0 if self.logits is None else self.logits.nbytes
-        return sum(t.nbytes for pair in self.layers for t in pair) + logits
+        return sum(block.nbytes for block in self.blocks) + (0 if self.logits is None else self.logits.nbytes)
 
-    def first(self, n: int) -> Layers:
-        """Keys and values of its first `n` tokens."""
-        if self.trunk is None:
-            return [(keys[:, :n], values[:, :n]) for keys, values in self.layers]
-        before = len(self.trunk.tokens)
-        if n <= before:
-            return self.trunk.first(n)
-        return [
-            (torch.cat([head[0], own[0][:, : n - before]], 1), torch.cat([head[1], own[1][:, : n - before]], 1))
-            for head, own in zip(self.trunk.layers, self.layers, strict=True)
-        ]
+    @cached_property
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of what stands behind the trunk, layer by layer, shape (heads, tokens, width)."""
+        return self.layout.pairs(self.blocks)
+
+    def part(self, first: int, last: int) -> Blocks:
+        """Keys and values of its tokens from `first` to `last` − 1."""
+        before = len(self.trunk.tokens) if self.trunk else 0
+        own = tuple(block[:, :, max(first - before, 0) : max(last - before, 0)] for block in self.blocks)
+        if self.trunk is None or first >= before:
+            return own
+        head = self.trunk.part(first, min(last, before))
+        return head if last <= before else tuple(torch.cat(both, 2) for both in zip(head, own, strict=True))
 
 
 class Prefixes:
@@ -63,7 +105,7 @@ class Prefixes:
         limit: memory they may take, in bytes.
     """
 
-    def __init__(self, limit: int = PREFIX_BYTES) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit, self._bytes = limit, 0
         self._kept: OrderedDict[Tokens, Read] = OrderedDict()
         self._sorted: list[Tokens] = []

@@ -10,7 +10,7 @@ import torch
 from testbed.errors import ModelError
 
 if TYPE_CHECKING:
-    from testbed.models.hf_decode import Row
+    from testbed.models.hf_row import Row
 
 Tensor = torch.Tensor
 
@@ -28,13 +28,13 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     temperatures = [row.temperature for row in rows]
     if any(temperature != 1 for temperature in temperatures):
         divisors = [temperature or 1.0 for temperature in temperatures]
-        scaled = logits / torch.tensor(divisors, dtype=torch.float64, device=logits.device)[:, None]
+        scaled = logits / torch.tensor(divisors, device=logits.device)[:, None]
     else:
         scaled = logits
-    mass = torch.softmax(scaled, dim=-1, dtype=torch.float64)
+    mass = torch.softmax(scaled, dim=-1, dtype=torch.float32)
     if any(row.top_p < 1 for row in rows):
-        mass = _nucleus(mass, torch.tensor([row.top_p for row in rows], dtype=torch.float64, device=logits.device))
-    reached = mass.cumsum(dim=-1)
+        mass = _nucleus(mass, torch.tensor([row.top_p for row in rows], device=logits.device))
+    reached = mass.cumsum(dim=-1, dtype=torch.float64)  # small masses must not vanish beside what came before them
     total = reached[:, -1:]
     drawn = torch.tensor([[row.draw()] for row in rows], dtype=torch.float64, device=logits.device) * total
     # How many tokens end at or before the draw; rounding can bring a draw up to the total.
@@ -56,6 +56,17 @@ def logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
     """
     logits = logits.double()
     return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1)
+
+
+def chance_of(logits: Tensor, tokens: Sequence[int]) -> Tensor:
+    """Log-probability that any of some tokens comes next, at temperature 1, in nats, float64, shape (n,).
+
+    Args:
+        logits: shape (n, vocabulary).
+        tokens: ids.
+    """
+    logits = logits.double()
+    return logits[:, list(tokens)].logsumexp(dim=-1) - logits.logsumexp(dim=-1)
 
 
 def note_logprobs(logits: Tensor, rows: Sequence[Row], tokens: Sequence[int]) -> None:

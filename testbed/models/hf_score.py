@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from testbed.models.hf_sample import logprobs_of
+from testbed.models.hf_sample import chance_of, logprobs_of
 
 _MOST_LOGITS = 1 << 26  # numbers; 256 MiB in float32
 
 
-@torch.inference_mode()
+class Forced(NamedTuple):
+    """What a model gives a text of n tokens, in nats.
+
+    Attributes:
+        logprobs: of its tokens, n; the first one's is 0, since nothing stands before it.
+        ends: n; ln of the probability that one of the tokens asked about comes after each; none where none are.
+    """
+
+    logprobs: list[float]
+    ends: list[float]
+
+
 def score(model: Any, texts: Sequence[Sequence[int]]) -> list[list[float]]:
-    """Log-probabilities of every token of some texts but the first, given those before it, at temperature 1.
+    """Log-probabilities of every token of some texts, see `Forced.logprobs`."""
+    return [found.logprobs for found in forced(model, texts)]
+
+
+@torch.inference_mode()
+def forced(model: Any, texts: Sequence[Sequence[int]], ends: Sequence[int] = ()) -> list[Forced]:
+    """Log-probabilities of the tokens of some texts, each given those before it, at temperature 1.
 
     Args:
         model: a transformers causal language model in evaluation mode.
         texts: token ids, at least one each.
-
-    Returns:
-        For each text, nats of its tokens; the first one's is 0, since nothing stands before it.
+        ends: tokens that may come next, asked about behind every token.
     """
-    found: list[list[float]] = [[] for _ in texts]
+    found: list[Forced] = [Forced([], []) for _ in texts]
     for group in _groups(texts, model.get_output_embeddings().weight.shape[0]):
         longest = max(len(texts[n]) for n in group)
         # Padding stands behind: no token sees what comes after it.
@@ -31,7 +46,8 @@ def score(model: Any, texts: Sequence[Sequence[int]]) -> list[list[float]]:
         logits = model(input_ids=padded, use_cache=False).logits
         for n, row, tokens in zip(group, logits, padded, strict=True):
             size = len(texts[n])
-            found[n] = [0.0, *logprobs_of(row[: size - 1], tokens[1:size]).tolist()]
+            logprobs = logprobs_of(row[: size - 1], tokens[1:size]).tolist()
+            found[n] = Forced([0.0, *logprobs], chance_of(row[:size], ends).tolist() if ends else [])
     return found
 
 

@@ -76,6 +76,7 @@ class TextCodec:
         marked = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._hidden = (marked | set(tokenizer.all_special_ids)) - set(single.values())
         self.stop_ids = frozenset(stop_ids) | {single[s] for s in protocol.STOP_STRINGS if s in single}
+        self.end_ids = frozenset(stop_ids) & self._hidden  # those that are no part of what was said
         self._open_stops = tuple(s for s in protocol.STOP_STRINGS if s not in single)
         pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))) if self._open_stops else []
         # Only a token with ">" in it can complete a closing tag: all others are spared the decoding.
@@ -112,6 +113,10 @@ class TextCodec:
             return False
         tail = self._text(tokens[-_TAIL:])
         return any(stop in tail for stop in self._open_stops)
+
+    def spell(self, tokens: Sequence[int]) -> str:
+        """Every token as text, markers of turns included."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _text(self, tokens: Sequence[int]) -> str:
         shown = [token for token in tokens if token not in self._hidden]

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import queue
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import torch
 
-from testbed.errors import ModelUnavailable
+from testbed.errors import ModelError, ModelUnavailable
 from testbed.models.hf_decode import Decoder, Row
+from testbed.models.hf_score import Forced
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 # New rows are admitted when they are at least this share of the running ones, or have waited for so many tokens:
 # reading prompts a few at a time costs more than a short wait.
@@ -40,7 +46,7 @@ class Scoring:
     """A text to be scored and who waits for it."""
 
     tokens: Sequence[int]
-    future: asyncio.Future[list[float]]
+    future: asyncio.Future[Forced]
     loop: asyncio.AbstractEventLoop
     cancelled: bool = False
 
@@ -59,6 +65,8 @@ class Worker:
         self._waiting: deque[Job] = deque()
         self._to_score: list[Scoring] = []
         self._waited = 0
+        self._told = False
+        self._clock = 0.0  # seconds that steps took, each divided by its rows: what a row's share adds up from
         self._closing, self._closed = threading.Lock(), False
         self.ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, name="testbed-model", daemon=True)
@@ -81,8 +89,8 @@ class Worker:
         finally:
             job.cancelled = True  # nobody waits any more: where the row is not done, it is dropped
 
-    async def score(self, tokens: Sequence[int]) -> list[float]:
-        """Log-probabilities of a text's tokens, see `testbed.models.hf_score.score`; texts that wait are read together.
+    async def score(self, tokens: Sequence[int]) -> Forced:
+        """What the model gives a text, see `testbed.models.hf_score.forced`; texts that wait are read together.
 
         Raises:
             ModelUnavailable: memory ran out.
@@ -125,12 +133,11 @@ class Worker:
             try:
                 self._drop_cancelled(decoder)
                 if self._should_join(decoder):
-                    self._finish(decoder.admit(self._next_rows(decoder)))
+                    self._admit(decoder)
                 if decoder.rows:
-                    self._finish(decoder.step())
+                    self._step(decoder)
             except Exception as error:  # noqa: BLE001 (a thread's edge: handed to everyone who waits)
-                decoder.clear()
-                self._fail(_out_of_memory(error) or error)
+                self._recover(decoder, error)
         self._jobs.update((job.row, job) for job in self._waiting)
         self._fail(closed := ModelUnavailable("the model was closed while this message was being written."))
         self._settle_scores(closed)
@@ -158,8 +165,8 @@ class Worker:
             self._settle_scores(_out_of_memory(error) or error)
             return
         jobs, self._to_score = self._to_score, []
-        for job, logprobs in zip(jobs, found, strict=True):
-            _settle(job.loop, job.future, logprobs)
+        for job, forced in zip(jobs, found, strict=True):
+            _settle(job.loop, job.future, forced)
 
     def _settle_scores(self, error: Exception) -> None:
         jobs, self._to_score = self._to_score, []
@@ -175,10 +182,55 @@ class Worker:
             self._waited = 0
         return enough
 
+    def _admit(self, decoder: Decoder) -> None:
+        rows = self._next_rows(decoder)
+        if not rows:
+            return
+        begun = time.perf_counter()
+        finished = decoder.admit(rows)
+        each = (time.perf_counter() - begun) / len(rows)
+        for row in rows:
+            row.share += each - self._clock
+        self._finish(finished)
+
+    def _step(self, decoder: Decoder) -> None:
+        rows, begun = len(decoder.rows), time.perf_counter()
+        finished = decoder.step()
+        self._clock += (time.perf_counter() - begun) / rows
+        self._finish(finished)
+
     def _next_rows(self, decoder: Decoder) -> list[Row]:
-        jobs = [self._waiting.popleft() for _ in range(min(decoder.free, len(self._waiting)))]
+        fitting = decoder.fitting([job.row for job in islice(self._waiting, decoder.free)])
+        jobs = [self._waiting.popleft() for _ in range(fitting)]
+        if not jobs and not decoder.rows:
+            job = self._waiting.popleft()
+            error = ModelError(
+                f"the memory for keys and values holds {decoder.room.cells} tokens, and a message with what stands "
+                f"before it may need {job.row.most}."
+            )
+            _settle(job.loop, job.future, error)
         self._jobs.update((job.row, job) for job in jobs)
         return [job.row for job in jobs]
+
+    def _recover(self, decoder: Decoder, error: Exception) -> None:
+        """Gives up the batch; where it was too large, its rows are written again, half as many at once."""
+        decoder.clear()
+        no_memory = _out_of_memory(error)
+        if no_memory is None or len(self._jobs) < 2:
+            self._fail(no_memory or error)
+            return
+        jobs, self._jobs = self._jobs, {}
+        decoder.slots = len(jobs) // 2
+        for row in jobs:
+            row.restart()
+        self._waiting.extendleft(reversed(jobs.values()))
+        if not self._told:
+            self._told = True
+            _log.warning(
+                "The model ran out of memory with %d messages at once; it goes on with %d, and writes these again.",
+                len(jobs),
+                decoder.slots,
+            )
 
     def _drop_cancelled(self, decoder: Decoder) -> None:
         gone = [row for row, job in self._jobs.items() if job.cancelled]
@@ -189,9 +241,14 @@ class Worker:
             self._waiting = deque(job for job in self._waiting if not job.cancelled)
 
     def _finish(self, rows: list[Row]) -> None:
+        """Hands rows to those who wait: one call for all of a loop's, since each wakes it up."""
+        done: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Row], Row]]] = {}
         for row in rows:
             job = self._jobs.pop(row)
-            _settle(job.loop, job.future, row)
+            row.share += self._clock
+            done.setdefault(job.loop, []).append((job.future, row))
+        for loop, results in done.items():
+            _settle_all(loop, results)
 
     def _fail(self, error: Exception) -> None:
         jobs, self._jobs = self._jobs, {}
@@ -200,13 +257,18 @@ class Worker:
 
 
 def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: T | Exception) -> None:
+    _settle_all(loop, [(future, result)])
+
+
+def _settle_all(loop: asyncio.AbstractEventLoop, results: Iterable[tuple[asyncio.Future[T], T | Exception]]) -> None:
     def settle() -> None:
-        if future.done():
-            return
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+        for future, result in results:
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
 
     if not loop.is_closed():
         loop.call_soon_threadsafe(settle)
@@ -216,4 +278,6 @@ def _out_of_memory(error: Exception) -> ModelUnavailable | None:
     host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     if not host and not isinstance(error, torch.OutOfMemoryError | MemoryError):
         return None
-    return ModelUnavailable("the model ran out of memory; a smaller batch = … in the model's options needs less.")
+    return ModelUnavailable(
+        "the model ran out of memory; a smaller batch = … or memory = … in the model's options needs less."
+    )

@@ -2,7 +2,7 @@
 
 Nobody knows a server's limits beforehand: they are requests or tokens a minute, or places in a queue, and others use
 them too. As TCP does with a line, the number of requests at one time grows until the server refuses one, is then
-halved, and grows again by one for each round of requests that it took. A refusal also closes the door for all: for the
+halved, and grows again by one for every few rounds that it took. A refusal also closes the door for all: for the
 time that the server names (Retry-After), else for half a second, twice that after the next refusal, and so on.
 
 A request that was refused before the model began has drawn nothing and is sent again as it is. What may have been
@@ -20,7 +20,8 @@ from typing import TypeVar
 
 from testbed.errors import ModelBusy, ModelNotAsked, ModelUnavailable, TransportError
 
-START = 32  # requests at one time at first; doubles with every round until the first refusal
+START = 8  # requests at one time at first; doubles with every round until the first refusal
+ROUNDS = 4  # answered rounds after which one more is tried: each refusal counts towards some servers' limits
 SHORTEST, LONGEST = 0.5, 30.0  # seconds that the door stays closed where the server does not say how long
 Answer = TypeVar("Answer")
 
@@ -44,7 +45,9 @@ class Pace:
         self._line: deque[asyncio.Future[None]] = deque()  # who waits for a place, in order
         self._opens = 0.0  # when the door opens, by the event loop's clock
         self._opening: asyncio.TimerHandle | None = None
-        self._last_taken: float | None = None  # when the server last answered
+        self._asking = 0  # requests that wait or are under way
+        self._heard = False  # whether the server has ever answered
+        self._refusing_since: float | None = None  # and has answered nothing since
         self._taken = 0  # requests answered since the limit last changed
         self._cuts = 0  # how often the limit was cut; a request sent before a cut brings no further one
         self._refusals = 0  # cuts since the server last answered
@@ -66,8 +69,18 @@ class Pace:
             ModelNotAsked: the server refused everything for as long as `patience`, asks to wait longer than that, has
                 never been there, or says that waiting is no use.
         """
+        if not self._asking:
+            self._refusing_since = None  # a refusal of long ago, which nobody waited out, is no sign of today's
+        self._asking += 1
+        try:
+            return await self._ask(send, off_clock)
+        finally:
+            self._asking -= 1
+
+    async def _ask(
+        self, send: Callable[[], Awaitable[Answer]], off_clock: Callable[..., AbstractContextManager[None]]
+    ) -> tuple[Answer, int]:
         refused, sent = 0, _now()
-        first_refused: float | None = None
         while True:
             with off_clock(sent):  # since then, this request was refused or has waited
                 await self._admission()
@@ -77,9 +90,8 @@ class Pace:
             except ModelNotAsked as error:
                 if not self._may_pass(error):
                     raise
-                first_refused = sent if first_refused is None else first_refused
                 self._close(error, cuts)
-                if self._is_patience_over(error, first_refused):
+                if self._is_patience_over(error):
                     raise self._give_up(error) from error
                 refused, self.refused = refused + 1, self.refused + 1
             except (ModelUnavailable, TransportError):  # perhaps it was answered; a server in distress is asked less
@@ -95,7 +107,7 @@ class Pace:
     async def _admission(self) -> None:
         """Waits for a place, first come first served."""
         if self._given_up is not None and _now() < self._opens:
-            raise self._given_up
+            raise ModelNotAsked(str(self._given_up))
         if not self._line:
             self._forget_opening()  # it may be of an event loop that is gone
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -134,9 +146,9 @@ class Pace:
             self._opening = None
 
     def _note_taken(self) -> None:
-        self._last_taken, self._refusals, self._given_up = _now(), 0, None
+        self._heard, self._refusals, self._refusing_since, self._given_up = True, 0, None, None
         self._taken += 1
-        if self._taken >= self.limit:
+        if self._taken >= self.limit * (ROUNDS if self._cuts else 1):
             self.limit = min(self.limit + 1 if self._cuts else 2 * self.limit, self._most)
             self._taken = 0
 
@@ -144,6 +156,8 @@ class Pace:
         """Closes the door after a refusal of a request that was sent after `cuts` cuts."""
         first = self._cut(cuts)
         self._refusals += first
+        if self._refusing_since is None:
+            self._refusing_since = _now()
         backed_off = min(SHORTEST * 2 ** (self._refusals - 1), LONGEST) * (1 + random.random() / 2)  # others wait too
         if first or error.retry_after:
             self._opens = max(self._opens, _now() + (error.retry_after or backed_off))
@@ -158,11 +172,12 @@ class Pace:
 
     def _may_pass(self, error: ModelNotAsked) -> bool:
         """Whether it is worth waiting: for a server that is busy, or one that was there before."""
-        return error.passing and (isinstance(error, ModelBusy) or self._last_taken is not None)
+        return error.passing and (isinstance(error, ModelBusy) or self._heard)
 
-    def _is_patience_over(self, error: ModelNotAsked, first_refused: float) -> bool:
-        quiet_since = first_refused if self._last_taken is None else max(first_refused, self._last_taken)
-        return error.retry_after > self._patience or _now() - quiet_since >= self._patience
+    def _is_patience_over(self, error: ModelNotAsked) -> bool:
+        if self._given_up is not None or error.retry_after > self._patience:
+            return True
+        return self._refusing_since is not None and _now() - self._refusing_since >= self._patience
 
     def _give_up(self, error: ModelNotAsked) -> ModelNotAsked:
         """Passes the refusal on to all who wait; until the door opens, nobody else need wait either."""

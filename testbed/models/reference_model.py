@@ -25,14 +25,17 @@ def reference_path() -> Path:
     return path
 
 
-def reference(*, dtype: str = "float32", device: str = "cpu", batch: int = 64, threads: int = 1) -> HuggingFace:
+def reference(
+    *, dtype: str = "float32", device: str = "cpu", replicas: int | str = "auto", batch: int = 256, threads: int = 1
+) -> HuggingFace:
     """The reference model, asked as it was trained: by its own template, with no system text.
 
     Args:
         dtype: as in `HuggingFace`.
         device: as in `HuggingFace`; the CPU by default, where a model of this size is fastest and repeats exactly.
+        replicas: as in `HuggingFace`.
         batch: as in `HuggingFace`.
         threads: as in `HuggingFace`.
     """
-    options: dict[str, Any] = {"dtype": dtype, "device": device, "batch": batch, "threads": threads}
-    return HuggingFace(reference_path(), system="", name="reference", **options)
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "replicas": replicas, "batch": batch}
+    return HuggingFace(reference_path(), system="", name="reference", threads=threads, **options)

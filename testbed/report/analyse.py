@@ -14,11 +14,13 @@ from testbed.causes import Causes
 from testbed.errors import UnknownName, UsageError
 from testbed.experiment import Measure
 from testbed.report.arms import Arm, axes_of, curves, summarise
+from testbed.report.checkpoints import with_checkpoints
 from testbed.report.compare import compare
 from testbed.report.design import asked_for, second_bare, unfinished
 from testbed.report.groups import by_group, group_of
 from testbed.report.ladder import ladder
 from testbed.report.leaks import Found, find_leaks, without
+from testbed.report.nats import with_nats
 from testbed.report.record import Analysis, ArmComparison, ArmSummary, Leaks, WorstLeak
 from testbed.report.searches import searches
 from testbed.report.words import leaks_told
@@ -75,7 +77,10 @@ def analyse_run(
     asked = elicitation is not None or "elicitation" in chosen
     leaks = _leaks(find_leaks(store, run, outcomes.tasks), found, outcomes, rules, asked=asked)
     first = (unfinished(run, outcomes, rules), leaks_told(leaks))
-    return replace(found, leaks=leaks, warnings=(*filter(None, first), *found.warnings))
+    found = replace(found, leaks=leaks, warnings=(*filter(None, first), *found.warnings))
+    arms = scored_arms(outcomes, rules)
+    found = with_checkpoints(store, run, found, arms, outcomes, rules)
+    return with_nats(store, run, found, arms, rules) if store.scores.scorers(name) else found
 
 
 def _nothing_scored(store: Store, run: Run) -> str:
@@ -371,6 +376,7 @@ def _warnings(
     yield from _few_clusters(outcomes.tasks)
     for other in arms:
         if bare is not None and other.model is not None and bare.model is not None and other.model != bare.model:
-            yield f"Arm {other.name!r} runs another model than {bare.name!r}: its gain is not the tools' alone."
+            whose = "not the tools' alone" if other.tools else "the model's"
+            yield f"Arm {other.name!r} runs another model than {bare.name!r}: its gain is {whose}."
     for comparison in comparisons:
         yield from (f"{comparison.arm} against {comparison.bare}: {note}" for note in comparison.notes)

@@ -36,7 +36,7 @@ class Arm:
 
     Attributes:
         name: its name.
-        control: absent, inert, yoked or live; empty where unknown.
+        control: absent, inert, imagined, yoked or live; empty where unknown.
         tools: names of its tools, sorted.
         sampled: whether its attempts are known to be drawn independently.
         model: what identifies its model; None where unknown.

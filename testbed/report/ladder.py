@@ -1,4 +1,7 @@
-"""The ladder bare → inert → yoked → live: what offering tools, their information, and choosing the calls each add."""
+"""The ladder bare → inert → imagined → yoked → live: what each adds to the one before.
+
+Offering tools, what the model itself can say in their place, their information, and choosing the calls.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,22 @@ from testbed.report.record import Rung
 from testbed.stats import reach_at_k
 from testbed.types import Control
 
-_ORDER = (Control.INERT, Control.YOKED, Control.LIVE)
+_ORDER = (Control.INERT, Control.IMAGINED, Control.YOKED, Control.LIVE)
 _MEANING = {
     (Control.ABSENT, Control.INERT): "scaffold",
     (Control.INERT, Control.YOKED): "information",
     (Control.YOKED, Control.LIVE): "interaction",
     (Control.INERT, Control.LIVE): "information and interaction",
     (Control.ABSENT, Control.YOKED): "scaffold and information",
+    (Control.ABSENT, Control.IMAGINED): "scaffold and self-simulation",
+    (Control.INERT, Control.IMAGINED): "self-simulation",
+    (Control.IMAGINED, Control.YOKED): "information",
+    (Control.IMAGINED, Control.LIVE): "information and interaction",
 }
 
 
 def ladder(arms: Sequence[Arm], bare: Arm | None, settings: Measure) -> tuple[Rung, ...]:
-    """The steps of every tool set that has a live arm and an inert or a yoked one."""
+    """The steps of every tool set that has a live arm and an inert, imagined or yoked one."""
     if bare is None:
         return ()
     rungs: list[Rung] = []

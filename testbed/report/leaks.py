@@ -16,7 +16,7 @@ import numpy as np
 from testbed.overlap import Question, answers, questions, results
 from testbed.replay import Exchange, exchanges
 from testbed.store import Outcomes, Run, Store
-from testbed.types import Message, Task
+from testbed.types import Control, Message, Task
 
 _CALLED = b'"role":"tool"'  # as canonical JSON has it
 CODE = "code"  # the argument of tools that run programs
@@ -58,7 +58,8 @@ def find_leaks(store: Store, run: Run, tasks: Sequence[Task]) -> Found:
         tasks: its tasks.
     """
     found = Found()
-    armed = [arm.name for arm in run.arms if arm.spec.get("tools")]
+    # What an imagined tool says, the model said.
+    armed = [a.name for a in run.arms if a.spec.get("tools") and a.spec.get("control") != Control.IMAGINED]
     asked = sought(tasks) if armed else {}
     for arm in armed:
         of_task, known = "", dict[str, float]()

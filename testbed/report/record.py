@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from testbed.experiment import Measure
 from testbed.report.plain import plain
 from testbed.stats import Comparison, Estimate, Range, Repeats, Verdict
+
+if TYPE_CHECKING:
+    from testbed.report.checkpoints import Checkpoint
+    from testbed.report.nats import ArmNats
 
 
 class Effect(StrEnum):
@@ -42,7 +46,7 @@ class ArmSummary:
 
     Attributes:
         name: its name.
-        control: absent, inert, yoked, live; empty for imported outcomes.
+        control: absent, inert, imagined, yoked, live; empty for imported outcomes.
         tools: names of the tools it offers.
         tasks: tasks with at least one scored attempt.
         attempts: scored attempts.
@@ -246,13 +250,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Rung:
-    """One step of the ladder bare → inert → yoked → live.
+    """One step of the ladder bare → inert → imagined → yoked → live.
 
     Attributes:
         tools: the tools whose ladder it is.
         lower: the arm stepped from.
         upper: the arm stepped to.
-        meaning: what separates them: scaffold, information, interaction.
+        meaning: what separates them: scaffold, self-simulation, information, interaction.
         tasks: common tasks.
         difference: reach of `upper` less reach of `lower` at the operating spend, paired.
         if_missing: its range over the ways in which missing attempts could have ended; None without any.
@@ -325,6 +329,8 @@ class Analysis:
         curves: reach curves, per axis and arm.
         warnings: what a reader must know before believing a figure.
         leaks: tasks that a tool gave away; None where none was seen, or transcripts were not read.
+        nats: of arms whose attempts were scored: what re-weighting, the budget and the tools' words each come to.
+        checkpoints: of arms whose model is another local one than the bare arm's: how far their attempts lie from it.
     """
 
     name: str
@@ -338,6 +344,8 @@ class Analysis:
     curves: tuple[Curve, ...]
     warnings: tuple[str, ...]
     leaks: Leaks | None = None
+    nats: tuple[ArmNats, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
 
     def arm(self, name: str) -> ArmSummary:
         """The summary of the arm of that name."""

@@ -66,6 +66,10 @@ class Table:
 
 def every_table(analysis: Analysis) -> tuple[Table, ...]:
     """Every table for which there is something to show, in reading order."""
+    # which are made of these tables' parts
+    from testbed.report.checkpoints_words import table as checkpoints
+    from testbed.report.nats_words import table as nats
+
     made = (
         arms,
         _unflagged(arms),
@@ -78,6 +82,8 @@ def every_table(analysis: Analysis) -> tuple[Table, ...]:
         solved,
         groups,
         ladder,
+        checkpoints,
+        nats,
         cost,
     )
     return tuple(table for table in (make(analysis) for make in made) if table.rows)

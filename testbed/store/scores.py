@@ -105,7 +105,7 @@ class Scores:
     def nats_of(self, *roles: str) -> npt.NDArray[np.float64]:
         """Nats of all messages of these roles, per attempt, float64[A]."""
         own = np.isin(self.role, roles)
-        return np.bincount(self.attempt[own], self.nats[own], minlength=len(self.id))
+        return np.bincount(self.attempt[own], self.nats[own], minlength=len(self.id)).astype(np.float64)
 
     def messages_of(self, *roles: str) -> npt.NDArray[np.int64]:
         """How many messages of these roles each attempt has, int64[A]."""

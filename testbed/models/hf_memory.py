@@ -1,0 +1,105 @@
+"""How much memory a model's keys and values may take, and how many messages fit in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from testbed.errors import ModelError
+
+if TYPE_CHECKING:
+    from testbed.models.hf_row import Row
+
+_OF_HOST, _OF_DEVICE = 0.5, 0.8  # of what is free: the host has other users, the device's activations need some too
+_FOR_TEXTS = 0.25  # of the memory, for what was read and may be asked again
+_GIB = 1 << 30
+_UNKNOWN = _GIB  # bytes, where the system does not say what is free
+
+
+@dataclass(frozen=True)
+class Room:
+    """Memory for keys and values.
+
+    Attributes:
+        bytes: in all.
+        token: bytes of one token's keys and values.
+    """
+
+    bytes: int
+    token: int
+
+    @property
+    def texts(self) -> int:
+        """Bytes for texts that were read and may be asked again."""
+        return int(self.bytes * _FOR_TEXTS)
+
+    @property
+    def cells(self) -> int:
+        """Tokens that the rows under way may hold, padding included: also the most of one message and its prompt."""
+        return (self.bytes - self.texts) // self.token
+
+    def check(self, name: str, context: int | None) -> None:
+        """Refuses a model of which not even one message, as long as its context, fits.
+
+        Raises:
+            ModelError: with what is needed and what there is.
+        """
+        if context is not None and context > self.cells:
+            need, have = (size * self.token / _GIB for size in (context, self.cells))
+            raise ModelError(
+                f"{name} takes conversations of {context:,} tokens, whose keys and values need {need:.2f} GiB, and "
+                f"there is memory for {have:.2f} GiB ({self.cells:,} tokens). Give the model context = … tokens that "
+                "fit (it then is another model to the comparison), or raise memory = … (GiB, a quarter of which is "
+                "kept for texts that are read again)."
+            )
+
+    def fitting(self, waiting: Sequence[Row], under_way: Iterable[Row]) -> int:
+        """How many of the rows that wait, in order, can join those under way, all of them written to their limits."""
+        under_way = list(under_way)
+        width = max([row.most for row in under_way], default=0)
+        for n, row in enumerate(waiting):
+            width = max(width, row.most)
+            if (len(under_way) + n + 1) * width > self.cells:
+                return n
+        return len(waiting)
+
+
+def granted(memory: float | str, device: torch.device, sharers: int) -> int:
+    """Bytes for one of several copies of a model on a device; GiB, or "auto" for a share of what is free."""
+    return free_bytes(device) // sharers if isinstance(memory, str) else int(memory * _GIB)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that keys and values may take by default: a share of what is free now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * _OF_DEVICE)
+    known = [size for size in (_of_host(), _of_cgroup()) if size is not None]
+    return int(min(known) * _OF_HOST) if known else _UNKNOWN
+
+
+def _of_host() -> int | None:
+    try:
+        return _sizes(Path("/proc/meminfo"))["MemAvailable:"] << 10
+    except (OSError, KeyError):  # another system than Linux: not all of them say
+        with contextlib.suppress(ValueError, OSError):
+            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _of_cgroup(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What the limit of a container leaves; files that are only cached there make room."""
+    try:
+        used, parts = int((folder / "memory.current").read_text()), _sizes(folder / "memory.stat")
+        return int((folder / "memory.max").read_text()) - used + parts["inactive_file"] + parts["active_file"]
+    except (OSError, ValueError, KeyError):  # no such limit here
+        return None
+
+
+def _sizes(file: Path) -> dict[str, int]:
+    return {words[0]: int(words[1]) for line in file.read_text().splitlines() if len(words := line.split()) > 1}

@@ -1,0 +1,258 @@
+"""Arms of different checkpoints: how far one's attempts lie from the other, and what the other would have written.
+
+Read off the attempts of the arm whose model is not the bare one's, scored by its own model and by the bare arm's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from testbed.report.arms import Arm
+from testbed.scoring import known
+from testbed.stats import Estimate, Verdict, least_reweighting, p_star
+from testbed.stats.sequence_kl import Affordable, SequenceKL, affordable, sequence_kl
+from testbed.types import COST_COMPONENTS, Control
+
+if TYPE_CHECKING:
+    from testbed.report.record import Analysis, ArmComparison
+    from testbed.stats.stopping import StoppingRule
+    from testbed.store import ArmRecord, Outcomes, Run, ScorerRecord, Scores, Store
+
+BoolArray = npt.NDArray[np.bool_]
+WRITTEN = "assistant"  # role of what a model wrote
+GENERATED = COST_COMPONENTS.index("generated_tokens")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An arm's checkpoint against the bare arm's.
+
+    Attributes:
+        arm: the arm.
+        bare: the bare arm.
+        tools: whether the arm offers tools: then the bare arm's model is one that is offered them, too.
+        attempts: K, the bare attempts that the budget affords.
+        budget: ln K.
+        wanted: arguments of `testbed` that score what has no scores yet; the figures below are then None.
+        scored: attempts that both models scored.
+        unscored: complete attempts that not both scored.
+        respelled: scored attempts whose text the tokenizer splits otherwise than it was sampled.
+        kl: of whole attempts, arm's model from the bare one's; None where `no_kl` says why.
+        no_kl: why there is none.
+        needed: kl of success, mean over tasks at smoothed rates, with the lower limit of the true mean: no policy that
+            succeeds as often is nearer to the bare arm.
+        affordable: successful attempts that K of the bare arm's model would have written; None where `no_share` says
+            why.
+        no_share: why there are none.
+        expanded: tasks whose verdict is expanded; None where there are no verdicts, or the arm offers tools.
+        contradicted: those of them with a successful attempt whose very text the bare arm's model writes so often that
+            the task is within its reach: as many verdicts are wrong.
+    """
+
+    arm: str
+    bare: str
+    tools: bool
+    attempts: int
+    budget: float
+    wanted: tuple[str, ...] = ()
+    scored: int = 0
+    unscored: int = 0
+    respelled: int = 0
+    kl: SequenceKL | None = None
+    no_kl: str = ""
+    needed: Estimate | None = None
+    affordable: Affordable | None = None
+    no_share: str = ""
+    expanded: int | None = None
+    contradicted: int | None = None
+
+
+def with_checkpoints(
+    store: Store,
+    run: Run,
+    analysis: Analysis,
+    arms: Sequence[Arm],
+    outcomes: Outcomes,
+    rules: Mapping[str, StoppingRule],
+) -> Analysis:
+    """The analysis with the figures of every arm of another local checkpoint than the bare one's.
+
+    Args:
+        store: where the scores are.
+        run: the run.
+        analysis: what is known of it.
+        arms: its arms with their attempts.
+        outcomes: its attempts.
+        rules: of arms whose sampling stopped early, by name: only the attempts fixed in advance are read.
+    """
+    records = {record.name: record for record in run.arms}
+    by_name = {arm.name: arm for arm in arms}
+    pairs = [c for c in analysis.comparisons if c.tasks and _are_checkpoints(records[c.bare], records[c.arm])]
+    if not pairs:
+        return analysis
+    scorers = store.scores.scorers(run.name)
+    found = []
+    for comparison in pairs:
+        bare, record = records[comparison.bare], records[comparison.arm]
+        known_by = [_scorer_of(one.spec["model"], scorers) for one in (record, bare)]
+        made = Checkpoint(
+            arm=record.name,
+            bare=bare.name,
+            tools=bool(record.spec.get("tools")),
+            attempts=analysis.settings.elicitation,
+            budget=math.log(analysis.settings.elicitation),
+            wanted=tuple(_wanted(run, record, bare, known_by)),
+        )
+        if not made.wanted:
+            own, base = (store.scores.of(run.name, hash_) for hash_ in known_by if hash_)
+            rule = rules.get(record.name)
+            rows = _Rows.of(own, base, run.arms.index(record), rule.least if rule else None)
+            hashes = [task.hash for task in outcomes.tasks]
+            two = (by_name[bare.name], by_name[record.name])
+            made = _read(made, rows, hashes, analysis, comparison, two, (bare, record))
+            made = replace(made, respelled=rows.respelled(outcomes))
+        found.append(made)
+    return replace(analysis, checkpoints=tuple(found))
+
+
+def _are_checkpoints(bare: ArmRecord, arm: ArmRecord) -> bool:
+    """Whether both arms' models are local ones of different weights, and the arm's attempts plain conversations."""
+    one, other = bare.spec.get("model"), arm.spec.get("model")
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)) or one.get("kind") != other.get("kind"):
+        return False
+    if arm.spec.get("lookahead") or arm.spec.get("control") == Control.IMAGINED:
+        return False
+    return one.get("kind") == "hf" and one.get("weights") != other.get("weights")
+
+
+def _scorer_of(model: Mapping[str, Any], scorers: Mapping[str, ScorerRecord]) -> str:
+    """The scorer that is a model, by its hash, in full precision before others; "" where it read nothing.
+
+    How long its conversations may be does not change what it gives them.
+    """
+    wanted = {**known(model), "context": None}
+    same = [h for h, scorer in scorers.items() if {**known(scorer.fingerprint), "context": None} == wanted]
+    return min(same, key=lambda h: (scorers[h].fingerprint.get("dtype") != "float32", h), default="")
+
+
+def _wanted(run: Run, arm: ArmRecord, bare: ArmRecord, known_by: Sequence[str]) -> Iterator[str]:
+    own, base = known_by
+    if not own:
+        yield f"nats {run.name} --arm {arm.name}"
+    if not base:
+        yield f"nats {run.name} --arm {arm.name} --by {bare.spec.get('name', 'MODEL')}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The attempts of an arm that both models scored: positions of task and arm, sample, outcome and nats."""
+
+    arm: int
+    task: npt.NDArray[np.int32]
+    sample: npt.NDArray[np.int32]
+    won: BoolArray
+    own: npt.NDArray[np.float64]
+    base: npt.NDArray[np.float64]
+    tokens: npt.NDArray[np.int64]
+    alike: bool  # whether both models read them as equally many tokens
+
+    @classmethod
+    def of(cls, own: Scores, base: Scores, arm: int, fixed: int | None) -> _Rows:
+        _, left, right = np.intersect1d(own.id, base.id, assume_unique=True, return_indices=True)
+        order = np.argsort(left)
+        left, right = left[order], right[order]
+        kept = (own.arm[left] == arm) & (own.success[left] >= 0)
+        if fixed is not None:
+            kept &= own.sample[left] < fixed
+        left, right = left[kept], right[kept]
+        return cls(
+            arm=arm,
+            task=own.task[left],
+            sample=own.sample[left],
+            won=own.success[left] == 1,
+            own=own.nats_of(WRITTEN)[left],
+            base=base.nats_of(WRITTEN)[right],
+            tokens=own.tokens_of(WRITTEN)[left],
+            alike=np.array_equal(own.tokens_of(WRITTEN)[left], base.tokens_of(WRITTEN)[right]),
+        )
+
+    def respelled(self, outcomes: Outcomes) -> int:
+        """How many come to another number of tokens than were sampled."""
+        rows = np.flatnonzero(outcomes.arm == self.arm)
+        keys = outcomes.task[rows].astype(np.int64) << 32 | outcomes.sample[rows]
+        own = self.task.astype(np.int64) << 32 | self.sample
+        _, left, right = np.intersect1d(own, keys, assume_unique=True, return_indices=True)
+        return int(np.count_nonzero(self.tokens[left] != outcomes.cost[rows[right], GENERATED]))
+
+
+def _read(
+    made: Checkpoint,
+    rows: _Rows,
+    hashes: Sequence[str],
+    analysis: Analysis,
+    comparison: ArmComparison,
+    arms: tuple[Arm, Arm],
+    records: tuple[ArmRecord, ArmRecord],
+) -> Checkpoint:
+    """The figures of the attempts in `rows`; `arms` and `records` are the bare one and the other."""
+    s, (bare, arm) = analysis.settings, arms
+    options: dict[str, Any] = {
+        "clusters": bare.clusters,
+        "alpha": s.alpha,
+        "replicates": s.replicates,
+        "seed": s.seed,
+    }
+    common = [task for task in bare.scored.tasks if task in set(arm.scored.tasks)]
+    least = least_reweighting(bare.on(common), arm.on(common), **options)
+    no_kl, no_share = _not_comparable(*records)
+    tasks = [hashes[task] for task in rows.task]
+    if not rows.alike:
+        no_kl = no_kl or "the two models' tokenizers split its texts differently, so that their tokens do not compare"
+    if not tasks:
+        no_kl = no_share = "no attempt has scores by both models"
+    expanded = _expanded(comparison) if not made.tools else None
+    likely = rows.won & (rows.base <= -math.log(float(p_star(s.rho, s.elicitation))))
+    shown = {tasks[n] for n in np.flatnonzero(likely)}
+    return replace(
+        made,
+        scored=len(tasks),
+        unscored=int(arm.outcomes.n.sum()) - len(tasks),
+        kl=None if no_kl else sequence_kl(tasks, rows.own, rows.base, **options),
+        no_kl=no_kl,
+        needed=Estimate(least.mean, least.mean_low, None),
+        affordable=None if no_share else affordable(tasks, rows.won, rows.base, s.elicitation, **options),
+        no_share=no_share,
+        expanded=None if expanded is None else len(expanded),
+        contradicted=None if expanded is None or no_share else len(expanded & shown),
+    )
+
+
+def _expanded(comparison: ArmComparison) -> set[str] | None:
+    if comparison.full is None:
+        return None
+    figures = comparison.full.figures
+    judged = zip(figures.tasks, figures.verdicts.verdict, strict=True)
+    return {task for task, verdict in judged if verdict == Verdict.EXPANDED}
+
+
+def _not_comparable(bare: ArmRecord, arm: ArmRecord) -> tuple[str, str]:
+    """Why there is no KL, and why no share; empty where there are."""
+    no_kl = no_share = ""
+    if not _samples_itself(arm):
+        no_kl = f"{arm.name} was not sampled at temperature 1 from all tokens: what wrote its attempts is not its model"
+    if not _samples_itself(bare):
+        no_share = (
+            f"{bare.name} was not sampled at temperature 1 from all tokens: how often it writes a text is unknown"
+        )
+    return no_kl, no_share
+
+
+def _samples_itself(record: ArmRecord) -> bool:
+    sampling = record.spec.get("sampling", {})
+    return bool(sampling.get("temperature", 1) == 1 and sampling.get("top_p", 1) == 1)

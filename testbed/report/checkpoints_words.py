@@ -1,0 +1,128 @@
+"""Checkpoints in the report: one table, and in words what each figure says and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from testbed.report.checkpoints import Checkpoint
+from testbed.report.record import Analysis
+from testbed.report.tables import Cell, Row, Table
+from testbed.report.words import NONE, figure, interval, number
+from testbed.stats import Estimate
+
+UNSEEN = 0.5  # of the ratio's expectation of 1: below, most of what the base writes was not among the attempts
+
+
+def table(analysis: Analysis) -> Table:
+    """KL of whole attempts, what success needs of it, and what the bare arm's model would have written itself."""
+    level = analysis.settings.level
+    columns = (
+        f"KL [{level}]",
+        f"controlled [{level}]",
+        f"success needs [{level}, lower]",
+        "ln K",
+        "successes",
+        f"affordable [{level}]",
+        "expanded",
+    )
+    rows = [Row(found.arm, _cells(found)) for found in analysis.checkpoints if not found.wanted]
+    notes = [*(_about(analysis) if rows else ()), *(line for found in analysis.checkpoints for line in words(found))]
+    title = f"Checkpoints, against the model of {analysis.bare}"
+    if not rows and analysis.checkpoints:
+        return Table(
+            "checkpoints", title, "arm", (), tuple(Row(found.arm, ()) for found in analysis.checkpoints), tuple(notes)
+        )
+    return Table("checkpoints", title, "arm", columns, tuple(rows), tuple(notes))
+
+
+def words(found: Checkpoint) -> Iterator[str]:
+    """What an arm's figures say, or how to get them."""
+    if found.wanted:
+        commands = " and ".join(f"testbed {arguments}" for arguments in found.wanted)
+        yield (
+            f"{found.arm}: how far its attempts lie from the model of {found.bare} is known once both models have "
+            f"scored them: {commands}."
+        )
+        return
+    yield f"{found.arm}: {_kl(found)}"
+    yield f"{found.arm}: {_affordable(found)}"
+    if found.contradicted:
+        yield (
+            f"{found.arm}: {found.contradicted:,} of {found.expanded:,} expanded tasks have a successful attempt whose "
+            f"very text {found.bare} writes so often that they are within its reach: these verdicts are wrong."
+        )
+    if found.respelled:
+        yield (
+            f"{found.arm}: {found.respelled:,} of {found.scored:,} attempts were sampled in other tokens than the "
+            "tokenizer makes of their text; they are scored in the tokenizer's."
+        )
+    if found.unscored:
+        yield f"{found.arm}: {found.unscored:,} of its attempts lack scores by one of the models; testbed nats makes them."
+
+
+def _about(analysis: Analysis) -> Iterator[str]:
+    k = analysis.settings.elicitation
+    yield (
+        "KL: ln of how much likelier an attempt's whole text, ends of messages included, is to the arm's own model "
+        f"than to that of {analysis.bare}, mean over attempts, then tasks; its upper limit takes it that no task is worse "
+        "than the worst seen. Controlled: the same, less noisy where the two are close. Success needs: the least KL "
+        f"of anything that succeeds as often. Affordable: successful attempts whose very text has probability 1/K or "
+        f"more under the model of {analysis.bare}, K = {k:,}."
+    )
+
+
+def _cells(found: Checkpoint) -> tuple[Cell, ...]:
+    needed = found.needed or Estimate(None, None, None)
+    low = "[no interval]" if needed.low is None else f"[{int(needed.low * 100) / 100:.2f}, )"
+    share = found.affordable
+    return (
+        _estimate(found.kl.mean if found.kl else None),
+        _estimate(found.kl.controlled if found.kl else None),
+        (number(needed.value), low),
+        (f"{found.budget:.2f}",),
+        (NONE if share is None else f"{share.successes:,}",),
+        _estimate(share.share if share else None),
+        (NONE if found.expanded is None else f"{found.expanded:,}",),
+    )
+
+
+def _estimate(estimate: Estimate | None) -> Cell:
+    return (NONE,) if estimate is None else (number(estimate.value), interval(estimate))
+
+
+def _kl(found: Checkpoint) -> str:
+    kl = found.kl
+    if kl is None:
+        return f"no KL: {found.no_kl}."
+    told = (
+        f"its attempts lie {figure(kl.mean)} nats from the model of {found.bare}. That counts every change of wording; "
+        "what they had to change for their success alone is at the least the figure beside it."
+    )
+    if kl.ratio is None or kl.ratio < UNSEEN:
+        told += (
+            " What the other model mostly writes was not among the attempts, so that the controlled figure is mostly "
+            "too low, by up to 1."
+        )
+    return told
+
+
+def _affordable(found: Checkpoint) -> str:
+    share = found.affordable
+    if share is None:
+        return f"no share of affordable attempts: {found.no_share}."
+    if not share.successes:
+        return "no attempt succeeded, so there is none to be afforded."
+    others = f"{found.attempts:,} attempts of {found.bare}"
+    if found.tools:
+        others = f"{found.attempts:,} attempts of the model of {found.bare}, offered the same tools,"
+    told = (
+        f"{share.within:,} of {share.successes:,} successful attempts are affordable: {others} would have written any "
+        f"one of them word for word with probability {share.written:.2f} or more."
+    )
+    high = share.share.high
+    if high is None or high < 1:
+        told += (
+            " That others are not shows no creation: other texts may succeed as well. The verdicts, from what "
+            f"{found.bare} did, decide."
+        )
+    return told

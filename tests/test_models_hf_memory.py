@@ -1,0 +1,169 @@
+"""Memory of local models: bounded, refused by name where it does not suffice, and halved where it runs out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.tiny_models import ask, decode, never, random_model, reply_of
+from testbed.errors import ModelError, ModelUnavailable, UsageError
+from testbed.models import hf_memory
+from testbed.models.hf import HuggingFace
+from testbed.models.hf_decode import Decoder, Row
+from testbed.models.hf_memory import Room
+from testbed.models.hf_worker import Worker
+
+TOKEN = 2 * 2 * 2 * 8 * 4  # bytes: layers, keys and values, heads, width, float32
+
+
+def rows(n: int, prompt: int = 10, limit: int = 30) -> list[Row]:
+    return [Row(tuple(range(6, 6 + prompt)), limit, stream=stream) for stream in range(n)]
+
+
+def test_a_token_takes_what_its_keys_and_values_take() -> None:
+    assert Decoder(random_model(), never, 4).room.token == TOKEN
+
+
+def test_as_many_rows_are_admitted_as_can_be_written_to_their_limits() -> None:
+    decoder = Decoder(random_model(), never, 64, memory=TOKEN * 400 * 4 // 3)
+    assert decoder.room.cells == 400
+    waiting = rows(20)  # 40 tokens each
+    assert decoder.fitting(waiting) == 10
+    decoder.admit(waiting[:7])
+    assert decoder.fitting(waiting[7:]) == 3
+    assert decoder.fitting(rows(1, limit=60)) == 0  # all rows are as wide as the widest
+    assert decoder.fitting(rows(3, limit=5)) == 3
+
+
+def test_slots_bound_the_rows_where_memory_does_not() -> None:
+    decoder = Decoder(random_model(), never, 4)
+    decoder.admit(rows(3))
+    assert decoder.fitting(rows(9)) == 1
+
+
+@pytest.mark.parametrize("prompt", [10, 90])
+def test_the_cache_never_grows_beyond_its_memory(prompt: int) -> None:
+    decoder, waiting = Decoder(random_model(), never, 64, memory=TOKEN * 1000 * 4 // 3), rows(40, prompt, 40)
+    written = []
+    while waiting or decoder.rows:
+        fitting = decoder.fitting(waiting)
+        if fitting:
+            written += decoder.admit(waiting[:fitting])
+            del waiting[:fitting]
+        if decoder.rows:
+            written += decoder.step()
+        assert sum(buffer.nbytes for buffer in decoder._cache._buffers) <= TOKEN * 1000
+        assert decoder._reader.kept._bytes <= decoder.room.texts
+    free = rows(40, prompt, 40)
+    decode(random_model(), free)
+    assert {row.stream: row.tokens for row in written} == {row.stream: row.tokens for row in free}
+
+
+def test_a_share_of_what_is_free_is_taken_and_what_is_granted_is_divided() -> None:
+    cpu = torch.device("cpu")
+    assert 1 << 26 < hf_memory.free_bytes(cpu) < 1 << 50
+    assert hf_memory.granted(1.5, cpu, 4) == 3 << 29
+    assert hf_memory.granted("auto", cpu, 4) < hf_memory.granted("auto", cpu, 1)
+
+
+@pytest.mark.parametrize(("limit", "left"), [("1000", 1000 - 900 + 300 + 200), ("max", None)])
+def test_a_containers_limit_counts_and_cached_files_make_room(tmp_path: Path, limit: str, left: int | None) -> None:
+    for file, text in (("max", limit), ("current", "900"), ("stat", "anon 400\ninactive_file 300\nactive_file 200\n")):
+        (tmp_path / f"memory.{file}").write_text(text)
+    assert hf_memory._of_cgroup(tmp_path) == left
+    assert hf_memory._of_cgroup(tmp_path / "none") is None
+
+
+async def test_a_model_of_which_no_message_fits_is_refused_by_name_before_any_is_asked(llama: Path) -> None:
+    model = HuggingFace(llama, device="cpu", memory=1e-4, name="hf:tiny")
+    with pytest.raises(ModelError, match=r"hf:tiny takes conversations of 512 tokens.*314 tokens.*context = "):
+        await model.start()
+    await model.aclose()
+
+
+async def test_a_shorter_context_makes_it_fit_and_is_another_model_to_the_comparison(llama: Path) -> None:
+    reply = await reply_of(llama, ask(max_tokens=5), memory=1e-4, context=300)
+    assert reply.usage.generated_tokens >= 1
+    whole, shorter = HuggingFace(llama, device="cpu"), HuggingFace(llama, device="cpu", context=300)
+    assert whole.fingerprint() != shorter.fingerprint()
+    assert "context" not in whole.fingerprint()
+
+
+@pytest.mark.parametrize("option", [{"memory": 0}, {"memory": "much"}, {"memory": True}, {"context": 0}])
+def test_impossible_limits_are_refused(llama: Path, option: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(option))):
+        HuggingFace(llama, device="cpu", **option)
+
+
+def test_a_row_that_will_never_fit_is_refused_alone() -> None:
+    async def ask_for_both() -> list[Any]:
+        worker = Worker(lambda: Decoder(random_model(), never, 4, memory=TOKEN * 60 * 4 // 3))
+        large, small = rows(1, limit=51)[0], rows(1)[0]
+        try:
+            return await asyncio.gather(worker.decode(large), worker.decode(small), return_exceptions=True)
+        finally:
+            await worker.close()
+
+    refused, written = asyncio.run(asyncio.wait_for(ask_for_both(), 30))
+    assert isinstance(refused, ModelError)
+    assert "holds 60 tokens" in str(refused)
+    assert len(written.tokens) == 30
+
+
+# -- out of memory ---------------------------------------------------------------------------------------------------
+
+
+def tight(most: int) -> Decoder:
+    """A decoder whose device has memory for so many rows only, though nothing said so beforehand."""
+    model = random_model()
+    forward = model.forward
+
+    def limited(**inputs: Any) -> Any:
+        if inputs["input_ids"].shape[0] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(**inputs)
+
+    decoder = Decoder(model, never, 64)
+    model.forward = limited
+    return decoder
+
+
+async def written_by(decoder: Decoder, asked: list[Row]) -> list[Any]:
+    worker = Worker(lambda: decoder)
+    try:
+        return await asyncio.wait_for(asyncio.gather(*map(worker.decode, asked), return_exceptions=True), 60)
+    finally:
+        await worker.close()
+
+
+async def test_out_of_memory_halves_the_slots_writes_the_rows_again_and_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    alone = rows(40)
+    decode(random_model(), alone)
+    decoder, asked = tight(most=3), [*rows(39), Row(alone[0].prompt, 30, stream=39, logprobs=[])]
+    with caplog.at_level(logging.WARNING):
+        found = await written_by(decoder, asked)
+    assert [row.tokens for row in found] == [row.tokens for row in alone]
+    assert len(found[-1].logprobs) == 30
+    assert all(row.share > 0 for row in found)
+    assert decoder.slots <= 3
+    assert len(caplog.messages) == 1
+    assert "out of memory" in caplog.messages[0]
+
+
+async def test_without_memory_for_a_single_row_it_is_the_infrastructures_fault() -> None:
+    for outcome in await written_by(tight(most=0), rows(3)):
+        assert isinstance(outcome, ModelUnavailable)
+
+
+def test_room_counts_rows_by_the_widest() -> None:
+    room = Room(bytes=400, token=1)
+    assert room.cells == 300
+    assert room.fitting(rows(9, prompt=20, limit=30), []) == 6
+    assert room.fitting([*rows(1, prompt=20, limit=30), *rows(9, prompt=20, limit=80)], []) == 3

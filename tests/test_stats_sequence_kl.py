@@ -1,0 +1,189 @@
+"""KL of whole attempts and affordable attempts: against every sequence listed, and how often intervals hold."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.tiny_models import decode
+from testbed.models.hf_decode import Row
+from testbed.models.hf_score import forced
+from testbed.stats import StatsError
+from testbed.stats.sequence_kl import affordable, sequence_kl
+
+VOCABULARY, LONGEST, END = 5, 3, 4
+PROMPTS = ((1, 2), (3, 1), (2, 2), (3, 3))
+N = 1200  # attempts at each
+
+
+def tiny(seed: int):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=16, bos_token_id=None, eos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    for weight in model.parameters():
+        if weight.ndim == 2:
+            torch.nn.init.normal_(weight, std=0.4)
+    return model
+
+
+def every() -> list[tuple[int, ...]]:
+    """All that can be written: up to the token that ends it, or the limit."""
+    words = [w for n in range(LONGEST + 1) for w in itertools.product(range(VOCABULARY - 1), repeat=n)]
+    return [(*word, END) if len(word) < LONGEST else word for word in words]
+
+
+def contents(text: tuple[int, ...]) -> tuple[int, ...]:
+    return text[:-1] if text and text[-1] == END else text
+
+
+def nats(model, prompt, texts, *, ends: bool = True) -> np.ndarray:
+    """−ln of their probability, read as a stored attempt is: the contents, and how likely an end is behind them."""
+    found = []
+    for text, read in zip(texts, forced(model, [(*prompt, *contents(t)) for t in texts], [END]), strict=True):
+        end = read.ends[-1] if ends and contents(text) != text else 0.0
+        found.append(-sum(read.logprobs[len(prompt) :]) - end)
+    return np.array(found)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two models, and what one of them wrote: tasks, texts."""
+    post, base = tiny(3), tiny(4)
+    tasks, written = [], []
+    for prompt in PROMPTS:
+        rows = [Row(prompt, LONGEST, stream=stream) for stream in range(N)]
+        decode(post, rows, slots=512, stops=lambda tokens: tokens[-1] == END)
+        tasks += [str(prompt)] * N
+        written.append([tuple(row.tokens) for row in rows])
+    return post, base, tasks, written
+
+
+def test_the_mean_log_ratio_is_the_divergence_every_sequence_listed_and_both_estimates_meet_it(pair) -> None:
+    post, base, tasks, written = pair
+    exact, own, other = [], [], []
+    for prompt, texts in zip(PROMPTS, written, strict=True):
+        p, q = np.exp(-nats(post, prompt, every())), np.exp(-nats(base, prompt, every()))
+        assert p.sum() == pytest.approx(1, abs=1e-5)
+        assert q.sum() == pytest.approx(1, abs=1e-5)
+        exact.append(float((p * np.log(p / q)).sum()))
+        own.append(nats(post, prompt, texts))
+        other.append(nats(base, prompt, texts))
+    found = sequence_kl(tasks, np.concatenate(own), np.concatenate(other))
+    error = max((o - s).std() for o, s in zip(other, own, strict=True)) / math.sqrt(N)
+    assert min(exact) > 4 * error  # or it would show nothing
+    assert found.per_task == pytest.approx(exact, abs=4 * error)
+    assert found.mean.value == pytest.approx(np.mean(exact), abs=4 * error / 2)
+    assert found.mean.low < np.mean(exact) < found.mean.high
+    assert found.ratio == pytest.approx(1, abs=0.1)
+    spread = [(o - s + np.exp(s - o) - 1).std() for o, s in zip(other, own, strict=True)]
+    assert found.controlled.value == pytest.approx(np.mean(exact), abs=4 * max(spread) / math.sqrt(N) / 2)
+
+
+def test_without_the_ends_it_is_no_divergence(pair) -> None:
+    """That a model stops is a choice of its own: left out, the mean lies elsewhere by more than simulation error."""
+    post, base, _, written = pair
+    off = []
+    for prompt, texts in zip(PROMPTS, written, strict=True):
+        p, q = np.exp(-nats(post, prompt, every())), np.exp(-nats(base, prompt, every()))
+        ratio = nats(base, prompt, texts, ends=False) - nats(post, prompt, texts, ends=False)
+        off.append(abs(ratio.mean() - (p * np.log(p / q)).sum()) / (ratio.std() / math.sqrt(N)))
+    assert max(off) > 8
+
+
+@pytest.mark.parametrize("attempts", [4, 16, 64])
+def test_the_share_of_affordable_attempts_is_that_of_every_sequence_listed(pair, attempts: int) -> None:
+    post, base, tasks, written = pair
+    mass, within, other, won = 0.0, 0.0, [], []
+    for prompt, texts in zip(PROMPTS, written, strict=True):
+        p, base_nats = np.exp(-nats(post, prompt, every())), nats(base, prompt, every())
+        good = np.array([text[0] in (0, 2) for text in every()])
+        mass += p[good].sum()
+        within += p[good & (base_nats <= math.log(attempts))].sum()
+        other.append(nats(base, prompt, texts))
+        won += [text[0] in (0, 2) for text in texts]
+    found = affordable(tasks, won, np.concatenate(other), attempts)
+    share = within / mass
+    assert found.share.value == pytest.approx(share, abs=4 * math.sqrt(0.25 / found.successes))
+    assert found.share.low <= share <= found.share.high
+    assert found.within == round(found.share.value * found.successes)
+
+
+def test_so_many_attempts_do_write_an_affordable_text_as_often_as_is_said(pair) -> None:
+    _, base, _, _ = pair
+    prompt = PROMPTS[0]
+    at = np.argsort(nats(base, prompt, every()))[3]
+    text, chance = every()[at], math.exp(-nats(base, prompt, every())[at])
+    k = math.ceil(1 / chance)
+    said = affordable(["t"], [True], [-math.log(chance)], k).written
+    rows = [Row(prompt, LONGEST, stream=stream) for stream in range(300 * k)]
+    decode(base, rows, slots=512, stops=lambda tokens: tokens[-1] == END)
+    hits = np.array([tuple(row.tokens) == text for row in rows]).reshape(300, k).any(axis=1).mean()
+    assert 0.63 < said < 0.75
+    assert hits >= said - 4 * math.sqrt(0.25 / 300)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    rng, runs, held, shares = np.random.default_rng(5), 400, 0, 0
+    tasks = [str(t) for t in range(20) for _ in range(8)]
+    for seed in range(runs):
+        drift = rng.gamma(2.0, 0.5, size=20)[np.repeat(np.arange(20), 8)]  # KL of a task: log ratios N(d, 2d)
+        ratio = drift + np.sqrt(2 * drift) * rng.normal(size=160)
+        own = rng.uniform(20, 30, size=160)
+        kl = sequence_kl(tasks, own, own + ratio, replicates=200, seed=seed)
+        held += kl.mean.low <= 1.0 <= kl.mean.high
+        likely = rng.beta(1, 2, size=20)[np.repeat(np.arange(20), 8)]
+        base = np.where(rng.random(160) < likely, 1.0, 9.0)
+        share = affordable(tasks, np.ones(160, bool), base, 16, replicates=200, seed=seed).share
+        shares += share.low <= 1 / 3 <= share.high
+    assert held / runs >= 0.93
+    assert shares / runs >= 0.93
+
+
+def test_the_controlled_estimate_is_less_noisy_where_two_models_are_close_and_says_when_it_is_not_to_be_trusted() -> (
+    None
+):
+    rng = np.random.default_rng(1)
+    close, far = ([], []), ([], [])
+    for _ in range(200):
+        for drift, found in ((0.02, close), (8.0, far)):
+            ratio = drift + math.sqrt(2 * drift) * rng.normal(size=100)
+            kl = sequence_kl(["t"] * 100, np.full(100, 50.0), 50 + ratio)
+            found[0].append(kl.mean.value - drift)
+            found[1].append((kl.controlled.value - drift, kl.ratio))
+    assert np.std([value for value, _ in close[1]]) < 0.5 * np.std(close[0])
+    assert np.median([ratio for _, ratio in far[1]]) < 0.5
+    assert np.median([value for value, _ in far[1]]) < np.median(far[0]) - 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        (([], [], []), "do not make attempts"),
+        ((["a"], [1.0, 2.0], [1.0]), "do not make attempts"),
+        ((["a"], [-1.0], [1.0]), "at least 0"),
+        ((["a"], [1.0], [math.inf]), "finite"),
+    ],
+)
+def test_what_are_no_nats_is_refused(arguments, wrong: str) -> None:
+    with pytest.raises(StatsError, match=wrong):
+        sequence_kl(*arguments)
+    with pytest.raises(StatsError):
+        affordable(["a"], [True], [1.0], 0.5)
+    with pytest.raises(StatsError, match="outcomes"):
+        affordable(["a"], [True, False], [1.0], 4)
+
+
+def test_nothing_is_said_where_nothing_succeeded_and_no_interval_where_there_is_one_task() -> None:
+    none = affordable(["a", "b"], [False, False], [1.0, 1.0], 4)
+    assert (none.successes, none.share.value) == (0, None)
+    one = sequence_kl(["a", "a"], [1.0, 2.0], [3.0, 3.0])
+    assert (one.mean.value, one.mean.low, one.mean.high) == (1.5, None, None)
