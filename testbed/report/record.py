@@ -9,6 +9,7 @@ from typing import Any
 
 from testbed.experiment import Measure
 from testbed.report.plain import plain
+from testbed.report.subject import Subject
 from testbed.stats import Comparison, Estimate, Range, Repeats, Verdict
 
 
@@ -325,6 +326,7 @@ class Analysis:
         curves: reach curves, per axis and arm.
         warnings: what a reader must know before believing a figure.
         leaks: tasks that a tool gave away; None where none was seen, or transcripts were not read.
+        subject: what the report is of; None where only the outcomes are known.
     """
 
     name: str
@@ -338,6 +340,7 @@ class Analysis:
     curves: tuple[Curve, ...]
     warnings: tuple[str, ...]
     leaks: Leaks | None = None
+    subject: Subject | None = None
 
     def arm(self, name: str) -> ArmSummary:
         """The summary of the arm of that name."""
