@@ -35,7 +35,7 @@ class FrozenLake(Environment):
         ice: share of squares that bear, .5 to .95; those of lakes that cannot be crossed are drawn again.
         map_shown: whether the prompt shows the map; otherwise only its size.
         tasks: lakes, 1 to 10,000, all different.
-        seed: seed of the lakes.
+        seed: seed of the lakes, 0 or above.
         common: options of every environment.
 
     Raises:
@@ -67,6 +67,8 @@ class FrozenLake(Environment):
             raise UsageError(f"{self.id}: ice must be from 0.5 to 0.95, not {ice}.")
         if not 1 <= tasks <= MOST_TASKS:
             raise UsageError(f"{self.id}: tasks must be from 1 to {MOST_TASKS:,}, not {tasks}.")
+        if seed < 0:
+            raise UsageError(f"{self.id}: seed must be from 0 up, not {seed}.")
         self.lake_size, self.ice, self.map_shown = size, ice, map_shown
         self.size, self.task_seed = tasks, seed
         super().__init__(**common)

@@ -38,11 +38,11 @@ class Game24(Environment):
 
     Args:
         tasks: how many puzzles, 1 to 1,362.
-        seed: seed of the choice and its order.
+        seed: seed of the choice and its order, 0 or above.
         common: options of every environment, see `testbed.env.Common`.
 
     Raises:
-        UsageError: more puzzles are asked for than there are.
+        UsageError: more puzzles are asked for than there are, or an option is out of its range.
     """
 
     id: ClassVar[str] = "Game24-v0"
@@ -56,6 +56,8 @@ class Game24(Environment):
     def __init__(self, tasks: int = 100, seed: int = 0, **common: Unpack[Common]) -> None:
         if not 1 <= tasks <= len(puzzles()):
             raise UsageError(f"{self.id}: tasks must be from 1 to {len(puzzles())} puzzles, not {tasks}.")
+        if seed < 0:
+            raise UsageError(f"{self.id}: seed must be from 0 up, not {seed}.")
         self.size, self.task_seed = tasks, seed
         super().__init__(**common)
 

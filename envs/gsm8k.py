@@ -18,9 +18,9 @@ INSTRUCTION = "Answer with the number alone."
 class GSM8K(BenchmarkEnvironment):
     """Grade-school word problems (GSM8K), from a file or the Hugging Face hub.
 
-    An answer is right if it is one number and equals the reference exactly. ``$1,234.50``, ``1234.5`` and
-    ``1,234.500`` are the same number; commas must separate thousands. More than a number is wrong: which of several
-    was meant is not for a grader to guess.
+    An answer is right if it is one number and equals the reference exactly, or if that follows the benchmark's own mark
+    ``####``, before which anything may stand. ``$1,234.50``, ``1234.5`` and ``1,234.500`` are the same number; commas
+    must separate thousands. More than a number is wrong: which of several was meant is not for a grader to guess.
 
     Args:
         path: the benchmark's JSONL file; by default ``$TESTBED_DATA/gsm8k/test.jsonl``.
@@ -41,7 +41,9 @@ class GSM8K(BenchmarkEnvironment):
     )
     card: ClassVar[str] = (
         "Source: Cobbe et al. 2021, Training Verifiers to Solve Math Word Problems, arXiv 2110.14168; 1,319 test "
-        "problems, MIT licence. Expected: python elicits (the sums are easy to set up and easy to get wrong), search "
+        "problems, MIT licence. Graded by the number after the benchmark's mark '####', or of an answer that is one "
+        "number; equal numbers are right however they are written (the benchmark's own script drops commas and "
+        "compares text). Expected: python elicits (the sums are easy to set up and easy to get wrong), search "
         "and retrieve should add nothing. "
         "Contamination: high; public since 2021 and quoted in many training sets."
     )
@@ -56,11 +58,11 @@ class GSM8K(BenchmarkEnvironment):
             if not mark or read_number(result.strip()) is None:
                 raise DataError(f"{place}: the answer must end with '{MARK}' and a number. {self.where}.")
             meta = {"line": line, **self.records.labels}
-            yield self.task(f"{question}\n{INSTRUCTION}", result.strip(), grader="number/1", meta=meta)
+            yield self.task(f"{question}\n{INSTRUCTION}", result.strip(), grader="gsm8k/1", meta=meta)
 
     def grade(self, task: Task, answer: str) -> Grade:
-        """Whether the answer is one number and equals the reference."""
-        value = read_number(answer)
+        """Whether the answer, or what follows the mark in it, is one number and equals the reference."""
+        value = read_number(answer.rpartition(MARK)[2] if answer.count(MARK) == 1 else answer)
         if value is None:
             return Grade(False, detail="not one number")
         return Grade(value == read_number(task.reference), detail=f"read as {value:f}")
@@ -78,3 +80,5 @@ class GSM8K(BenchmarkEnvironment):
         yield f"{value:f}, {value:f}"
         yield f"{value:f},0"
         yield f"{value:f}%"
+        yield f"{MARK} {value:f} {MARK} {value + 1:f}"
+        yield f"{value:f} {MARK} {value + 1:f}"

@@ -15,8 +15,8 @@ FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 class HumanEval(ProgramEnvironment):
     """Python functions to write from signature and docstring (HumanEval), from a file or the hub.
 
-    An answer is the whole function, or, as in the benchmark, what follows the prompt. It passes if the benchmark's own
-    tests hold, which it never meets: see docs/security.md.
+    An answer is the whole function, or what follows the prompt; as in the benchmark, it runs after the prompt, whose
+    imports and helpers it has. It passes if the benchmark's own tests hold, which it never meets: see docs/security.md.
 
     Args:
         path: the benchmark's JSONL file, perhaps gzipped; by default ``$TESTBED_DATA/humaneval/HumanEval.jsonl.gz``.

@@ -16,6 +16,7 @@ from testbed.types import Grade, Task
 
 LONGEST = 20  # letters of a code
 MOST_TASKS = 100_000
+MOST_SEED = 2**63 - 1
 
 
 class Mastermind(Environment):
@@ -28,7 +29,7 @@ class Mastermind(Environment):
         length: letters of a code, 1 to 20.
         symbols: how many letters there are to choose from, from A on, 2 to 26.
         tasks: games, 1 to 100,000.
-        seed: seed of the codes.
+        seed: seed of the codes, 0 or above.
         common: options of every environment.
 
     Raises:
@@ -51,6 +52,7 @@ class Mastermind(Environment):
             ("length", length, 1, LONGEST),
             ("symbols", symbols, 2, len(ascii_uppercase)),
             ("tasks", tasks, 1, MOST_TASKS),
+            ("seed", seed, 0, MOST_SEED),
         ):
             if not low <= value <= high:
                 raise UsageError(f"{self.id}: {name} must be from {low} to {high:,}, not {value}.")

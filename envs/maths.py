@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ LONGEST = 1_000  # characters of an answer that is still compared
 PACKAGE = "math-verify"
 MEMORY_MIB = 512  # sympy alone takes 100
 BOX = "\\boxed{"
+# MATH's solutions also have boxes without braces, as in "\boxed 5$", and \fbox.
+_BOXES = tuple(re.compile(rf"\\{name}(?![A-Za-z])\s*(?=\S)(?!\$)") for name in ("boxed", "fbox"))
 
 # Runs in a sandbox: an answer such as 9^{9^{9^9}} would keep a computer algebra system busy for ever.
 _COMPARE = """
@@ -181,13 +184,18 @@ def _answer(row: Mapping[str, Any]) -> str:
 
 
 def last_box(text: str) -> str:
-    r"""What the last \boxed{…} of a text holds, braces balanced; "" if there is none."""
-    start = text.rfind(BOX)
-    if start < 0:
+    r"""What the last \boxed of a text holds, else the last \fbox; "" if there is none.
+
+    Between balanced braces; where there are none, up to the end of the formula or line.
+    """
+    starts = next(filter(None, ([found.end() for found in box.finditer(text)] for box in _BOXES)), [])
+    if not starts:
         return ""
-    depth, inside = 1, start + len(BOX)
-    for at in range(inside, len(text)):
+    start, depth = starts[-1], 0
+    if text[start] != "{":
+        return re.split(r"[$\n]", text[start:], maxsplit=1)[0].strip()
+    for at in range(start, len(text)):
         depth += (text[at] == "{") - (text[at] == "}")
         if not depth:
-            return text[inside:at].strip()
+            return text[start + 1 : at].strip()
     return ""

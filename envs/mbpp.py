@@ -71,6 +71,8 @@ class MBPP(ProgramEnvironment):
         if not 1 <= shown <= 3:
             raise UsageError(f"{self.id}: shown must be from 1 to 3 asserts, not {shown}: they name the function.")
         self.split, self.shown = split, shown
+        if isinstance(hub, Mapping) and not hub.get("name"):
+            hub = {"split": split, **hub}  # at home each part is a split of its own
         super().__init__(path, limit, timeout, sandbox, at_once, hub, **common)
 
     def make_tasks(self) -> Iterable[Task]:

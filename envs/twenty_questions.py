@@ -16,6 +16,7 @@ from testbed.types import Grade, Task
 KINDS = ("numbers", "words")
 MOST_THINGS = {"numbers": 10**6, "words": 500}
 MOST_TASKS = 100_000
+MOST_SEED = 2**63 - 1
 YES, NO = "Yes.", "No."
 NO_MORE = "No more questions are answered: say what it is."
 
@@ -54,7 +55,7 @@ class TwentyQuestions(Environment):
         things: among how many the secret is; 2 to 1,000,000 numbers or 500 words.
         questions: how many are answered, 1 to 1,000.
         tasks: games, 1 to 100,000.
-        seed: seed of the secrets and words.
+        seed: seed of the secrets and words, 0 or above.
         common: options of every environment.
 
     Raises:
@@ -85,6 +86,7 @@ class TwentyQuestions(Environment):
             ("things", things, 2, MOST_THINGS[kind]),
             ("questions", questions, 1, 1000),
             ("tasks", tasks, 1, MOST_TASKS),
+            ("seed", seed, 0, MOST_SEED),
         ):
             if not low <= value <= high:
                 raise UsageError(f"{self.id}: {name} must be from {low} to {high:,} for {kind}, not {value}.")

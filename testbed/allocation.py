@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from testbed.bare import bare_among
 from testbed.experiment import STOPS, ArmSpec, Cell, Experiment, Measure
 from testbed.stats.stopping import UNKNOWN, Outcomes, StoppingRule, blocks_with_replays, counted
 
@@ -63,7 +64,8 @@ class Allocation:
         outcomes: Mapping[int, Outcomes],
     ) -> None:
         self._arms, self._tasks = experiment.arms, tasks
-        self._bare = _bare(experiment)
+        bare = bare_among(experiment.arms, experiment.measure.bare)
+        self._bare = None if bare is None else _position(experiment, bare.name)
         rules = [rule_of(experiment, arm) for arm in experiment.arms]
         self._rules = {arm: rule for arm, rule in enumerate(rules) if rule is not None}
         self._live = {arm: _position(experiment, spec.yoke) for arm, spec in enumerate(experiment.arms) if spec.yoke}
@@ -216,13 +218,6 @@ class _Sampling:
     def unknown(self) -> list[int]:
         """Sample indices of the last block whose outcome is not known."""
         return [self.start + int(i) for i in np.flatnonzero(self.outcomes[self.start : self.made] == UNKNOWN)]
-
-
-def _bare(experiment: Experiment) -> int | None:
-    """The arm that the others are compared with, as the report chooses it."""
-    named = [n for n, arm in enumerate(experiment.arms) if arm.name == experiment.measure.bare]
-    absent = [n for n, arm in enumerate(experiment.arms) if arm.bare]
-    return next(iter(named + absent), None)
 
 
 def _position(experiment: Experiment, name: str) -> int:

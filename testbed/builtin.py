@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from testbed.errors import DataError
-from testbed.plugins import line_of, names_in
+from testbed.plugins import foreign_code, line_of, named, names_in
 
 ATTRIBUTES: Mapping[str, str] = {"envs": "id", "tools": "name"}  # what names a class of each group
 ENV_ID = re.compile(r"[\w:.-]+-v\d+")
@@ -88,10 +88,8 @@ def _load(group: str, file: Path, cls: str) -> Any:
 
     from testbed.env import Environment
 
-    try:
+    with foreign_code(lambda error: f"{file}:{line_of(error, file)}: {named(error)}"):  # somebody may be writing it
         found = getattr(importlib.import_module(f"testbed.{group}.{file.stem}"), cls)
-    except (Exception, SystemExit) as error:  # somebody may be writing the file: whatever it raises, name it
-        raise DataError(f"{file}:{line_of(error, file)}: {type(error).__name__}: {error}") from error
     wanted = Environment if group == "envs" else BaseTool
     if not (inspect.isclass(found) and issubclass(found, wanted)):
         raise DataError(f"{file}: {cls} has a name like one, but is no {wanted.__name__}.")

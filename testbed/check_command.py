@@ -43,17 +43,31 @@ def check(
 
 
 def _findings(name: str, options: dict[str, Any], call: dict[str, Any] | None, env: str) -> Iterator[Finding]:
+    from testbed.contract import found
+    from testbed.errors import TestbedError
+
+    try:
+        looks = _looks(name, options, call, env)
+    except TestbedError:  # wrong options are the caller's, and no finding
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001  somebody else's code: what it raises is what was found
+        yield found("it can be made", error)
+        return
+    yield from looks
+
+
+def _looks(name: str, options: dict[str, Any], call: dict[str, Any] | None, env: str) -> Iterator[Finding]:
+    """The findings to come, of something that could be made once."""
     from testbed import registry
     from testbed.builtin import ENV_ID
     from testbed.contract import check_environment
     from testbed.contract_tools import Subject, check_tool
 
     if ENV_ID.fullmatch(name.removeprefix(registry.NAMESPACE)):
-        registry.make_env(name, **options)  # wrong options are the caller's, and no finding
-        yield from check_environment(lambda **common: registry.make_env(name, **options, **common))
-        return
+        registry.make_env(name, **options).close()
+        return check_environment(lambda **common: registry.make_env(name, **options, **common))
     game = registry.make_env(env) if env else None
-    yield from check_tool(Subject(lambda: registry.make_tool(name, **options), call, game))
+    return check_tool(Subject(lambda: registry.make_tool(name, **options), call, game))
 
 
 def _table(option: str, text: str) -> dict[str, Any]:

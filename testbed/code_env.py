@@ -11,6 +11,7 @@ from testbed.errors import UsageError
 from testbed.types import Grade, Task
 
 MOST_DIGITS = 60
+MOST_VAULTS = 100_000  # of each kind
 
 
 def code_of(vault: str, digits: int, seed: int) -> str:
@@ -27,7 +28,7 @@ class CodeEnvironment(Environment):
     Args:
         digits: binary digits of a code, 1 to `MOST_DIGITS`; a list, one kind of vault for each.
         told: digits that may be told, 0 to `digits`; a list of as many.
-        vaults: vaults of each kind.
+        vaults: vaults of each kind, 1 to `MOST_VAULTS`.
         seed: seed of the codes.
         common: options of every environment.
 
@@ -40,6 +41,8 @@ class CodeEnvironment(Environment):
     ) -> None:
         if len(digits) != len(told) or any(not 0 <= m <= d <= MOST_DIGITS for d, m in zip(digits, told, strict=False)):
             raise UsageError(f"{self.id}: give as many numbers told as digits, each at most as large, 0 to 60.")
+        if not 1 <= vaults <= MOST_VAULTS:
+            raise UsageError(f"{self.id}: vaults must be from 1 to {MOST_VAULTS:,} of each kind, not {vaults}.")
         self.kinds, self.per_kind, self.task_seed = tuple(zip(digits, told, strict=True)), vaults, seed
         super().__init__(**common)
 

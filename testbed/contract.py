@@ -9,23 +9,28 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from testbed.budget import Budget
 from testbed.env import Environment
+from testbed.errors import ToolFault
+from testbed.game import CloneableGame, ScoredGame
 from testbed.protocol import write_answer
 from testbed.spaces import Utf8
 from testbed.tool import Tool
 
 MOST_TASKS = 200  # tasks that are looked at
 LONGEST = 500  # characters of what a plug-in raised
+LOOKED_INTO = 5  # tasks whose games are played
 SLOWLY = 4  # tasks of an environment whose grader takes its time
 CARD = ("Source:", "Expected:", "Contamination:")
 WRONG = ("", " ", "\0", "no such answer", "9" * 50_000)
+_QUOTED = re.compile(r'"([^"]+)"|(\w+)')  # moves that a prompt names
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,23 @@ def must(holds: object, problem: str) -> None:
         raise Broken(problem)
 
 
-def found(what: str, error: Exception | None) -> Finding:
+def _warned(holds: Callable[[MakeEnv], None], make: MakeEnv) -> None:
+    """A look in which warnings are errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        holds(make)
+
+
+def raised_by(look: Callable[[], object]) -> BaseException | None:
+    """What somebody else's code raises, also to end the program; None where it does not."""
+    try:
+        look()
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it is, it is what was found
+        return error
+    return None
+
+
+def found(what: str, error: BaseException | None) -> Finding:
     """What became of the look at a property."""
     if error is None or isinstance(error, Broken):
         return Finding(what, str(error or ""))
@@ -88,17 +109,8 @@ def check_environment(make: MakeEnv) -> Iterator[Finding]:
             made.append(make(**options))
             return made[-1]
 
-        raised: Exception | None = None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                holds(making)
-        except Exception as error:  # noqa: BLE001  somebody else's code: whatever it raises is what was found
-            raised = error
-        finally:
-            for env in made:
-                env.close()
-        yield found(what, raised)
+        raised = [raised_by(partial(_warned, holds, making)), *(raised_by(env.close) for env in made)]
+        yield found(what, next(filter(None, raised), None))
 
 
 def _says_what_it_is(make: MakeEnv) -> None:
@@ -126,6 +138,7 @@ def _tasks_are_well_formed(make: MakeEnv) -> None:
     for task in env.tasks:
         must(task.environment == env.id, f"a task says it is of {task.environment!r}: make tasks by self.task(…)")
         must(task.prompt.strip(), "a prompt is blank")
+        must(task.prompt in Utf8(), f"the prompt {task.prompt[:60]!r} is no text that UTF-8 can hold")
         must(env.reference_answer(task).strip(), f"the reference of {task.prompt[:60]!r} is blank")
         json.dumps(dict(task.meta), allow_nan=False)
 
@@ -137,8 +150,11 @@ def _same_seed_same_attempt(make: MakeEnv) -> None:
         played: list[Any] = json.loads(json.dumps(seen, default=lambda array: array.tolist()))
         return played
 
+    def begun(seed: int) -> str:
+        return make().reset(seed=seed)[0]["text"]
+
     must(play(5) == play(5), "two attempts under seed 5 differ")
-    must(any(play(5)[0] != play(seed)[0] for seed in range(6, 14)), "every seed begins the same attempt")
+    must(len({begun(seed) for seed in range(5, 14)}) > 1, "every seed begins the same attempt")
 
 
 def _some(env: Environment) -> int:
@@ -179,6 +195,40 @@ def _other_answers_fail(make: MakeEnv) -> None:
     pairs = zip(tasks, answers[1:] + answers[:1], strict=True)
     right = float(np.mean([env.grade(task, answer).success for task, answer in pairs]))
     must(right < 0.5, f"the next task's answer is right {right:.0%} of the time")
+
+
+def _public_check_is_no_stricter(make: MakeEnv) -> None:
+    env = make()
+    for task in env.tasks[: _some(env)]:
+        accepted = env.public_check(task, env.reference_answer(task))
+        must(accepted in (None, True), f"public_check refuses the reference at {task.prompt[:60]!r}")
+
+
+def _games_are_fair(make: MakeEnv) -> None:
+    env = make()
+    for task in env.tasks[:LOOKED_INTO]:
+        if (game := env.make_game(task)) is None:
+            continue
+        pieces = (piece for pair in _QUOTED.findall(task.prompt) for piece in pair if piece)
+        moves = [*WRONG, *dict.fromkeys(pieces), env.reference_answer(task)]
+        if isinstance(game, CloneableGame):
+            _played(game.clone(), moves)
+        same = _played(game, moves) == _played(env.make_game(task), moves)
+        must(same, f"a game of {task.prompt[:60]!r} depends on more than its task and its moves, or a clone is not one")
+
+
+def _played(game: Any, moves: Sequence[str]) -> list[str]:
+    """What a game says to each move."""
+    said = []
+    for move in moves:
+        try:
+            said.append(game.act(move))
+        except ToolFault as fault:
+            said.append(f"{fault.kind}: {fault}")
+        must(isinstance(said[-1], str), f"a game answers {move[:20]!r} with {said[-1]!r:.60}, which is no text")
+        if isinstance(game, ScoredGame):
+            must(0 <= game.reward() <= 1, f"a game's reward is {game.reward()}, not from 0 to 1")
+    return said
 
 
 def _grading_repeats(make: MakeEnv) -> None:
@@ -224,6 +274,8 @@ ENVIRONMENT: Mapping[str, Callable[[MakeEnv], None]] = {
     "empty and random answers fail": _wrong_answers_fail,
     "answers of other tasks mostly fail": _other_answers_fail,
     "grading repeats itself": _grading_repeats,
+    "its public check is no stricter than its grader": _public_check_is_no_stricter,
+    "its games depend on their moves alone, and clones are apart": _games_are_fair,
     "the prompt is the same whatever is offered": _prompt_is_the_same,
     "limits end an attempt and are named": _limits_are_named,
     "it works in a vector": _works_in_a_vector,

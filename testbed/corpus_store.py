@@ -144,6 +144,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
         raise DataError(f"{folder} holds no corpus, or one whose build did not end: no {MANIFEST}. {AGAIN}") from None
+    except NotADirectoryError:
+        raise DataError(f"{folder} is a file, not a corpus that was built from one. {AGAIN}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read {folder / MANIFEST}: {error}. {AGAIN}") from None
     if not is_manifest(manifest):

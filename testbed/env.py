@@ -222,10 +222,9 @@ class Environment(TaskFamily, gym.Env[Observation, str]):
     async def _with_tools(self, coroutine: Coroutine[Any, Any, T]) -> T:
         try:
             await self.tools.start()
-        except BaseException:  # raised again; Python warns of coroutines that nobody awaits or closes
-            coroutine.close()
-            raise
-        return await coroutine
+            return await coroutine
+        finally:
+            coroutine.close()  # else Python warns of one that nobody awaited; one that has ended stays as it is
 
     def _close_episode(self) -> None:
         episode, self._episode = self._episode, None

@@ -21,7 +21,7 @@ from pydantic import PrivateAttr
 from testbed.errors import DataError, FaultKind, ToolFault, UnknownName, UsageError
 from testbed.mcp import McpServer, Servers, ServerTool
 from testbed.options import construct
-from testbed.plugins import execute
+from testbed.plugins import execute, foreign_code, named
 from testbed.schemas import ArgumentSchema
 from testbed.scramble import scrambled
 from testbed.tool_base import AttemptContext, Tool
@@ -244,7 +244,5 @@ def _makes_tools(value: Any) -> bool:
 
 
 def _module(name: str, place: str) -> Any:
-    try:
+    with foreign_code(lambda error: f"{name}: {place!r} cannot be imported ({named(error)})."):
         return importlib.import_module(place)
-    except (Exception, SystemExit) as error:  # somebody else's code: whatever it raises, the message must name it
-        raise DataError(f"{name}: {place!r} cannot be imported ({type(error).__name__}: {error}).") from error

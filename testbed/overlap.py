@@ -24,7 +24,7 @@ NEAR = 100  # words before and after, in which the answer must stand
 LONG = 8  # words from which an answer need not stand there word by word either
 STRETCH = 1.5  # how much longer than the question the place may be in which its words stand
 
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W_]+")  # underscores stand for emphasis or for spaces
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")  # soft hyphens and characters without width
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)

@@ -7,7 +7,8 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -30,13 +31,30 @@ def execute(path: Path) -> ModuleType:
         raise DataError(f"plug-in {str(path)!r} is not a Python file; its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pydantic look up annotations there
-    try:
+    with ExitStack() as undo, foreign_code(lambda error: f"plug-in {path}:{line_of(error, path)}: {named(error)}"):
+        undo.callback(sys.modules.pop, name)
         # Not through the loader: its bytecode cache does not notice a change within a second that keeps the size.
         exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
-    except (Exception, SystemExit) as error:  # the file is the user's: whatever it raises, the message must name it
-        del sys.modules[name]
-        raise DataError(f"plug-in {path}:{line_of(error, path)}: {type(error).__name__}: {error}") from error
+        undo.pop_all()
     return module
+
+
+@contextmanager
+def foreign_code(says: Callable[[BaseException], str]) -> Iterator[None]:
+    """Runs what others wrote: whatever it raises, also to end the program, becomes an error that names it.
+
+    Raises:
+        DataError: with what `says` makes of what was raised.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # nobody knows what it raises; this is the one place to catch it
+        raise DataError(says(error)) from error
+
+
+def named(error: BaseException) -> str:
+    """An exception's kind and what it says."""
+    return f"{type(error).__name__}: {error}"
 
 
 def defined(module: ModuleType) -> Iterable[tuple[str, str, Any]]:
@@ -92,12 +110,8 @@ def load_entry_point(group: str, point: EntryPoint) -> Any:
     from testbed.env import Environment
 
     where = f"entry point {point.name!r} = {point.value!r} in group testbed.{group}"
-    try:
+    with foreign_code(lambda error: f"{where} cannot be loaded ({named(error)}); repair or uninstall it."):
         thing = point.load()
-    except Exception as error:  # another package's code: whatever it raises, the message must name it
-        raise DataError(
-            f"{where} cannot be loaded ({type(error).__name__}: {error}); repair or uninstall it."
-        ) from error
     wanted = Environment if group == "envs" else BaseTool
     if not (isinstance(thing, BaseTool) and group == "tools") and not (
         inspect.isclass(thing) and issubclass(thing, wanted)

@@ -17,9 +17,10 @@ from testbed.types import Grade, Task
 if TYPE_CHECKING:
     from testbed.sandbox.grade import Grader
 
-GRADER = "code/1"
+GRADER = "code/2"
 INSTRUCTION = "Answer with Python code alone."
 
+_FUTURE = re.compile(r"^from __future__ import ", re.MULTILINE)
 _FENCE = re.compile(r"\s*```[\w+-]*[ \t]*\n(?P<code>.*?)```\s*", re.DOTALL)
 
 
@@ -84,8 +85,8 @@ class ProgramEnvironment(BenchmarkEnvironment):
             functions: names that a program must define; the tests use them.
             setup: source that runs before the tests.
             entry_point: what the tests' `check` is called with, if they define one.
-            begins: a program's beginning that the prompt gives: an answer that defines none of the functions goes on
-                from it.
+            begins: a program's beginning that the prompt gives: every answer runs after it, and one that defines none
+                of the functions goes on from it.
             meta: labels.
         """
         reference = {
@@ -111,8 +112,8 @@ class ProgramEnvironment(BenchmarkEnvironment):
         if not program.strip():
             return Grade(False, detail="no program")
         reference = task.reference
-        if reference["begins"] and not any(_defines(program, name) for name in reference["functions"]):
-            program = reference["begins"] + program
+        if reference["begins"]:
+            program = _after(reference["begins"], program, reference["functions"])
         tests = Tests(
             reference["code"],
             setup=reference["setup"],
@@ -157,6 +158,15 @@ def program_in(answer: str) -> str:
     text = answer.replace("\r\n", "\n")
     found = _FENCE.fullmatch(text)
     return (found["code"] if found else text).strip("\n")
+
+
+def _after(begins: str, program: str, functions: Iterable[str]) -> str:
+    """A program after the beginning that the prompt gives, whose imports and helpers it may use."""
+    if not any(_defines(program, name) for name in functions):
+        return begins + program
+    if _FUTURE.search(program):  # which must come first, and so stands alone
+        return program
+    return f"{begins.rstrip()}\n\n\n{program}"
 
 
 def _defines(program: str, name: str) -> bool:

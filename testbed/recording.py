@@ -88,7 +88,7 @@ class Recording:
             }
             if not self._contents:
                 raise UsageError(f"{self._name} has no attempts yet, so nothing is recorded")
-        except BaseException:
+        except BaseException:  # an interrupt too: its own store must not stay open; raised again
             self.close()
             raise
 
@@ -146,6 +146,7 @@ class Recording:
         Raises:
             UsageError: names the tool and what differs.
         """
+        self._refuse("the list of tools", differences("offered", _names(self._known["tools"]), _names(made)))
         for name, old, new in zip(_names(made), self._known["tools"], made, strict=True):
             self._refuse(f"tool {name!r}", differences("", old, json.loads(json.dumps(new))))
 

@@ -58,7 +58,7 @@ class FileRecords:
             DataError: the file cannot be read, or a line is no object; names it.
         """
         for line, row in read_jsonl(self.path):
-            yield Record(f"{self.path}:{line}", line, row)
+            yield Record(f"{self.path}:{line}", line, _with_values(row))
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ class HubRecords:
             DataError: the dataset cannot be loaded, or has several splits and none is named.
             UnknownName: it has no such split or column.
         """
-        renamed = {theirs: ours for ours, theirs in self.columns.items()}
         for number, row in enumerate(self._rows, 1):
-            given = {renamed.get(key, key): value for key, value in row.items() if value is not None}
-            yield Record(f"{self.title}, row {number}", number, given)
+            # A column that stands for another one hides what else has its name.
+            named = {**row, **{ours: row[theirs] for ours, theirs in self.columns.items()}}
+            yield Record(f"{self.title}, row {number}", number, _with_values(named))
 
     @cached_property
     def _rows(self) -> Any:
@@ -111,7 +111,8 @@ class HubRecords:
         try:
             data = self._saved() if self._is_saved() else self._loaded()
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
+            reason = str(cause or error).strip().partition("\n")[0] or type(error).__name__
             raise DataError(
                 f"dataset {self.title!r} cannot be loaded: {reason.rstrip('.')}. Give hub = {{ name = …, config = …, "
                 "split = … } as on huggingface.co; where there is no network, the path of a file or a folder."
@@ -145,6 +146,10 @@ class HubRecords:
 
 
 Records = FileRecords | HubRecords
+
+
+def _with_values(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def records_of(

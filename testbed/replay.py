@@ -66,7 +66,7 @@ class Recorded:
         self._in_order: deque[tuple[Key, ToolResult]] = deque()
         self._order_used = self._order_left = False
         for call, result in exchanges(transcript or ()):
-            if call.fault is None and not _refused(call, result):  # the others are told anew, as the budget then stands
+            if call.fault is None and not _refused(call, result):  # the others are told anew, as things then stand
                 if self._keeps_state(call.name):
                     self._in_order.append((_key(call), result))
                 else:
@@ -124,7 +124,12 @@ def _shown(key: Key) -> str:
 
 
 def _refused(call: ToolCall, result: ToolResult) -> bool:
-    """Whether the call came after the budget; the words may be cut to the tokens that were left."""
+    """Whether no tool had the call: there is none of its name, or it came after the budget.
+
+    The words may be cut to the tokens that were left.
+    """
+    if result.fault is FaultKind.TOOL_NOT_FOUND:
+        return True
     kind = FaultKind.BUDGET_EXHAUSTED
     told = [of_fault(kind, refusal(call.name, whole=whole)) for whole in (True, False)]
     return result.fault is kind and any(text.startswith(result.text) for text in told)

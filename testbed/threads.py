@@ -159,9 +159,8 @@ class LoopThread:
         future = self.submit(coroutine)
         try:
             return future.result()
-        except BaseException:  # an interrupt too; raised again
-            future.cancel()
-            raise
+        finally:
+            future.cancel()  # on an interrupt; a future that is done stays as it is
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Begins the coroutine; cancelling the future cancels it."""

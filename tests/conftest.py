@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +11,16 @@ import pytest
 
 if TYPE_CHECKING:
     from helpers.command import Done
+    from testbed.sandbox.bwrap import Bwrap
+    from testbed.sandbox.cgroup import Cgroups
+    from testbed.sandbox.docker_engine import Engine
+    from testbed.sandbox.grade import Grader
+    from testbed.store import Store
 
 pytest.register_assert_rewrite("helpers")
 
 # What counts the engine's containers, doors and mounts, or starts an engine: all of it by one worker of pytest-xdist.
-OF_THE_ENGINE = {"test_sandbox_calls.py", "test_sandbox_docker.py", "test_sandbox_hostile.py", "test_with_engine.py"}
+OF_THE_ENGINE = ("test_sandbox_calls.py", "test_sandbox_docker*.py", "test_sandbox_hostile.py", "test_with_engine.py")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -27,7 +33,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class OneWorkerForTheEngine(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = super()._split_scope(nodeid)
-            return "the engine" if Path(path).name in OF_THE_ENGINE else path
+            return "the engine" if any(map(Path(path).match, OF_THE_ENGINE)) else path
 
     return OneWorkerForTheEngine(config, log)
 
@@ -71,20 +77,71 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(random_model(), make_tokenizer(), tmp_path_factory.mktemp("llama"))
 
 
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    """The docker engine that is used here; skips where there is none."""
+    from helpers.docker_engine import fault
+    from testbed.sandbox.docker_engine import Engine
+    from testbed.sandbox.root import python_root
+
+    if fault():
+        pytest.skip(fault())
+    engine = Engine(python_root())
+    engine.connect()
+    return engine
+
+
+@pytest.fixture
+def cgroups() -> Cgroups:
+    """All controllers, of whichever version this machine has; skips where they cannot be used."""
+    from testbed.sandbox.cgroup import CONTROLLERS, Cgroups
+
+    found = Cgroups.find()
+    if set(found.controllers) != set(CONTROLLERS):
+        pytest.skip(f"this process may not make cgroups here: {found}")
+    return found
+
+
+@pytest.fixture
+def bwrap(cgroups: Cgroups) -> Bwrap:
+    """Bubblewrap whose sandboxes have cgroups."""
+    from testbed.sandbox.bwrap import Bwrap
+
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed (apt install bubblewrap)")
+    return Bwrap()
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[Grader]:
+    """Grades two programs at once in bubblewrap's sandboxes."""
+    from testbed.sandbox import Bwrap
+    from testbed.sandbox.grade import Grader
+
+    with Grader(Bwrap(), 2) as grader:
+        yield grader
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store that is new."""
+    from testbed.store import Store
+
+    with Store.open(tmp_path / "store.sqlite") as opened:
+        yield opened
+
+
 @pytest.fixture
 def nothing_registered() -> Iterator[None]:
     """Forgets what a test registers."""
     import gymnasium as gym
 
+    from helpers.runs import registered
     from testbed import registry
 
     known = set(gym.registry)
-    tables = [registry._plugins["envs"], registry._plugins["tools"], registry._owners, registry._loaded]
-    before = [dict(table) for table in tables]  # type: ignore[call-overload]
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()  # type: ignore[attr-defined]
-        table.update(content)  # type: ignore[attr-defined]
+    with registered():
+        yield
     registry._installed.cache_clear()
     for name in set(gym.registry) - known:
         del gym.registry[name]

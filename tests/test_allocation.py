@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import random
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from testbed import registry
+from helpers.runs import SAY_AND_ECHO, registered, run, same
 from testbed.allocation import Allocation, recorded_rules, rule_of
 from testbed.errors import SandboxDied, UsageError
 from testbed.experiment import Cell, Experiment
@@ -26,7 +25,6 @@ from testbed.stats.stopping import UNKNOWN, StoppingRule
 from testbed.store import Store
 from testbed.types import Attempt, Status
 
-PLUGIN = Path(__file__).parents[1] / "scripts" / "bench" / "episode.py"
 STOP = {"min": 4, "max": 64, "stop": "verdict"}
 WITH_YOKED = [
     {"name": "bare"},
@@ -38,14 +36,9 @@ MEASURE = {"elicitation": 2, "alpha": 0.1}  # out takes few attempts
 
 @pytest.fixture(autouse=True, scope="module")
 def plugins() -> Iterator[None]:
-    """Say-v0 and echo, gone again afterwards: other tests look at all that is registered."""
-    tables = [*registry._plugins.values(), registry._owners, registry._loaded]
-    before = [dict(table) for table in tables]
-    registry.load_plugin(PLUGIN)
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
+    """Say-v0 and echo."""
+    with registered(SAY_AND_ECHO):
+        yield
 
 
 def experiment(arms: list[dict[str, Any]] | None = None, *, tasks: int = 12, **more: Any) -> Experiment:
@@ -78,17 +71,6 @@ def relying(request: Request, rng: Any) -> str:
     return mixed(request, rng)
 
 
-async def run(exp: Experiment, path: Path, policy: Any = mixed, **options: Any) -> tuple[Runner, dict[str, Attempt]]:
-    with Store.open(path) as store:
-        runner = Runner(exp, store, models={"scripted": Scripted(policy)}, back_off=0.01, **options)
-        await runner.run()
-        return runner, {attempt.id: attempt for attempt in store.attempts(exp.name)}
-
-
-def same(left: Mapping[str, Attempt], right: Mapping[str, Attempt]) -> bool:
-    return left.keys() == right.keys() and all(left[id_].same_outcome(right[id_]) for id_ in left)
-
-
 def by_cell(runner: Runner, attempts: Mapping[str, Attempt]) -> dict[tuple[str, int], list[int]]:
     """Outcomes in sample order, by arm and task."""
     names = {arm.hash: arm.spec.name for arm in runner.arms}
@@ -102,7 +84,7 @@ def by_cell(runner: Runner, attempts: Mapping[str, Attempt]) -> dict[tuple[str, 
 
 async def test_every_task_and_arm_stops_exactly_where_the_rule_says(tmp_path: Path) -> None:
     exp = experiment()
-    runner, attempts = await run(exp, tmp_path / "s.sqlite")
+    runner, attempts = await run(mixed, exp, tmp_path / "s.sqlite")
     cells = by_cell(runner, attempts)
     assert len(cells) == 2 * 12
     rule = rule_of(exp, exp.arms[0])
@@ -129,7 +111,7 @@ async def test_the_attempts_made_do_not_depend_on_concurrency_or_the_order_in_wh
 
     jitter = random.Random(concurrency)
     exp = experiment()
-    _, plain = await run(exp, tmp_path / "plain.sqlite")
+    _, plain = await run(mixed, exp, tmp_path / "plain.sqlite")
     with Store.open(tmp_path / "jittered.sqlite") as store:
         runner = Runner(exp, store, models={"scripted": Lingering(mixed)}, concurrency=concurrency)
         await runner.run()
@@ -139,7 +121,7 @@ async def test_the_attempts_made_do_not_depend_on_concurrency_or_the_order_in_wh
 
 async def test_a_run_stopped_anywhere_goes_on_to_the_same_attempts(tmp_path: Path) -> None:
     exp = experiment(WITH_YOKED)
-    _, whole = await run(exp, tmp_path / "whole.sqlite", relying)
+    _, whole = await run(relying, exp, tmp_path / "whole.sqlite")
     path, rng = tmp_path / "stopped.sqlite", random.Random(3)
     for _ in range(25):
         with Store.open(path) as store:
@@ -155,27 +137,27 @@ async def test_a_run_stopped_anywhere_goes_on_to_the_same_attempts(tmp_path: Pat
             model._write = Scripted(stopping)._write
             runner._given["scripted"] = model
             await runner.run()
-    _, stopped = await run(exp, path, relying)
+    _, stopped = await run(relying, exp, path)
     assert same(whole, stopped)
 
 
 async def test_a_finished_run_asks_for_nothing_again(tmp_path: Path) -> None:
     exp = experiment()
-    _, first = await run(exp, tmp_path / "s.sqlite")
-    runner, _ = await run(exp, tmp_path / "s.sqlite")
+    _, first = await run(mixed, exp, tmp_path / "s.sqlite")
+    runner, _ = await run(mixed, exp, tmp_path / "s.sqlite")
     assert runner.progress.resumed == runner.progress.done == runner.progress.total == len(first)
 
 
 async def test_arms_may_stop_by_rules_of_their_own_or_not_at_all(tmp_path: Path) -> None:
     exp = experiment([{"name": "bare", "samples": 20}, {"name": "echo", "tools": ["echo"]}], samples=STOP)
-    runner, attempts = await run(exp, tmp_path / "s.sqlite")
+    runner, attempts = await run(mixed, exp, tmp_path / "s.sqlite")
     cells = by_cell(runner, attempts)
     assert {len(outcomes) for (arm, _), outcomes in cells.items() if arm == "bare"} == {20}
     assert len({len(outcomes) for (arm, _), outcomes in cells.items() if arm == "echo"}) > 1
 
 
 async def test_yoked_arms_replay_other_attempts_of_a_live_arm_that_stops_early_each_once(tmp_path: Path) -> None:
-    runner, attempts = await run(experiment(WITH_YOKED), tmp_path / "s.sqlite", relying)
+    runner, attempts = await run(relying, experiment(WITH_YOKED), tmp_path / "s.sqlite")
     results: dict[tuple[str, str], dict[int, list[str]]] = {}
     names = {arm.hash: arm.spec.name for arm in runner.arms}
     for a in attempts.values():
@@ -221,11 +203,11 @@ async def test_missing_attempts_count_as_made_but_not_as_failures(tmp_path: Path
         return write_answer("no")
 
     exp = experiment([{"name": "bare"}], tasks=3)
-    runner, attempts = await run(exp, tmp_path / "s.sqlite", policy, retries=0)
+    runner, attempts = await run(policy, exp, tmp_path / "s.sqlite", retries=0)
     assert {a.status for a in attempts.values()} == {Status.MISSING}
     assert {len(o) for o in by_cell(runner, attempts).values()} == {64}  # nothing was learned, so none is settled
     gone.clear()
-    runner, again = await run(exp, tmp_path / "s.sqlite", policy, retries=0)
+    runner, again = await run(policy, exp, tmp_path / "s.sqlite", retries=0)
     rule = rule_of(exp, exp.arms[0])
     assert rule is not None
     for outcomes in by_cell(runner, again).values():  # tried again only as far as it takes to settle it
@@ -234,7 +216,7 @@ async def test_missing_attempts_count_as_made_but_not_as_failures(tmp_path: Path
 
 async def test_the_store_says_by_which_rule_a_run_stopped(tmp_path: Path) -> None:
     exp = experiment()
-    await run(exp, tmp_path / "s.sqlite")
+    await run(mixed, exp, tmp_path / "s.sqlite")
     with Store.open(tmp_path / "s.sqlite") as store:
         stored = store.run("adaptive")
     assert recorded_rules(stored.experiment) == {"bare": StoppingRule(4, 64, 2, 0.5, 0.1)} | {
@@ -247,7 +229,7 @@ async def test_a_rule_that_the_stored_experiment_would_not_show_is_refused(tmp_p
     exp = experiment()
     hidden = Experiment(**{**vars(exp), "source": {"name": "adaptive"}})
     with pytest.raises(UsageError, match="parse it from data"):
-        await run(hidden, tmp_path / "s.sqlite")
+        await run(mixed, hidden, tmp_path / "s.sqlite")
 
 
 def handed_out(exp: Experiment, tasks: int, answer: Callable[[Cell], bool]) -> Iterator[tuple[Cell, Allocation]]:
@@ -302,70 +284,8 @@ def test_other_experiments_data_have_no_rules() -> None:
     assert recorded_rules({"samples": {"min": 9, "max": 9}, "arm": [{"name": "bare"}]}) == {}
 
 
-EXPERIMENT = """\
-name = "adaptive"
-seed = 5
-samples = {{ min = 8, max = 200, stop = "verdict" }}
-arm = [
-  {{ name = "bare" }},
-  {{ name = "yoked", tools = ["echo"], control = "yoked" }},
-  {{ name = "echo", tools = ["echo"] }},
-]
-[measure]
-elicitation = 16
-[model]
-id = "scripted"
-policy = "{policy}:mixed"
-[[env]]
-id = "Say-v0"
-tasks = 60
-"""
-
-POLICY = """\
-from testbed.protocol import write_answer, write_call
-def mixed(request, rng):
-    number = request.messages[0]["content"][4:-1]
-    if request.tools and request.messages[-1]["role"] != "tool":
-        return write_call("echo", {"text": str(rng.random())})
-    chance = (0.0, 0.03, 0.2, 1.0)[int(number) % 4]
-    return write_answer(number if rng.random() < chance else "no")
-"""
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_the_store_ends_equal_to_an_uninterrupted_run(tmp_path: Path) -> None:
-    (tmp_path / "policy.py").write_text(POLICY)
-    file = tmp_path / "adaptive.toml"
-    file.write_text(EXPERIMENT.format(policy=tmp_path / "policy.py"))
-
-    def command(store: str) -> list[str]:
-        where = ["--store", str(tmp_path / store), "--plugin", str(PLUGIN)]
-        return [sys.executable, "-m", "testbed", "run", str(file), *where]
-
-    rng, kills = random.Random(11), 0
-    for _ in range(8):
-        process = subprocess.Popen(command("killed.sqlite"), stderr=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=rng.uniform(1.2, 3.0))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
-    for store in ("killed.sqlite", "whole.sqlite"):
-        subprocess.run(command(store), check=True, capture_output=True)
-
-    def stored(name: str) -> dict[str, Attempt]:
-        with Store.open(tmp_path / name, create=False) as store:
-            return {attempt.id: attempt for attempt in store.attempts("adaptive")}
-
-    whole, killed = stored("whole.sqlite"), stored("killed.sqlite")
-    assert kills > 2
-    assert 60 * 3 * 8 < len(whole) < 60 * 3 * 200 * 0.75
-    assert same(whole, killed)
-
-
 def test_stopping_reaches_the_verdicts_of_256_attempts_with_a_third_of_them() -> None:
-    path = PLUGIN.with_name("allocation.py")
+    path = SAY_AND_ECHO.with_name("allocation.py")
     spec = importlib.util.spec_from_file_location("bench_allocation", path)
     assert spec is not None
     assert spec.loader is not None
@@ -394,14 +314,14 @@ def adaptive_prefix(whole: Mapping[str, Attempt], some: Mapping[str, Attempt]) -
 
 
 async def test_what_is_made_when_stopping_early_is_part_of_what_a_fixed_run_makes(tmp_path: Path) -> None:
-    _, some = await run(experiment(), tmp_path / "some.sqlite")
-    _, whole = await run(experiment(samples=64), tmp_path / "whole.sqlite")
+    _, some = await run(mixed, experiment(), tmp_path / "some.sqlite")
+    _, whole = await run(mixed, experiment(samples=64), tmp_path / "whole.sqlite")
     assert len(some) < len(whole) / 2
     assert adaptive_prefix(whole, some)
 
 
 async def test_a_run_that_finds_the_attempts_of_a_fixed_one_makes_none(tmp_path: Path) -> None:
-    _, whole = await run(experiment(samples=64, name="fixed"), tmp_path / "s.sqlite")
-    runner, seen = await run(experiment(), tmp_path / "s.sqlite")
+    _, whole = await run(mixed, experiment(samples=64, name="fixed"), tmp_path / "s.sqlite")
+    runner, seen = await run(mixed, experiment(), tmp_path / "s.sqlite")
     assert seen.keys() == whole.keys()
     assert runner.progress.done == runner.progress.total == len(whole)

@@ -47,6 +47,10 @@ EXPERIMENTS = Path(__file__).parents[1] / "docs" / "experiments"
         ("3 ** 10 ** 20 % 7", str(pow(3, 10**20, 7))),
         ("(1 / 2) ** 3 % 1", "0.125"),
         ("1" * 900, "1" * 900),
+        ("123456789.123456789123 * 10 ** 12", "123456789123456789123"),
+        ("(0.1 + 1_0.00000000000000000001) * 10 ** 20", "1010000000000000000001"),
+        ("1e-400 * 1e400", "1"),
+        ("0e999999", "0"),
     ],
 )
 def test_it_is_right(expression: str, value: str) -> None:
@@ -77,7 +81,9 @@ def test_it_is_right(expression: str, value: str) -> None:
         ("0 ** -1", FaultKind.EXECUTION_ERROR),
         ("2 ** 0.5", FaultKind.EXECUTION_ERROR),
         ("9 ** 9 ** 9", FaultKind.EXECUTION_ERROR),
-        ("1e400", FaultKind.EXECUTION_ERROR),
+        ("1e5000", FaultKind.EXECUTION_ERROR),
+        ("1e-999999999", FaultKind.EXECUTION_ERROR),
+        ("1e99999999999999999999999", FaultKind.EXECUTION_ERROR),
         ("(2 ** 9000) * (2 ** 9000)", FaultKind.EXECUTION_ERROR),
     ],
 )

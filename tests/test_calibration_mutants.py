@@ -22,7 +22,14 @@ from testbed.calibration import CASES, cheaters, suites, tabular
 from testbed.calibration.case import Size
 from testbed.env import Environment, Validation
 from testbed.episode import Episode
-from testbed.stats import Decomposition, cluster_bootstrap, decompose, reach_at_k
+from testbed.stats import (
+    ArmOutcomes,
+    Decomposition,
+    cluster_bootstrap,
+    decompose,
+    decompose_cross_fitted,
+    reach_at_k,
+)
 from testbed.stats.bootstrap import Replicates
 from testbed.types import Usage
 
@@ -35,10 +42,17 @@ def broken(name: str, size: Size = SIZE) -> list[str]:
     return [f"{check.what}: {check.said}" for check in case.run(size, seed=3) if not check.passed]
 
 
-def plug_in(n0: Any, c0: Any, n1: Any, c1: Any, *, operating: int = 1, elicitation: int, **where: Any) -> Decomposition:
+def plug_in(bare: ArmOutcomes, tool: ArmOutcomes, *, operating: int, elicitation: int, **rest: Any) -> Decomposition:
     """Creation from the same attempts that chose the regime: biased upward."""
-    x, y = (reach_at_k(n0, c0, k) for k in (operating, elicitation))
-    return decompose(x, y, reach_at_k(n1, c1, operating))
+    x, y = (reach_at_k(bare.n, bare.c, k) for k in (operating, elicitation))
+    return decompose(x, y, reach_at_k(tool.n, tool.c, operating))
+
+
+def drawn_apart(
+    bare: ArmOutcomes, tool: ArmOutcomes, *, operating: int, elicitation: int, **rest: Any
+) -> Decomposition:
+    """Folds of each arm by themselves, also where their attempts share random streams."""
+    return decompose_cross_fitted(bare.n, bare.c, tool.n, tool.c, operating=operating, elicitation=elicitation)
 
 
 def parted(gain: Any, elicitation: Any, creation: Any) -> Decomposition:
@@ -51,28 +65,28 @@ def parted(gain: Any, elicitation: Any, creation: Any) -> Decomposition:
     )  # fmt: skip
 
 
-def all_created(n0: Any, c0: Any, n1: Any, c1: Any, *, operating: int = 1, **rest: Any) -> Decomposition:
-    gain = reach_at_k(n1, c1, operating) - reach_at_k(n0, c0, operating)
+def all_created(bare: ArmOutcomes, tool: ArmOutcomes, *, operating: int, **rest: Any) -> Decomposition:
+    gain = reach_at_k(tool.n, tool.c, operating) - reach_at_k(bare.n, bare.c, operating)
     return parted(gain, 0 * gain, np.maximum(gain, 0))
 
 
-def all_elicited(n0: Any, c0: Any, n1: Any, c1: Any, *, operating: int = 1, **rest: Any) -> Decomposition:
-    gain = reach_at_k(n1, c1, operating) - reach_at_k(n0, c0, operating)
+def all_elicited(bare: ArmOutcomes, tool: ArmOutcomes, *, operating: int, **rest: Any) -> Decomposition:
+    gain = reach_at_k(tool.n, tool.c, operating) - reach_at_k(bare.n, bare.c, operating)
     return parted(gain, np.maximum(gain, 0), 0 * gain)
 
 
 def test_plug_in_creation_is_caught_by_the_null_pair(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(testbed.stats.figures, "decompose_cross_fitted", plug_in)
+    monkeypatch.setattr(testbed.stats.figures, "parts_of", plug_in)
     assert any("mean creation" in line for line in broken("bare-bare"))
 
 
 def test_calling_every_gain_creation_is_caught_by_best_of_n(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(testbed.stats.figures, "decompose_cross_fitted", all_created)
+    monkeypatch.setattr(testbed.stats.figures, "parts_of", all_created)
     assert any("reads elicited, not created" in line for line in broken("best-of-n", Size(24, 64, 16)))
 
 
 def test_calling_every_gain_elicitation_is_caught_by_a_small_spend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(testbed.stats.figures, "decompose_cross_fitted", all_elicited)
+    monkeypatch.setattr(testbed.stats.figures, "parts_of", all_elicited)
     assert any("reads created" in line for line in broken("exact-tilt", Size(24, 64, 16)))
 
 
@@ -170,6 +184,11 @@ def test_arms_that_do_not_share_their_randomness_are_caught(monkeypatch: pytest.
     counter = iter(range(10**9))
     monkeypatch.setattr(testbed.trial, "stream_key", lambda *parts: next(counter))
     assert any("gain is exactly 0" in line for line in broken("one-stream"))
+
+
+def test_folds_drawn_apart_are_caught_by_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testbed.stats.figures, "parts_of", drawn_apart)
+    assert any("no creation, no loss" in line for line in broken("one-stream"))
 
 
 def test_an_inert_tool_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,26 @@ def broken(**changed: Any) -> Callable[..., Environment]:
     return type("Broken", (Squares,), {"__doc__": "Squares, but.", **changed})
 
 
+class Counting:
+    """A game that says what comes next."""
+
+    def __init__(self, numbers: Any) -> None:
+        self.numbers = numbers
+
+    def act(self, text: str) -> str:
+        return str(next(self.numbers))
+
+
+class Shared(Counting):
+    """Its clones count on together."""
+
+    def __init__(self) -> None:
+        super().__init__(itertools.count())
+
+    def clone(self) -> Any:
+        return self
+
+
 def environment_problems(make: Callable[..., Environment]) -> list[str]:
     findings = list(check_environment(make))
     assert [finding.what for finding in findings] == list(ENVIRONMENT)
@@ -77,6 +98,12 @@ def test_a_good_environment_has_no_findings() -> None:
             "repeats itself",
         ),
         ({"near_misses": lambda self, task: ()}, "refuses near misses"),
+        ({"grade": lambda self, task, answer: sys.exit(0)}, "empty and random"),
+        ({"close": lambda self: sys.exit(0)}, "it says what it is"),
+        ({"public_check": lambda self, task, answer: answer == "121"}, "no stricter"),
+        ({"make_game": lambda self, task: Counting(itertools.count(next(count)))}, "games depend on their moves"),
+        ({"make_game": lambda self, task: Counting([0].pop)}, "games depend on their moves"),
+        ({"make_game": lambda self, task: Shared()}, "clones are apart"),
     ],
 )
 def test_each_mistake_is_found(changed: dict[str, Any], what: str) -> None:
@@ -234,6 +261,14 @@ def test_the_command_checks_what_a_file_defines(plugin: Path) -> None:
     done = CliRunner().invoke(app, ["check", "--plugin", str(plugin)])
     assert done.exit_code == 1
     assert "  FAILS its grader accepts references and refuses near misses: it accepts '121' for" in done.output
+
+
+@pytest.mark.parametrize("raised", ["RuntimeError('no key')", "SystemExit(0)"])
+def test_what_cannot_be_made_is_a_finding(plugin: Path, raised: str) -> None:
+    plugin.write_text(plugin.read_text() + f"    def __init__(self, **common):\n        raise {raised}\n")
+    done = CliRunner().invoke(app, ["check", "--plugin", str(plugin)])
+    assert done.exit_code == 1
+    assert f"  FAILS it can be made: {raised.partition('(')[0]}" in done.output
 
 
 @pytest.mark.parametrize(

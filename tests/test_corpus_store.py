@@ -239,6 +239,12 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, content: str) -> None:
     assert build(placed(made(5)), tmp_path / "c").indexed == 5
 
 
+def test_a_file_in_place_of_a_corpus_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "towns.jsonl").write_text('{"id": "a", "text": "b"}')
+    with pytest.raises(DataError, match=r"towns\.jsonl is a file, not a corpus that was built from one"):
+        open_corpus(tmp_path / "towns.jsonl")
+
+
 def test_ties_are_in_order_of_id_also_where_documents_came_later(tmp_path: Path) -> None:
     same = [Document(f"{n:03}", "the same words") for n in range(100)]
     build(placed(same[50:]), tmp_path / "c")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command import Done
-from testbed import registry
+from helpers.runs import registered
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 
@@ -24,12 +24,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     for name, text in zip(("reverse.py", "shout.py", "policy.py"), blocks("python"), strict=True):
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "try.toml").write_text(blocks("toml")[-1], encoding="utf-8")
-    tables = [*registry._plugins.values(), registry._owners, registry._loaded]
-    before = [dict(table) for table in tables]
-    yield tmp_path
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)  # type: ignore[arg-type]
+    with registered():
+        yield tmp_path
 
 
 def test_the_example_calls_the_tool_and_gains_by_it(testbed: Callable[..., Done], folder: Path) -> None:

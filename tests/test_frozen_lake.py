@@ -135,7 +135,7 @@ def test_what_is_no_move_is_refused_and_nothing_moves(move: str) -> None:
     assert "row 1, column 2" in walk.act(" Right ")
 
 
-@pytest.mark.parametrize("options", [{"size": 2}, {"size": 13}, {"ice": 0.4}, {"ice": 1.0}, {"tasks": 0}])
+@pytest.mark.parametrize("options", [{"size": 2}, {"size": 13}, {"ice": 0.4}, {"ice": 1.0}, {"tasks": 0}, {"seed": -1}])
 def test_options_have_ranges(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="must be from"):
         make_env("FrozenLake-v0", **options)

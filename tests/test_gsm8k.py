@@ -99,6 +99,24 @@ def test_a_problem_becomes_a_task(tmp_path: Path) -> None:
     assert not env.validate().problems
 
 
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("#### 1,004", True),
+        ("It is 1004.\n#### 1004", True),
+        ("1003 #### 1004", True),  # the benchmark reads what follows its mark
+        ("1004 #### 1003", False),
+        ("#### 1004\n#### 1004", False),
+        ("#### 1004 or 1005", False),
+        ("####", False),
+    ],
+)
+def test_the_benchmarks_own_form_of_an_answer_is_read(tmp_path: Path, answer: str, right: bool) -> None:
+    env = GSM8K(write(tmp_path, {"question": "q", "answer": "#### 1,004"}))
+    assert env.grade(env.tasks[0], answer).success is right
+    assert "Graded by" in env.card
+
+
 def test_validate_notices_a_lenient_grader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def first_number(text: str) -> Decimal | None:
         found = re.search(r"[0-9.]+", text.replace(",", ""))

@@ -43,7 +43,7 @@ LAYERS = [
         "transfer",
         "engine",
     }
-    | {"causes"},
+    | {"causes", "bare"},
     {"allocation", "preparation", "recording"},
     {"trial"},
     {"runner"},

@@ -51,6 +51,8 @@ FILLER = "Boats come and go with the tide, and the harbour is busy all the year 
         "In what year did the old keeper of the lighthouse of Vornal die? 1873.",
         "In what year did the warden of the lighthouse of Vornal die? 1873.",
         json.dumps({"results": [{"question": ASKED, "answer": 1873}]}),
+        f"**{ASKED}** _1873_",
+        f"{ASKED.replace(' ', '_')} 1873",
         json.dumps(f"Quiz\n\tQ: “{ASKED}”\n\tA:\n1873", ensure_ascii=True),
         json.dumps(json.dumps({"q": ASKED, "a": "1873"})),
         "Ｉｎ ｗｈｉｃｈ year did the kee\u00adper of the light\u200bhouse of Vornal die?\u00a01873",
@@ -291,6 +293,7 @@ async def test_reports_stand_with_and_without_the_flagged_tasks(tmp_path: Path) 
     assert whole != left
     text = printed(found)
     assert "at 2 of 6 tasks: in 24 of 108 attempts read (live 12, yoked 12)" in " ".join(text.split())
+    assert "Without the 2 flagged tasks, which all that follows counts too: gain" in " ".join(text.split())
     assert "Arms on 4 tasks, without the 2 flagged" in text
     assert "Gain over bare, without the 2 flagged tasks" in text
     page = render_page(found)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from testbed import registry
+from helpers.runs import registered
 from testbed.env import Environment
 from testbed.errors import ModelUnavailable, UsageError
 from testbed.experiment_file import parse_experiment, read_experiment
@@ -78,13 +78,8 @@ class Tally(Tool):
 
 @pytest.fixture(autouse=True, scope="module")
 def plugins() -> Iterator[None]:
-    tables = [*registry._plugins.values(), registry._owners, registry._loaded]
-    before = [dict(table) for table in tables]
-    registry.register_module(sys.modules[__name__], __file__)
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
+    with registered(sys.modules[__name__]):
+        yield
 
 
 def experiment(*arms: Mapping[str, Any], env: str = "Riddles-v0", samples: int = 4, **more: Any) -> Any:
@@ -261,6 +256,15 @@ def test_slow_checks_work_in_threads_and_their_time_is_the_attempts(tmp_path: Pa
     arm = {**best(50), "budget": {"seconds": 0.05, "turns": 50}}
     hasty = made(gambler(0.0), experiment(arm, env="SlowRiddles-v0", samples=1, name="hasty"), tmp_path / "s.sqlite")
     assert {attempt.ended for attempt in hasty} == {"limit:seconds"}
+
+
+def test_an_answer_whose_check_outlives_the_limit_is_no_success(tmp_path: Path) -> None:
+    right = lambda request: write_answer(str(int(request.messages[0]["content"].split()[1][:-1]) + 1))  # noqa: E731
+    for name, seconds, ended in (("late", 0.01, "limit:seconds"), ("early", 60.0, "answered")):
+        arm = {**best(3), "budget": {"seconds": seconds, "turns": 16}}
+        exp = experiment(arm, env="SlowRiddles-v0", samples=1, name=name)
+        for attempt in made(right, exp, tmp_path / "s.sqlite"):
+            assert (attempt.ended, attempt.success) == (ended, ended == "answered")
 
 
 def test_the_hash_of_an_arm_covers_its_search_and_is_as_it_was_without_one(tmp_path: Path) -> None:

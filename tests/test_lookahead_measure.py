@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from testbed import registry
+from helpers.runs import registered
 from testbed.allocation import Allocation
 from testbed.calibration import codes
 from testbed.calibration.instrument import Examination, examine_closely
@@ -35,13 +35,8 @@ CHANCES = np.resize([0.02, 0.1, 0.3], TASKS)
 
 @pytest.fixture(autouse=True, scope="module")
 def plugins() -> Iterator[None]:
-    tables = [*registry._plugins.values(), registry._owners, registry._loaded]
-    before = [dict(table) for table in tables]
-    registry.load_plugin(str(codes.__file__))
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
+    with registered(Path(codes.__file__)):
+        yield
 
 
 @cache

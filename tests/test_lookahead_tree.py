@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pytest
 
-from testbed import registry
+from helpers.runs import registered
 from testbed.env import Environment
 from testbed.errors import FaultKind, ToolFault, UsageError
 from testbed.experiment_file import parse_experiment
@@ -102,13 +102,8 @@ class Loops(Mazes):
 
 @pytest.fixture(autouse=True, scope="module")
 def plugins() -> Iterator[None]:
-    tables = [*registry._plugins.values(), registry._owners, registry._loaded]
-    before = [dict(table) for table in tables]
-    registry.register_module(sys.modules[__name__], __file__)
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
+    with registered(sys.modules[__name__]):
+        yield
 
 
 def tree(width: int = 14, depth: int = 6, simulations: int = 100, **more: Any) -> dict[str, Any]:

@@ -92,7 +92,9 @@ def test_what_is_no_code_is_refused(guess: str) -> None:
         env.make_game(env.tasks[0]).act(guess)
 
 
-@pytest.mark.parametrize("options", [{"length": 0}, {"length": 21}, {"symbols": 1}, {"symbols": 27}, {"tasks": 0}])
+@pytest.mark.parametrize(
+    "options", [{"length": 0}, {"length": 21}, {"symbols": 1}, {"symbols": 27}, {"tasks": 0}, {"seed": -1}]
+)
 def test_options_have_ranges(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="must be from"):
         make_env("Mastermind-v0", **options)

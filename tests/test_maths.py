@@ -80,7 +80,8 @@ def test_graders_are_right_about_references_and_near_misses(env: Environment) ->
 @pytest.mark.parametrize(
     ("text", "box"),
     [("\\boxed{1}", "1"), ("a \\boxed{\\frac{1}{2}} b", "\\frac{1}{2}"), ("\\boxed{1} \\boxed{ 2 }", "2"), ("none", ""),
-     ("\\boxed{1", "")],
+     ("\\boxed{1", ""), ("is $\\boxed 5$. So", "5"), ("$\\boxed\\frac{1}{2}$", "\\frac{1}{2}"), ("\\boxed {7}", "7"),
+     ("\\fbox{3}", "3"), ("\\boxed{4} \\fbox{3}", "4"), ("\\boxedly 5", "")],
 )  # fmt: skip
 def test_the_last_box_holds_the_answer(text: str, box: str) -> None:
     assert last_box(text) == box

@@ -68,6 +68,9 @@ def test_codes_come_from_the_seed_and_numbers_out_of_range_are_refused() -> None
     for wrong in ({"digits": [8], "told": [9]}, {"digits": [61], "told": [1]}, {"digits": [8, 8], "told": [1]}):
         with pytest.raises(UsageError, match="Oracle-v0: give as many numbers told as digits"):
             make_env("Oracle-v0", **wrong)
+    for vaults in (0, 100_001):
+        with pytest.raises(UsageError, match="Oracle-v0: vaults must be from 1 to 100,000"):
+            make_env("Oracle-v0", vaults=vaults)
 
 
 # -- in the report -----------------------------------------------------------------------------------------------------

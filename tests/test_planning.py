@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from helpers.command import Done
+from testbed.planning.earlier import Earlier
+from testbed.report.analyse import analyse_run
 from testbed.stats import attempts_still_needed, p_star
 from testbed.store import Store
 
@@ -300,3 +302,26 @@ def test_help_has_an_example_and_names_every_option_of_the_page(testbed: Callabl
     assert "Example: testbed plan" in done.out
     for option in re.findall(r"`(--[a-z-]+)`", PAGE.read_text(encoding="utf-8")):
         assert option in done.out, option
+
+
+def test_parts_of_a_pilot_are_read_as_its_report_reads_them(tmp_path: Path) -> None:
+    """One task with two attempts changes neither the spends nor the parts of the others: it is left out."""
+    from testbed.transfer import Columns, import_outcomes
+
+    rows = ["q,arm,ok"]
+    for i in range(20):
+        made = 2 if i == 3 else 32
+        rows += [f"{i},bare,{int((i + n) % 5 == 0)}" for n in range(made)]
+        rows += [f"{i},helped,{int((i + n) % 2 == 0)}" for n in range(32)]
+    (tmp_path / "rows.csv").write_text("\n".join(rows))
+    with Store.open(tmp_path / "pilot.sqlite") as opened:
+        import_outcomes(opened, tmp_path / "rows.csv", "pilot", Columns.parse(task="q", success="ok", arm="arm"))
+        earlier = Earlier.read(opened, "pilot")
+        report = analyse_run(opened, "pilot").comparisons[0]
+    assert report.full is not None
+    tasks = earlier.pilot("bare", "helped", 1).tasks
+    assert len(tasks) == 20
+    found = earlier.parts("bare", "helped", tasks, earlier.measure, asked=earlier.asked)
+    assert report.elicitation == 16
+    assert found["creation"].mean == pytest.approx(report.full.figures.creation.value)
+    assert found["elicitation"].mean == pytest.approx(report.full.figures.elicitation_part.value)

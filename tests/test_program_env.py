@@ -1,4 +1,4 @@
-"""Environments whose answers are programs, with real sandboxes; attacks on grading are in test_sandbox_grade.py."""
+"""Answers that are programs, with real sandboxes; attacks on grading are in test_sandbox_grade_attacks.py."""
 
 from __future__ import annotations
 
@@ -91,6 +91,21 @@ def test_a_fence_around_the_whole_program_is_taken_off(answer: str, program: str
 )
 def test_whole_functions_and_completions_of_the_prompt_pass(humaneval: Environment, answer: str) -> None:
     assert humaneval.grade(humaneval.tasks[0], answer).success
+
+
+@pytest.mark.parametrize(
+    ("begins", "answer"),
+    [
+        ("import operator\n\n\n", "def add(a, b):\n    return operator.add(a, b)"),
+        ("def plus(a, b):\n    return a + b\n\n\n", "def add(a, b):\n    return plus(a, b)"),
+        ("import operator\n\n\n", "from __future__ import annotations\n\ndef add(a: int, b: int):\n    return a + b"),
+    ],
+)
+def test_an_answer_runs_after_the_prompt_and_may_use_what_it_defines(tmp_path: Path, begins: str, answer: str) -> None:
+    env = make_env("HumanEval-v0", path=write(tmp_path, {**ADD, "prompt": begins + ADD["prompt"]}))
+    assert env.grade(env.tasks[0], answer).success
+    assert not env.grade(env.tasks[0], answer.replace("def add", "def sub")).success
+    env.close()
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from testbed.budget import Budget, Meter
-from testbed.env import approximate_tokens
+from helpers.started import open_box, started
 from testbed.errors import FaultKind
 from testbed.sandbox_tool import STATE_LOST
 from testbed.tool import NO_OUTPUT, Toolbox, ToolSet
@@ -19,10 +18,8 @@ pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewra
 
 @pytest.fixture
 async def tools() -> AsyncIterator[ToolSet]:
-    opened = ToolSet([PythonRepl(timeout=1.0, memory_mib=128, slots=3)])
-    await opened.start()
-    yield opened
-    await opened.aclose()
+    async with started(PythonRepl(timeout=1.0, memory_mib=128, slots=3)) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -30,10 +27,6 @@ async def box(tools: ToolSet) -> AsyncIterator[Toolbox]:
     opened = open_box(tools)
     yield opened
     await opened.aclose()
-
-
-def open_box(tools: ToolSet) -> Toolbox:
-    return tools.open(Meter(Budget()), approximate_tokens)
 
 
 async def run(box: Toolbox, code: str) -> ToolResult:

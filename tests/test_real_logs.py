@@ -2,28 +2,21 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from testbed.__main__ import main
+from helpers.command import Done
 from testbed.errors import DataError
-from testbed.report import tables
 from testbed.report.analyse import analyse_run
+from testbed.report.comparison_tables import verdicts
 from testbed.report.record import Effect
 from testbed.store import Outcomes, Store
 from testbed.transfer import Columns, import_outcomes
 from testbed.types import COST_COMPONENTS
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "logs.sqlite") as opened:
-        yield opened
 
 
 def solved(outcomes: Outcomes, arm: str) -> set[str]:
@@ -152,7 +145,7 @@ def test_hotpot_trials_are_called_copies_and_nothing_is_claimed_from_them(store:
     comparison = found.comparisons[0]
     assert not comparison.claims
     assert {effect for group in found.groups for e in group.effects for effect in e.effects} == {Effect.UNDETERMINED}
-    assert any("Nothing is claimed" in note for note in tables.verdicts(found).notes)
+    assert any("Nothing is claimed" in note for note in verdicts(found).notes)
 
 
 def test_intercode_s_gain_is_not_split_from_one_attempt_per_task(store: Store, data_dir: Path) -> None:
@@ -171,23 +164,16 @@ PAGE = Path(__file__).parents[1] / "docs" / "real_logs.md"
 
 
 def test_the_page_on_real_logs_shows_what_its_commands_print(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    testbed: Callable[..., Done], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     (tmp_path / "data").symlink_to(data_dir.resolve())
     blocks = re.findall(r"^```console\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     commands = [part.split("\n", 1) for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
     assert len(commands) > 12
     for command, shown in commands:
-        monkeypatch.setattr(sys, "argv", shlex.split(command))
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        captured = capsys.readouterr()
-        printed = [line.split() for line in (captured.out + captured.err).splitlines()]
-        assert code == (2 if "error:" in shown else 0), command
+        done = testbed(*shlex.split(command)[1:])
+        printed = [line.split() for line in (done.out + done.err).splitlines()]
+        assert done.code == (2 if "error:" in shown else 0), command
         for line in filter(lambda line: line.strip() not in ("", "…"), shown.splitlines()):
             assert line.split() in printed, (command, line)

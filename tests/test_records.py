@@ -161,6 +161,28 @@ def test_columns_of_other_names_are_read_under_ours(tmp_path: Path, opened: Any)
         _ = opened("Maths-v0", hub={"name": folder, "columns": {"problem": "Problm"}}).tasks
 
 
+def test_a_named_column_hides_another_one_of_the_name_and_may_stand_for_two(tmp_path: Path, opened: Any) -> None:
+    rows = [{"query": "One?", "question": "no", "answer": "1"}, {"query": "Two?", "question": "no", "answer": "2"}]
+    for form, columns in (("parquet", {"question": "query"}), ("jsonl", {"question": "query", "family": "query"})):
+        env = opened("Questions-v0", hub={"name": stored(rows, form, tmp_path / form), "columns": columns})
+        assert [task.prompt for task in env.tasks] == ["One?", "Two?"]
+    assert [task.meta["family"] for task in env.tasks] == ["One?", "Two?"]
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_fields_without_a_value_are_left_out_wherever_records_come_from(form: str, tmp_path: Path, opened: Any) -> None:
+    rows = [
+        {"prompt": None, "question": f"{n}?", "answer": None, "answers": [f"{n}"], "cluster": None, "grader": None}
+        for n in range(2)
+    ]
+    path = jsonl(rows, tmp_path / "rows.jsonl")
+    options = {"path": path} if form == "jsonl" else {"hub": stored(rows, form, tmp_path / "hub")}
+    tasks = opened("Questions-v0", **options).tasks
+    assert [(task.prompt, task.reference, task.grader, task.cluster) for task in tasks] == [
+        (f"{n}?", [f"{n}"], "text/1", "") for n in range(2)
+    ]
+
+
 # -- which data it was -------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +208,9 @@ def test_the_commit_that_was_loaded_is_named(tmp_path: Path, opened: Any) -> Non
 def test_a_benchmark_without_a_name_is_its_own_place_on_the_hub() -> None:
     env = make_env("GSM8K-v0", hub={"revision": "e53f048"})
     assert env.records == HubRecords("openai/gsm8k", "main", "test", "e53f048")  # type: ignore[attr-defined]
-    assert make_env("MBPP-v0", hub={}).records.title == "google-research-datasets/mbpp full test"  # type: ignore[attr-defined]
+    for options, split in (({}, "test"), ({"split": "train"}, "train")):
+        title = make_env("MBPP-v0", hub={}, **options).records.title  # type: ignore[attr-defined]
+        assert title == f"google-research-datasets/mbpp full {split}"
 
 
 def test_a_run_whose_data_changed_is_refused(tmp_path: Path) -> None:
@@ -246,12 +270,15 @@ def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
     datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(tmp_path / "both")
     both, folder = str(tmp_path / "both"), stored(ROWS["Questions-v0"], "jsonl", tmp_path / "hub")
     (tmp_path / "empty").mkdir()
+    uneven = stored([{"a": 1}], "jsonl", tmp_path / "uneven")
+    jsonl([{"b": 1}], Path(uneven, "test-2.jsonl"))
     for hub, says in (
         ({"name": both}, r"has the splits train, test: name one"),
         ({"name": both, "split": "tets"}, r"unknown split .*Did you mean 'test'"),
         ({"name": folder, "split": "dev"}, r"cannot be loaded: Unknown split"),
         ({"name": folder, "config": "main"}, r"cannot be loaded: BuilderConfig 'main' not found"),
         ({"name": str(tmp_path / "empty")}, r"cannot be loaded: "),
+        ({"name": uneven}, r"cannot be loaded: (?!An error occurred)"),
         ({"name": "nobody/nothing"}, r"'nobody/nothing' cannot be loaded: .*where there is no network, the path"),
     ):
         with pytest.raises(UsageError, match=says):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from testbed import registry
+from helpers.runs import SAY_AND_ECHO, registered
 from testbed.budget import Budget, Meter
 from testbed.errors import ExperimentError, FaultKind, NotRecorded, StoreError, ToolFault
 from testbed.experiment_file import parse_experiment
@@ -25,8 +25,6 @@ from testbed.store import Store
 from testbed.tool import AttemptContext, Tool, ToolSet
 from testbed.types import Attempt, Control, Message, Status, ToolCall, ToolResult
 from testbed.wrappers import under_control
-
-PLUGIN = Path(__file__).parents[1] / "scripts" / "bench" / "episode.py"
 
 
 class Counts(Tool):
@@ -56,14 +54,8 @@ class Keeps(Counts):
 
 @pytest.fixture(autouse=True, scope="module")
 def plugins() -> Iterator[None]:
-    tables = [*registry._plugins.values(), registry._owners, registry._loaded]
-    before = [dict(table) for table in tables]
-    registry.load_plugin(PLUGIN)
-    registry.register_module(sys.modules[__name__], __file__)
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
+    with registered(SAY_AND_ECHO, sys.modules[__name__]):
+        yield
 
 
 def transcript(*calls: tuple[str, dict[str, Any], str], fault: str = "") -> list[Message]:
@@ -153,12 +145,14 @@ def test_calls_that_were_not_recorded_are_made_if_asked_but_not_on_replayed_stat
     assert fresh.take(ToolCall("keeps", {})) is None  # what came before was made, so this must be
 
 
-def test_refusals_of_the_budget_are_no_results_of_the_tool() -> None:
+def test_refusals_are_no_results_of_a_tool() -> None:
     text = "error: budget_exhausted: no calls of s are left; use another tool or answer."
     for told_ in (text, text[:9], ""):
         replay = Recorded(transcript(("s", {}, told_), fault="budget_exhausted"), what="it", stateful=[])
         with pytest.raises(NotRecorded):
             replay.take(ToolCall("s", {}))
+    unknown = transcript(("t", {}, "error: tool_not_found: …"), fault="tool_not_found") + transcript(("s", {}, "one"))
+    assert told(Recorded(unknown, what="it").take(ToolCall("s", {}))) == "one"
     own = Recorded(transcript(("s", {}, "error: budget_exhausted: mine"), fault="budget_exhausted"), what="it")
     assert told(own.take(ToolCall("s", {}))) == "error: budget_exhausted: mine"
 

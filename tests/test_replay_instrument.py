@@ -16,18 +16,21 @@ from typing import Any
 import pytest
 
 import testbed.sandbox
-from testbed import registry, sandbox_tool
+from helpers.runs import SAY_AND_ECHO, registered
+from testbed import sandbox_tool
 from testbed.errors import SandboxUnavailable, UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.models.base import Request
 from testbed.models.scripted import Scripted
 from testbed.protocol import write_answer, write_call
+from testbed.recording import Recording
+from testbed.registry import make_tool
 from testbed.runner import Runner
 from testbed.store import Store
+from testbed.tool import ToolSet
 from testbed.types import Attempt, Status
 
 FIXTURE = Path(__file__).parent / "fixtures" / "mcp_server.py"
-PLUGIN = Path(__file__).parents[1] / "scripts" / "bench" / "episode.py"
 
 LANGCHAIN = """
 from langchain_core.tools import tool
@@ -57,6 +60,7 @@ def curious(request: Request, rng: Any) -> str:
         "huge": [{"megabytes": 1}],
         "shouted": [{"text": f"\u00df\x00{n}"}],
         "simulate": [{"moves": ["right", "down"]}, {"moves": []}],
+        "calculator": [{"expression": f"{n} + {n}"}, {"expression": "1 / 0"}],
         "ask": [{"text": "Is it alive?"}, {"text": "left"}, {"text": "9999"}],
     }
     names = [tool["function"]["name"] for tool in request.tools] or ["search"]
@@ -78,6 +82,18 @@ def alike(recorded: Attempt, replayed: Attempt) -> bool:
     """Equal in everything but the arm, and what follows from it, and the clock."""
     cost = replace(replayed.cost, seconds=recorded.cost.seconds)
     return recorded == replace(replayed, id=recorded.id, arm=recorded.arm, cost=cost)
+
+
+async def test_tools_that_may_be_called_must_be_as_many_as_were_recorded(tmp_path: Path) -> None:
+    await made(experiment("first", ["add"], arm=[{"name": "live", "tools": ["calculator"]}], budget={}), tmp_path / "s")
+    again = {"name": "live", "tools": ["calculator"], "replay": {"run": "first", "otherwise": "live"}}
+    (spec,) = parse_experiment(experiment("again", ["add"], arm=[again], budget={})).arms
+    with Store.open(tmp_path / "s") as store:
+        recording = Recording(spec, lambda: store)
+        recording.check_tools(ToolSet([make_tool("calculator")]).fingerprint())
+        with pytest.raises(UsageError, match=r"the list of tools is not what was recorded.*offered.*ask"):
+            recording.check_tools(ToolSet([make_tool("calculator"), make_tool("ask")]).fingerprint())
+        recording.close()
 
 
 def experiment(name: str, tools: list[str], **more: Any) -> dict[str, Any]:
@@ -181,13 +197,8 @@ tools = ["echo"]
 
 @pytest.fixture
 def plugins() -> Iterator[None]:
-    tables = [*registry._plugins.values(), registry._owners, registry._loaded]
-    before = [dict(table) for table in tables]
-    registry.load_plugin(PLUGIN)
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
+    with registered(SAY_AND_ECHO):
+        yield
 
 
 @pytest.mark.slow  # five processes
@@ -199,7 +210,7 @@ def test_a_run_that_was_killed_is_a_recording_of_what_it_had_and_of_nothing_else
     def command(name: str, replay: str = "") -> list[str]:
         file = tmp_path / f"{name}.toml"
         file.write_text(SOURCE.format(name=name, replay=replay, policy=tmp_path / "policy.py"))
-        arguments = ["run", str(file), "--store", str(store), "--plugin", str(PLUGIN)]
+        arguments = ["run", str(file), "--store", str(store), "--plugin", str(SAY_AND_ECHO)]
         return [sys.executable, "-m", "testbed", *arguments]
 
     process = subprocess.Popen(command("first"), stderr=subprocess.DEVNULL)

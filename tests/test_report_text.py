@@ -12,9 +12,10 @@ import pytest
 from rich.console import Console
 
 from testbed.report.analyse import analyse
+from testbed.report.findings import findings
 from testbed.report.record import Analysis
 from testbed.report.text import print_report
-from testbed.report.words import amount, findings, further, number
+from testbed.report.words import amount, further, number
 from testbed.store import ArmRecord, Outcomes
 from testbed.types import COST_COMPONENTS, Task
 
@@ -114,18 +115,55 @@ def test_python_creates_long_products_elicits_sums_and_the_sentence_says_in_how_
     assert "Multiplication, 4 digits: 12 of 12 tasks expanded, not reached in 224 bare attempts each" in python
     assert python.index("creates") < python.index("Multiplication, 4 digits") < python.index("elicits")
     assert re.search(r"elicits .*Addition: 12 tasks, elicitation 0\.\d\d \[0\.\d\d, 0\.\d\d\]", python)
-    assert "no effect seen on Facts: 12 tasks, gain +0.00" in python
+    assert "no sign of an effect on Facts: 12 tasks, gain +0.00" in python
 
 
 def test_what_was_lost_is_said(analysis: Analysis) -> None:
     text = words(shown(analysis))
     search = text[text.index("search gain") : text.index("retrieve gain")]
-    assert "loses Addition: 12 tasks, loss 0." in search
+    assert re.search(r"loses over all 48 tasks: loss 0\.\d+ \[0\.0\d+, 0\.\d+\] Addition: 12 tasks, loss 0\.", search)
+
+
+def test_the_closing_text_has_every_claim_about_an_environment_that_the_table_of_groups_has(analysis: Analysis) -> None:
+    text = words(shown(analysis))
+    python = text[text.index("python gain") : text.index("search gain")]
+    creates, _, elicits = python.partition("elicits")
+    assert "Multiplication as a whole: 1" in creates
+    assert "Multiplication, 2 digits: 12 tasks, elicitation" in elicits
+    for comparison in analysis.comparisons:
+        told = {f.effect: f.phrases for f in findings(analysis, comparison)}
+        for group in (g for g in analysis.groups if not g.within):
+            for effect in next(e for e in group.effects if e.arm == comparison.arm).effects:
+                assert any(phrase.startswith(group.label) for phrase in told[effect])
+
+
+def test_nothing_is_said_over_all_tasks_where_missing_attempts_could_overturn_it(analysis: Analysis) -> None:
+    assert "over all 48 tasks: creation" in words(shown(analysis))
+    whole = analyse(generated(per_family=6, bare=64))
+    lacking = analyse(generated(per_family=6, bare=64, missing=5))
+    assert "over all 24 tasks: creation" in words(shown(whole))
+    assert "over all 24 tasks" not in words(shown(lacking))
+
+
+def test_the_units_of_nats_and_of_matching_attempts_are_said(analysis: Analysis) -> None:
+    text = words(shown(analysis))
+    assert "at equal attempts (16; null row 112)" in text
+    assert "the fewest whose mean reach is that of the arm at 1 attempt" in text
+
+
+def test_reach_is_headed_by_the_attempts_that_there_are() -> None:
+    few = shown(analyse(generated(names=("bare", "inert"), per_family=3, bare=4, other=4)))
+    assert "reach@4 [95%]" in few
+    assert "within" not in few.partition("Gain over")[0].partition("Arms on")[2]
+    mixed = shown(analyse(generated(names=("bare", "inert"), per_family=3, bare=32, other=4)))
+    assert "reach@16 [95%]" in mixed
+    assert re.search(r"^ +within 4$", mixed, re.MULTILINE)
+    assert "A reach within fewer attempts, of an arm that has no more, is no match" in words(mixed)
 
 
 def test_the_null_row_stands_in_every_table_that_compares(analysis: Analysis) -> None:
     tables = re.split(r"\n\n", shown(analysis))
-    for title in ("Gain over bare", "Verdicts on tasks", "Support against bare"):
+    for title in ("Gain over bare", "Verdicts on tasks", "Support against bare", "The gain over bare in"):
         (table,) = (t for t in tables if t.startswith(title))
         assert "\nnull row " in table
 
@@ -178,7 +216,7 @@ def test_a_report_of_one_arm_says_that_there_is_nothing_to_compare() -> None:
 
 def test_findings_of_an_arm_like_bare_claim_no_effect(analysis: Analysis) -> None:
     inert = next(c for c in analysis.comparisons if c.arm == "inert")
-    assert {f.verb for f in findings(analysis, inert)} <= {"no effect seen on", "undetermined"}
+    assert {f.verb for f in findings(analysis, inert)} <= {"no sign of an effect on", "undetermined"}
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from testbed import registry
+from helpers.runs import SAY_AND_ECHO, registered, run, same
 from testbed.errors import ContextFull, ModelError, SandboxDied, StoreError, UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.models.base import Request
@@ -22,8 +19,6 @@ from testbed.runner import Runner
 from testbed.store import Store
 from testbed.tool import Tool
 from testbed.types import Attempt, Status
-
-PLUGIN = Path(__file__).parents[1] / "scripts" / "bench" / "episode.py"
 
 
 class Flaky(Tool):
@@ -54,15 +49,9 @@ class Slow(Tool):
 
 @pytest.fixture(autouse=True, scope="module")
 def plugins() -> Iterator[None]:
-    """Say-v0, echo and the tools above, gone again afterwards: other tests look at all that is registered."""
-    tables = [*registry._plugins.values(), registry._owners, registry._loaded]
-    before = [dict(table) for table in tables]
-    registry.load_plugin(PLUGIN)
-    registry.register_module(sys.modules[__name__], __file__)
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
+    """Say-v0, echo and the tools above."""
+    with registered(SAY_AND_ECHO, sys.modules[__name__]):
+        yield
 
 
 def experiment(arms: list[dict[str, Any]], *, tasks: int = 5, **more: Any) -> Any:
@@ -93,17 +82,6 @@ def gambling(request: Request, rng: Any) -> str:
     if len(request.messages) < 4:
         return write_call("echo", {"text": str(rng.random())})
     return write_answer(number(request) if rng.random() < 0.5 else "no")
-
-
-async def run(policy: Any, exp: Any, path: Path, **options: Any) -> tuple[Runner, dict[str, Attempt]]:
-    with Store.open(path) as store:
-        runner = Runner(exp, store, models={"scripted": Scripted(policy)}, back_off=0.01, **options)
-        await runner.run()
-        return runner, {attempt.id: attempt for attempt in store.attempts(exp.name)}
-
-
-def same(left: Mapping[str, Attempt], right: Mapping[str, Attempt]) -> bool:
-    return left.keys() == right.keys() and all(left[id_].same_outcome(right[id_]) for id_ in left)
 
 
 async def test_every_cell_becomes_one_graded_attempt(tmp_path: Path) -> None:
@@ -308,96 +286,3 @@ async def test_two_environments_with_the_same_task_are_refused(tmp_path: Path) -
     exp = experiment([{"name": "bare"}], env=[{"id": "Say-v0", "tasks": 2}, {"id": "Say-v0", "tasks": 3}])
     with pytest.raises(UsageError, match="list the task"):
         await run(echoing, exp, tmp_path / "s.sqlite")
-
-
-EXPERIMENT = """\
-name = "killed"
-seed = 5
-samples = {samples}
-[model]
-id = "scripted"
-policy = "{policy}:gamble"
-[[env]]
-id = "Say-v0"
-tasks = 50
-[[arm]]
-name = "bare"
-[[arm]]
-name = "echo"
-tools = ["echo"]
-"""
-
-POLICY = """\
-from testbed.protocol import write_answer, write_call
-def gamble(request, rng):
-    if len(request.messages) < 3:
-        return write_call("echo", {"text": str(rng.random())})
-    return write_answer(request.messages[0]["content"][4:-1] if rng.random() < .5 else "no")
-"""
-
-
-@pytest.fixture
-def command(tmp_path: Path):
-    (tmp_path / "policy.py").write_text(POLICY)
-
-    def command(samples: int, store: str) -> list[str]:
-        file = tmp_path / "killed.toml"
-        file.write_text(EXPERIMENT.format(samples=samples, policy=tmp_path / "policy.py"))
-        return [
-            sys.executable,
-            "-m",
-            "testbed",
-            "run",
-            str(file),
-            "--store",
-            str(tmp_path / store),
-            "--plugin",
-            str(PLUGIN),
-        ]
-
-    return command
-
-
-def stored(path: Path) -> dict[str, Attempt]:
-    with Store.open(path, create=False) as store:
-        return {attempt.id: attempt for attempt in store.attempts("killed")}
-
-
-@pytest.mark.parametrize(("kills", "samples"), [(5, 60), pytest.param(20, 150, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_the_store_ends_equal_to_an_uninterrupted_run(
-    tmp_path: Path, command, kills: int, samples: int
-) -> None:
-    rng = random.Random(11)
-    subprocess.run(command(samples, "whole.sqlite"), check=True, capture_output=True)
-    for _ in range(kills):
-        process = subprocess.Popen(command(samples, "killed.sqlite"), stderr=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=rng.uniform(0.3, 1.3))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    subprocess.run(command(samples, "killed.sqlite"), check=True, capture_output=True)
-    whole, killed = stored(tmp_path / "whole.sqlite"), stored(tmp_path / "killed.sqlite")
-    assert len(whole) == 2 * 50 * samples
-    assert same(whole, killed)
-
-
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path, command) -> None:
-    process = subprocess.Popen(command(2000, "s.sqlite"), stderr=subprocess.PIPE, text=True)
-    path = tmp_path / "s.sqlite"
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and not (path.exists() and _count(path) > 100):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "Go on with: testbed run" in said
-    assert 100 < _count(path) < 2 * 50 * 2000
-
-
-def _count(path: Path) -> int:
-    try:
-        with Store.open(path, create=False) as store:
-            return len(store.finished("killed"))
-    except UsageError:
-        return 0  # not created yet

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from testbed import registry
+from helpers.runs import SAY_AND_ECHO, registered
 from testbed.errors import InfrastructureError, ModelNotAsked, ModelUnavailable, SandboxDied, TransportError
 from testbed.experiment_file import parse_experiment
 from testbed.models.base import Reply, Request
@@ -19,18 +20,11 @@ from testbed.runner import Runner
 from testbed.store import Store
 from testbed.types import REDRAWN
 
-PLUGIN = Path(__file__).parents[1] / "scripts" / "bench" / "episode.py"
-
 
 @pytest.fixture(autouse=True, scope="module")
-def plugins():
-    tables = [*registry._plugins.values(), registry._owners, registry._loaded]
-    before = [dict(table) for table in tables]
-    registry.load_plugin(PLUGIN)
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
+def plugins() -> Iterator[None]:
+    with registered(SAY_AND_ECHO):
+        yield
 
 
 class Hosted(Scripted):

@@ -1,9 +1,8 @@
-"""The bubblewrap backend seen from the host: processes, files, privileges, and how its sandboxes end."""
+"""The bubblewrap backend seen from the host: the processes of calls, and what of the host can be seen."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
 import resource
@@ -12,20 +11,20 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from testbed.errors import SandboxDied
-from testbed.sandbox import Bwrap, Limits, Result, lockdown, pick
+from helpers.processes import gone, processes_in_namespace_of
+from testbed.sandbox import Bwrap, Limits, Result, lockdown
 from testbed.sandbox.base import LARGEST
-from testbed.sandbox.cgroup import Cgroup, Cgroups
+from testbed.sandbox.cgroup import Cgroups
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None, reason="bubblewrap is not installed (apt install bubblewrap)"
 )
+
 
 SMALL = Limits(wall_seconds=3.0, memory_mib=128, processes=32, scratch_mib=16, output_kib=16, file_mib=8)
 
@@ -39,33 +38,6 @@ async def session():
 
 async def run(session, code: str, **options) -> Result:
     return await session.run(textwrap.dedent(code), **options)
-
-
-def processes_in_namespace_of(pid: int) -> set[int]:
-    namespace = os.readlink(f"/proc/{pid}/ns/pid")
-    found = set()
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            try:
-                if os.readlink(f"/proc/{name}/ns/pid") == namespace:
-                    found.add(int(name))
-            except OSError:
-                continue
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-async def gone(pids: set[int], seconds: float = 2.0) -> bool:
-    end = time.monotonic() + seconds
-    while any(map(alive, pids)) and time.monotonic() < end:
-        await asyncio.sleep(0.02)
-    return not any(map(alive, pids))
 
 
 # --- processes of a call
@@ -268,243 +240,3 @@ async def test_no_descriptor_is_inherited(tmp_path):
         )
         await session.close()
     assert result.stdout.split() == ["0", "1", "2"]
-
-
-# --- how it starts and ends
-
-
-async def test_close_ends_every_process_and_descriptor():
-    if shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed (apt install bubblewrap)")
-    sandbox = Bwrap()
-    await (await sandbox.open(SMALL)).close()
-    before = set(os.listdir("/proc/self/fd"))
-    session = await sandbox.open(SMALL)
-    inside = processes_in_namespace_of(session._link.worker_pid)
-    await session.close()
-    await session.close()
-    assert await gone(inside)
-    assert len(os.listdir("/proc/self/fd")) == len(before)
-    with pytest.raises(SandboxDied, match="closed"):
-        await session.run("print(1)")
-
-
-async def test_a_worker_that_cannot_be_confined_is_gone_and_told(monkeypatch):
-    """Version 1 takes no process of a real-time policy, say."""
-    seen = []
-
-    def refuse(self, pid):
-        seen.append(pid)
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-
-    sandbox = Bwrap()
-    sandbox._cgroups = Cgroups.find()
-    if not sandbox._cgroups.controllers:
-        pytest.skip(f"no cgroup can be made here: {sandbox._cgroups}")
-    monkeypatch.setattr(Cgroup, "add", refuse)
-    before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(SandboxDied, match="Invalid argument"):
-        await sandbox.open(SMALL)
-    assert await gone(set(seen))
-    assert sandbox._uids == set()
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
-async def test_nothing_outlives_a_host_that_is_killed(busy):
-    host = f"""
-    import asyncio, sys
-    from testbed.sandbox import Bwrap, Limits
-    async def main():
-        session = await Bwrap().open(Limits(wall_seconds=60))
-        bomb = "import os\\nfor _ in range(3): os.fork()\\nwhile True: pass"
-        call = asyncio.create_task(session.run(bomb)) if {busy} else None
-        await asyncio.sleep(.5)
-        print(session._link.worker_pid, flush=True)
-        await asyncio.sleep(60)
-    asyncio.run(main())
-    """
-    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(host)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        inside = processes_in_namespace_of(int(process.stdout.readline()))
-        assert len(inside) == (9 if busy else 1)
-        process.kill()
-    assert await gone(inside, 2.0)
-
-
-async def test_ctrl_c_of_the_host_does_not_reach_the_sandbox():
-    host = """
-    import asyncio, signal
-    from testbed.sandbox import Bwrap, Limits
-    async def main():
-        session = await Bwrap().open(Limits())
-        call = asyncio.create_task(session.run("import time; time.sleep(1); print('done')"))
-        await asyncio.sleep(.3)
-        print("ready", flush=True)
-        print((await call).status, flush=True)
-        await session.close()
-    signal.signal(signal.SIGINT, lambda *_: None)
-    asyncio.run(main())
-    """
-    command = [sys.executable, "-c", textwrap.dedent(host)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.stdout.readline() == "ok\n"
-
-
-async def test_a_strict_umask_of_the_host_changes_nothing():
-    before = os.umask(0o077)
-    try:
-        session = await Bwrap().open(SMALL)
-    finally:
-        os.umask(before)
-    result = await session.run("import email, os; open('x', 'w').close(); print(os.listdir('/python'))")
-    await session.close()
-    assert result.status == "ok", result.stderr
-
-
-async def test_where_proc_cannot_be_mounted_the_sandbox_works_and_says_what_is_missing(tmp_path):
-    refusing = tmp_path / "bwrap"
-    refusing.write_text(
-        f"""#!/bin/sh
-        case " $* " in
-            *" --proc "*) echo "bwrap: Can't mount proc on /newroot/proc: Operation not permitted" >&2; exit 1;;
-        esac
-        exec {shutil.which("bwrap")} "$@"
-        """
-    )
-    refusing.chmod(0o755)
-    sandbox = Bwrap(str(refusing))
-    session = await sandbox.open(SMALL)
-    code = "import os\nif os.fork() == 0:\n  while True: pass\nprint(os.path.exists('/proc'))"
-    results = [await session.run(code, timeout=2), await session.run("while True: pass", timeout=0.3)]
-    inside = processes_in_namespace_of(session._link.worker_pid)
-    await session.close()
-    assert [result.status for result in results] == ["ok", "timeout"]
-    assert results[0].stdout == "False\n"
-    assert len(inside) == 1
-    assert "cannot be mounted" in sandbox.capabilities()["memory"]
-
-
-# --- the self-test
-
-
-async def test_self_test_passes_and_names_what_it_tried():
-    probes = pick("auto").self_test()
-    assert {probe.name for probe in probes} == {"launch", "call", "network", "files", "seccomp", "privileges"}
-    assert all(probe.passed for probe in probes)
-
-
-@pytest.fixture(scope="module")
-def as_an_ordinary_user():
-    """Runs Python code that can import the sandbox as a user without rights, and returns what it prints."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else; as a user, every other test is this one")
-    nobody, candidates = 65534, (sys.executable, "/usr/bin/python3")
-    check = "import sys; sys.exit(sys.version_info < (3, 11))"
-    usable = (p for p in candidates if os.path.exists(p) and not _exit_code([p, "-c", check], nobody))
-    python = next(usable, None)
-    if python is None or _exit_code(["bwrap", "--unshare-user", "--ro-bind", "/", "/", "true"], nobody):
-        pytest.skip("this machine has no Python 3.11 outside root's home, or no user namespaces for ordinary users")
-    package = Path(__file__).resolve().parents[1] / "testbed"
-    home = Path("/var/tmp") / f"testbed-{os.getpid()}"
-
-    def call(code: str) -> str:
-        done = subprocess.run(
-            [python, "-c", textwrap.dedent(code)],
-            user=nobody,
-            group=nobody,
-            extra_groups=[],
-            cwd=home,
-            env={"PATH": os.environ["PATH"]},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    try:
-        shutil.copytree(package / "sandbox", home / "testbed" / "sandbox")
-        for module in package.glob("*.py"):
-            shutil.copy(module, home / "testbed")
-        (home / "testbed" / "__init__.py").write_text("")
-        yield call
-    finally:
-        shutil.rmtree(home)
-
-
-def test_self_test_passes_for_an_ordinary_user(as_an_ordinary_user):
-    code = "from testbed.sandbox import Bwrap; print([p for p in Bwrap().self_test() if not p.passed])"
-    assert as_an_ordinary_user(code) == "[]\n"
-
-
-CALLS_OF_ONE_SESSION = """
-import asyncio, json, sys
-from testbed.sandbox import Bwrap, Limits
-async def main():
-    sandbox = Bwrap()
-    session = await sandbox.open(Limits(memory_mib=128))
-    for code in {codes!r}:
-        result = await session.run(code)
-        print(result.stdout or result, end="")
-    await session.close()
-    print(sandbox.capabilities().get("devices"))
-asyncio.run(main())
-"""
-
-
-def test_an_ordinary_users_devices_cannot_be_touched_either(as_an_ordinary_user):
-    touch = """
-import os
-for name in ("null", "zero", "full", "random", "urandom"):
-    try:
-        os.utime("/dev/" + name)
-        print("BREACH", name)
-    except OSError:
-        open("/dev/" + name, "r+b", buffering=0).close()
-print("held")
-"""
-    assert as_an_ordinary_user(CALLS_OF_ONE_SESSION.format(codes=[touch])) == "held\nread-only\n"
-
-
-def test_flags_of_an_ordinary_users_scratch_are_gone_with_the_call(as_an_ordinary_user):
-    """The folder is the program's own there, which may set what `lsattr` shows; since Linux 6.6."""
-    flags = """
-import fcntl, os
-folder = os.open("/tmp", os.O_RDONLY)
-try:
-    before = fcntl.ioctl(folder, 0x80086601, bytes(8))
-    fcntl.ioctl(folder, 0x40086602, (0xC0).to_bytes(8, "little"))  # nodump, noatime
-    print(before.hex(), fcntl.ioctl(folder, 0x80086601, bytes(8)) != before)
-except OSError as error:
-    print(error)
-"""
-    first, second, _ = as_an_ordinary_user(CALLS_OF_ONE_SESSION.format(codes=[flags, flags])).splitlines()
-    if "ioctl" in first:
-        pytest.skip(f"files in memory have no flags here: {first}")
-    assert first == second
-    assert first.endswith("True")
-
-
-def test_queued_signals_of_an_ordinary_users_sandbox_are_bounded(as_an_ordinary_user):
-    limit = "import resource; print(resource.getrlimit(resource.RLIMIT_SIGPENDING))"
-    assert as_an_ordinary_user(CALLS_OF_ONE_SESSION.format(codes=[limit])) == "(1024, 1024)\nread-only\n"
-
-
-def _exit_code(command: list[str], user: int) -> int:
-    try:
-        return subprocess.run(command, user=user, group=user, extra_groups=[], capture_output=True).returncode
-    except PermissionError:
-        return 1
-
-
-def test_failing_launch_names_cause_and_remedy(tmp_path):
-    broken = tmp_path / "bwrap"
-    broken.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
-    broken.chmod(0o755)
-    (probe,) = Bwrap(str(broken)).self_test()
-    assert not probe.passed
-    assert "No permissions" in probe.detail
-    assert "user namespaces" in probe.remedy

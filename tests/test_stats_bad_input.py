@@ -13,17 +13,10 @@ import pytest
 
 import testbed.stats
 import testbed.stats.power as stats_power
-from helpers.attacks import ATTACKS, NAN, Attack, arm
+from helpers.attack import NAN, Attack, arm
+from helpers.attacks import ATTACKS
 from helpers.nans import nans
-from testbed.stats import (
-    ArmOutcomes,
-    StatsError,
-    align,
-    compare_arms,
-    energy,
-    reach_curve,
-    sequences,
-)
+from testbed.stats import ArmOutcomes, StatsError, align, compare_arms, energy, reach_curve, sequences
 
 
 def attack_id(attack: Attack) -> str:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from testbed.stats import ArmOutcomes, Comparison, StatsError, balanced_elicitation, compare_arms, reach_at_k
+from testbed.stats.energy import tool_gain_nats
 
 
 def arm_of(name: str, p: np.ndarray, n: int, rng: np.random.Generator, mean: float = 100.0) -> ArmOutcomes:
@@ -252,3 +254,42 @@ def test_intervals_of_the_gain_and_its_parts_cover_what_is_built_in() -> None:
     assert held["nats"] / suites >= 0.94
     assert held["creation"] / suites >= 0.96
     assert held["loss"] / suites >= 0.96
+
+
+def test_one_task_with_few_attempts_does_not_change_at_what_the_others_are_read() -> None:
+    rng = np.random.default_rng(4)
+    p, q, n = np.full(40, 0.1), np.full(40, 0.4), np.full(40, 64)
+    tasks = [f"t{i}" for i in range(40)]
+    c0, c1 = rng.binomial(n, p), rng.binomial(n, q)
+    tool = ArmOutcomes.from_counts("tool", tasks, n, c1)
+    whole = compare_arms(ArmOutcomes.from_counts("bare", tasks, n, c0), tool, elicitation=8).figures
+    n0 = np.where(np.arange(40) == 7, 12, n)
+    short = compare_arms(ArmOutcomes.from_counts("bare", tasks, n0, np.minimum(c0, n0)), tool, elicitation=8).figures
+    assert (short.nats_budget, short.equivalent.censored_at) == (64, 64)
+    assert whole.nats.value is not None
+    assert short.nats.value == pytest.approx(whole.nats.value, abs=0.1)
+    assert (short.equivalent.low or 0) <= (short.equivalent.k or 0) <= (short.equivalent.high or 99)
+
+
+def test_a_task_read_at_fewer_attempts_understates_its_nats_and_keeps_their_sign() -> None:
+    for p, q in ((0.05, 0.5), (0.5, 0.05)):
+        means = []
+        for n in (10, 40):
+            c = np.arange(n + 1)
+            before, after = (binom.pmf(c, n, rate) for rate in (p, q))
+            nats = tool_gain_nats(n, c[:, None], n, c[None, :], np.full((n + 1, n + 1), n))
+            means.append(float(before @ nats @ after))
+        assert 0 < means[0] / means[1] < 1
+
+
+def test_where_a_task_ran_out_the_worth_is_bounded_on_both_sides() -> None:
+    """Half of the tasks have 4 bare attempts: beyond, their reach lies between that of 4 and 1."""
+    tasks = [f"t{i}" for i in range(41)]
+    n0 = np.where(np.arange(41) % 2 == 1, 4, 64)
+    bare = ArmOutcomes.from_counts("bare", tasks, n0, np.where(n0 == 4, 0, 8))
+    tool = ArmOutcomes.from_counts("tool", tasks, 64, 40)
+    found = compare_arms(bare, tool, elicitation=3).figures.equivalent
+    assert found.censored_at == 64
+    assert found.k is None  # tasks that are read as never solved: no number of attempts is seen to be enough
+    assert found.low is not None
+    assert found.low < 20  # if they were solved from the fifth attempt on, few would be

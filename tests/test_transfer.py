@@ -1,34 +1,24 @@
+"""Importing other people's outcomes: every format, what a success is, and imports that meet."""
+
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.errors import DataError, StoreError, UnknownName, UsageError
-from testbed.store import ArmRecord, Outcomes, Run, Store
-from testbed.transfer import Columns, Imported, export, import_outcomes
+from helpers.logs import HEADER, PLAIN, cells, load
+from testbed.errors import DataError, StoreError, UsageError
+from testbed.store import Run, Store
+from testbed.transfer import Columns, import_outcomes
 from testbed.transfer.values import Path as Place
 from testbed.transfer.values import Test as Condition
-from testbed.types import COST_COMPONENTS, Attempt, Cost, Status, Task, attempt_id, digest
-
-PLAIN = Columns.parse(task="question", arm="mode", sample="trial", success="won")
-HEADER = "question,mode,trial,won\n"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "store.sqlite") as opened:
-        yield opened
+from testbed.types import COST_COMPONENTS
 
 
 @pytest.fixture
@@ -36,18 +26,6 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "logs"
     made.mkdir()
     return made
-
-
-def load(store: Store, folder: Path, text: str | bytes, columns: Columns = PLAIN, name: str = "log.csv") -> Imported:
-    data = text.encode() if isinstance(text, str) else text
-    (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    return import_outcomes(store, folder / name, "r", columns)
-
-
-def cells(outcomes: Outcomes) -> dict[tuple[str, str, int], int]:
-    """Success by task, arm and sample."""
-    rows = zip(outcomes.task, outcomes.arm, outcomes.sample, outcomes.success, strict=True)
-    return {(outcomes.tasks[t].prompt, outcomes.arms[a].name, int(s)): int(won) for t, a, s, won in rows}
 
 
 THREE = {("q1", "bare", 0): 1, ("q1", "tool", 0): 0, ("q2", "bare", 1): -1}
@@ -272,107 +250,7 @@ def test_a_run_says_which_components_of_cost_were_given(store: Store, folder: Pa
     assert store.run("r").arms[0].spec == {"imported": True, "costs": ["turns"]}
 
 
-# -- bad files
-
-
-BAD = {
-    "unknown task": ("task,mode,trial,won\nq1,bare,0,1\n", r"log\.csv:2: there is no column 'question'"),
-    "near column": ("question,mood,trial,won\nq1,bare,0,1\n", r"no column 'mode'\. Did you mean 'mood'"),
-    "success": (HEADER + "q1,bare,0,1\nq2,bare,0,maybe\n", r"log\.csv:3: 'won' is 'maybe'"),
-    "duplicate": (
-        HEADER + "q1,bare,0,1\nq2,bare,0,1\nq1,bare,0,1\n",
-        r"log\.csv:4: a second attempt of arm 'bare' at task 'q1' with sample 0; the first is at .*log\.csv:2",
-    ),
-    "negative sample": (HEADER + "q1,bare,-1,1\n", r"log\.csv:2: 'trial' is '-1'"),
-    "huge sample": (HEADER + "q1,bare,3000000000,1\n", r"log\.csv:2: 'trial' is '3000000000'"),
-    "fraction": (HEADER + "q1,bare,.5,1\n", r"a whole number up to"),
-    "no task": (HEADER + " ,bare,0,1\n", r"'question' is ' ', but a name is needed"),
-    "short row": (HEADER + "q1,bare,0\n", r"log\.csv:2: 3 fields, but the header has 4"),
-    "long row": (HEADER + "q1,bare,0,1,x\n", r"log\.csv:2: 5 fields"),
-    "quote": (HEADER + '"q1\n', r"log\.csv:2: not a CSV record"),
-    "double column": ("question,mode,won,won\nq1,bare,0,1\n", r"two columns are called 'won'"),
-    "not UTF-8": (HEADER.encode() + b"q1,bare,0,1\nq\xe9,bare,0,1\n", r"log\.csv:3: not UTF-8 text \(byte 2 .* 0xe9\)"),
-    "empty": ("", "has no records"),
-    "header only": (HEADER, "has no records"),
-    "arm name": (HEADER + '"q1","a\nb",0,1\n', "an arm's name must be printable"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_a_bad_table_is_refused_by_line_and_nothing_is_stored(store: Store, folder: Path, case: str) -> None:
-    text, message = BAD[case]
-    with pytest.raises((DataError, StoreError), match=message):
-        load(store, folder, text)
-    assert store.runs() == []
-
-
-BAD_JSON = {
-    "line": ("log.jsonl", '{"question": "q1"}\n{"question": \n', r"log\.jsonl:1: there is no column 'mode'"),
-    "broken line": ("log.jsonl", '\n{"question": \n', r"log\.jsonl:2: not a JSON line"),
-    "list line": ("log.jsonl", "[1]\n", r"log\.jsonl:1: a list where a JSON object"),
-    "array": ("log.json", '[\n{"a": 1},\n{"a" 2}\n]', r"log\.json:3: not JSON"),
-    "item": ("log.json", '[{"question": "q1", "mode": "m", "trial": 0, "won": 1}, 7]', r"item 2: a int where"),
-    "half a pair": ("log.jsonl", '{"question": "\\ud800", "mode": "m", "trial": 0, "won": 1}', r":1: 'question' is"),
-    "null task": ("log.jsonl", '{"question": null, "mode": "m", "trial": 0, "won": 1}', r":1: 'question' is None"),
-    "empty array": ("log.json", " [ ]", "has no records"),
-    "deep": ("log.jsonl", "[" * 100_000, r"log\.jsonl:1: not a JSON line"),
-    "ending": ("log.xlsx", "x", "unknown file ending '.xlsx'"),
-    "no ending": ("log", "x", "unknown file ending ''"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_JSON)
-def test_bad_json_is_refused_by_line_and_nothing_is_stored(store: Store, folder: Path, case: str) -> None:
-    name, text, message = BAD_JSON[case]
-    with pytest.raises(UsageError, match=message):
-        load(store, folder, text, name=name)
-    assert store.runs() == []
-
-
-@pytest.mark.parametrize("value", ["-1", "nan", "inf", "1.5", "", "many"])
-def test_a_cost_that_is_none_is_refused_by_line_and_column(store: Store, folder: Path, value: str) -> None:
-    columns = replace(PLAIN, costs={"generated_tokens": Place("tokens")})
-    with pytest.raises(DataError, match=rf"log\.csv:2: 'tokens' is '{value}'"):
-        load(store, folder, HEADER.replace("\n", ",tokens\n") + f"q1,bare,0,1,{value}\n", columns)
-    assert store.runs() == []
-
-
-def test_a_task_in_two_clusters_is_refused(store: Store, folder: Path) -> None:
-    text = HEADER.replace("\n", ",topic\n") + "q1,bare,0,1,sums\nq1,bare,1,1,products\n"
-    with pytest.raises(DataError, match=r"log\.csv:3: task 'q1' is in cluster 'products', above in 'sums'"):
-        load(store, folder, text, replace(PLAIN, cluster=Place("topic")))
-
-
-def test_a_file_that_is_not_there_is_named(store: Store, folder: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no file .*/none\.csv"):
-        import_outcomes(store, folder / "none.csv", "r", PLAIN)
-
-
-@pytest.mark.parametrize(
-    "data", [gzip.compress((HEADER + "q1,bare,0,1\n").encode())[:-9], b"plain text"], ids=["cut", "not gzip"]
-)
-def test_broken_gzip_is_refused(store: Store, folder: Path, data: bytes) -> None:
-    (folder / "log.csv.gz").write_bytes(data)
-    with pytest.raises(DataError, match="not whole gzip data"):
-        import_outcomes(store, folder / "log.csv.gz", "r", PLAIN)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"arm": ""}, "name the arm"),
-        ({"arm": "="}, "name the arm"),
-        ({"task": " "}, "names no column"),
-        ({"success": "a[].b[].c"}, "names no column"),
-        ({"cost": ["turn=n"]}, "unknown cost component 'turn'. Did you mean 'turns'"),
-        ({"cost": ["turns"]}, "Write component=column"),
-        ({"where": ["infos[].r=1"]}, "conditions are on whole records"),
-    ],
-)
-def test_a_mapping_that_cannot_be_meant_is_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        Columns.parse(**{"task": "q", "success": "won", "arm": "m", **options})  # type: ignore[arg-type]
-    assert message in str(caught.value)
+# -- what any task and cost may be
 
 
 @settings(deadline=None, max_examples=50)
@@ -396,131 +274,3 @@ def test_any_task_name_and_token_count_comes_through_as_it_is(
     for number, task in enumerate(got.tasks):
         mine = got.task == number
         assert list(zip(got.success[mine].tolist(), got.cost[mine, 0].tolist(), strict=True)) == want[task.prompt]
-
-
-# -- export
-
-
-ODD = "nul \x00, 🜁,\nline"
-LONE = "half a pair \ud800"
-
-
-async def fill(store: Store) -> Run:
-    """A run of two arms at two tasks with everything that an attempt can have."""
-    tasks = [Task("Odd-v0", ODD, 1, cluster="c"), Task("Odd-v0", "plain", 2)]
-    arms = tuple(ArmRecord(digest(name), name, {}) for name in ("bare", "python"))
-    run = Run("r", {"env": "Odd-v0"}, 5, arms, "2026-01-01", {"bare": 2, "python": 2})
-    store.add_run(run, tasks)
-    async with store.writer() as writer:
-        for task in tasks:
-            for arm in arms:
-                for n in range(2):
-                    await writer.add(an_attempt(task, arm, n, lost=task is tasks[1] and n == 1))
-    return run
-
-
-def an_attempt(task: Task, arm: ArmRecord, n: int, *, lost: bool) -> Attempt:
-    return Attempt(
-        id=attempt_id(task.hash, arm.hash, n, 5),
-        task=task.hash,
-        arm=arm.hash,
-        sample=n,
-        seed=5,
-        status=Status.MISSING if lost else Status.COMPLETE,
-        ended="missing:transport_error" if lost else "limit:turns" if n else "answered",
-        success=None if lost else n == 0,
-        score=None if n else 0.25,
-        answer=None if n else LONE,
-        cost=Cost(1, 2, 3, 4, 5, 6, 0.5, 1e-6),
-        faults={"timeout": 2} if arm.name == "python" else {},
-        transcript=({"role": "user", "content": ODD}, {"role": "assistant", "content": LONE}),
-    )
-
-
-@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
-async def test_exported_lines_import_as_the_same_outcomes(store: Store, folder: Path, name: str) -> None:
-    await fill(store)
-    assert export(store, "r", folder / name) == 8
-    import_outcomes(store, folder / name, "again", Columns.exported())
-    was, now = store.outcomes("r"), store.outcomes("again")
-    for part in ("task", "arm", "sample", "success", "cost", "ended", "faults"):
-        np.testing.assert_array_equal(getattr(was, part), getattr(now, part), err_msg=part)
-    assert [arm.name for arm in now.arms] == [arm.name for arm in was.arms]
-    assert [task.cluster for task in now.tasks] == [task.cluster for task in was.tasks]
-
-
-async def test_exported_lines_hold_whole_attempts(store: Store, folder: Path) -> None:
-    await fill(store)
-    export(store, "r", folder / "out.jsonl")
-    rows = [json.loads(line) for line in (folder / "out.jsonl").read_bytes().splitlines()]
-    for row, attempt in zip(rows, store.attempts("r"), strict=True):
-        assert (row["id"], row["answer"], row["seed"], row["score"]) == (attempt.id, attempt.answer, 5, attempt.score)
-        assert tuple(row["transcript"]) == attempt.transcript
-        assert row["faults"] == attempt.faults
-    assert {row["prompt"] for row in rows} == {ODD, "plain"}
-
-
-async def test_parquet_holds_a_typed_row_an_attempt(store: Store, folder: Path) -> None:
-    run = await fill(store)
-    export(store, "r", folder / "out.parquet")
-    table = pq.read_table(folder / "out.parquet")
-    attempts = list(store.attempts("r"))
-    assert table["id"].to_pylist() == [a.id for a in attempts]
-    assert table["success"].to_pylist() == [a.success for a in attempts]
-    assert table["arm"].to_pylist() == [arm.name for arm in run.arms for _ in range(4)]
-    for component in COST_COMPONENTS:
-        assert table[component].to_pylist() == [getattr(a.cost, component) for a in attempts]
-    assert [json.loads(text) for text in table["faults"].to_pylist()] == [a.faults for a in attempts]
-    assert json.loads(table["transcript"][0].as_py())[0]["content"] == ODD
-    assert str(table.schema.field("success").type) == "bool"
-    assert str(table.schema.field("generated_tokens").type) == "int64"
-
-
-@pytest.mark.parametrize("name", ["out.parquet", "out.jsonl"])
-async def test_transcripts_are_left_out_on_request(store: Store, folder: Path, name: str) -> None:
-    await fill(store)
-    export(store, "r", folder / name, transcripts=False)
-    path = folder / name
-    columns = (
-        pq.read_table(path).column_names if name.endswith("parquet") else json.loads(path.read_text().splitlines()[0])
-    )
-    assert "transcript" not in columns
-    assert "faults" in columns
-
-
-@pytest.mark.parametrize("name", ["out.parquet", "out.jsonl"])
-def test_a_run_without_attempts_exports_as_an_empty_table(store: Store, folder: Path, name: str) -> None:
-    store.add_run(Run("r", {}, 0, (), "2026-01-01", {}), [])
-    assert export(store, "r", folder / name) == 0
-    if name.endswith("parquet"):
-        assert pq.read_table(folder / name).num_rows == 0
-
-
-async def test_a_file_that_exists_is_replaced_only_by_force(store: Store, folder: Path) -> None:
-    await fill(store)
-    (folder / "out.jsonl").write_text("mine")
-    with pytest.raises(UsageError, match=r"exists\. Give another name, or replace it with --force"):
-        export(store, "r", folder / "out.jsonl")
-    assert (folder / "out.jsonl").read_text() == "mine"
-    assert export(store, "r", folder / "out.jsonl", force=True) == 8
-
-
-async def test_an_export_that_fails_leaves_nothing_and_keeps_the_old_file(store: Store, folder: Path) -> None:
-    await fill(store)
-    (folder / "out.parquet").write_text("mine")
-    with store._database.writing() as connection:
-        connection.exec_driver_sql("UPDATE transcripts SET data = x'00' WHERE attempt = (SELECT max(id) FROM attempts)")
-    with pytest.raises(StoreError, match=r"transcript of attempt \w{32} is damaged"):
-        export(store, "r", folder / "out.parquet", force=True)
-    assert (folder / "out.parquet").read_text() == "mine"
-    assert sorted(p.name for p in folder.iterdir()) == ["out.parquet"]
-
-
-def test_an_unknown_run_or_format_or_folder_is_named(store: Store, folder: Path) -> None:
-    store.add_run(Run("demo", {}, 0, (), "2026-01-01", {}), [])
-    with pytest.raises(UnknownName, match=r"unknown export format '\.xlsx'"):
-        export(store, "demo", folder / "out.xlsx")
-    with pytest.raises(UnknownName, match="Did you mean 'demo'"):
-        export(store, "dmo", folder / "out.jsonl")
-    with pytest.raises(UsageError, match="cannot be written: No such file or directory"):
-        export(store, "demo", folder / "none" / "out.jsonl")

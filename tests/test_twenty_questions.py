@@ -96,7 +96,14 @@ def test_words_are_graded_to_the_letter() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"things": 1}, {"things": 501, "kind": "words"}, {"things": 10**6 + 1}, {"questions": 0}, {"tasks": 0}],
+    [
+        {"things": 1},
+        {"things": 501, "kind": "words"},
+        {"things": 10**6 + 1},
+        {"questions": 0},
+        {"tasks": 0},
+        {"seed": -1},
+    ],
 )
 def test_options_have_ranges(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="must be from"):

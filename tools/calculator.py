@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
-from decimal import Decimal, localcontext
+from decimal import Decimal, InvalidOperation, localcontext
 from fractions import Fraction
 from typing import Any
 
@@ -54,6 +54,7 @@ class Calculator(Tool):
     name: str = "calculator"
     description: str = "Works out an arithmetic expression and returns its value."
     args_schema: Any = Expression
+    version: str = "2"
 
     def inert_result(self, arguments: Mapping[str, Any], rng: np.random.Generator) -> str:
         """No value."""
@@ -69,16 +70,31 @@ def evaluate(expression: str) -> Fraction:
     Raises:
         ToolFault: invalid_args, if it is none; execution_error, if it divides by 0 or has too large numbers.
     """
+    text = expression.strip().translate(_WRITTEN)
     try:
-        tree = ast.parse(expression.strip().translate(_WRITTEN), mode="eval").body
+        tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise _unreadable("the expression cannot be read") from None
     if sum(isinstance(node, ast.expr) for node in ast.walk(tree)) > MOST_NODES:
         raise _unreadable(f"the expression has more than {MOST_NODES} numbers and operations")
     try:
+        _read_decimals(tree, text)
         return _value(tree)
     except ZeroDivisionError:
         raise ToolFault(FaultKind.EXECUTION_ERROR, "division by zero") from None
+
+
+def _read_decimals(tree: ast.expr, text: str) -> None:
+    """Puts what was written in place of floats, which hold 16 digits of it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, float):
+            try:
+                value = Decimal(ast.get_source_segment(text, node) or "")
+            except InvalidOperation:  # an exponent that no number of ours has
+                raise _too_large() from None
+            if value and abs(value.adjusted()) > MOST_BITS:
+                raise _too_large()
+            node.value = Fraction(value)  # type: ignore[assignment]
 
 
 def shown(value: Fraction) -> str:
@@ -90,8 +106,8 @@ def shown(value: Fraction) -> str:
 
 
 def _value(node: ast.expr) -> Fraction:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
-        return _bounded(_number(node.value))
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | Fraction) and not isinstance(node.value, bool):
+        return _bounded(Fraction(node.value))
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
         value = _value(node.operand)
         return -value if isinstance(node.op, ast.USub) else value
@@ -104,13 +120,6 @@ def _value(node: ast.expr) -> Fraction:
         if type(node.op) in _OPERATIONS:
             return _bounded(Fraction(_OPERATIONS[type(node.op)](_value(node.left), _value(node.right))))
     raise _unreadable("only numbers, + - * / // % ** and parentheses are understood")
-
-
-def _number(value: float) -> Fraction:
-    try:
-        return Fraction(str(value))
-    except ValueError:  # a decimal number beyond what a float holds
-        raise _too_large() from None
 
 
 def _power(base: Fraction, exponent: Fraction) -> Fraction:

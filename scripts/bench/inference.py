@@ -139,7 +139,7 @@ def run(path: str, name: str, device: str, dtype: str, options: argparse.Namespa
     for batch in (128, 32, 8):
         note(f"generate, static batches of {batch}", systems.static(theirs, attempts, batch, within))
     note("generate, one by one", systems.static(theirs, attempts, 1, within / 2))
-    note("continuous batching of transformers", systems.continuous(load(), attempts[:FEW], 10 * within))
+    note("continuous batching of transformers", systems.continuous(load(), attempts[: 2 * FEW], 20 * within))
     if options.inspect:
         note("Inspect AI, hf provider", inspect(options, path, attempts[: 4 * FEW], device, dtype))
     note("ours, 256 slots, again", systems.ours(mine, attempts, 256))

@@ -101,14 +101,13 @@ class Candidates(Episode):
 
     def _accepted(self, answer: str) -> bool:
         self.meter.charge_call(CHECK)
+        self.answer, self.grade = answer, None
         if self._settings.check == "public":
-            accepted = bool(self._environment.public_check(self.task, answer))
-            self.grade = None
-        else:
-            grade: Grade = self._judge(answer)
-            self.grade, accepted = grade, grade.success
-        self.answer = answer
-        return accepted
+            return bool(self._environment.public_check(self.task, answer))
+        grade: Grade = self._judge(answer)
+        if not grade.success:  # what is accepted is graded once it is submitted: the check may have taken too long
+            self.grade = grade
+        return grade.success
 
     def _discard(self, why: str) -> Step:
         """Begins the next candidate, if a limit does not forbid it."""

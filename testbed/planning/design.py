@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from testbed.bare import bare_among
 from testbed.errors import UnknownName, UsageError
-from testbed.experiment import ArmSpec, Experiment, Measure
+from testbed.experiment import Experiment, Measure
 from testbed.planning.earlier import Earlier
 from testbed.planning.record import Asked
 
@@ -57,7 +58,11 @@ def _arms(
     """The bare arm's name, and by arm the attempts per task made in any case and at most."""
     if experiment:
         specs = experiment.arms
-        bare = _bare_of(specs, measure.bare)
+        found = bare_among(specs, measure.bare)
+        if found is None:
+            listed = ", ".join(repr(arm.name) for arm in specs)
+            raise UsageError(f"no arm is known to be bare: name one with --bare: {listed}.")
+        bare = found.name
         return bare, {arm.name: arm.fixed for arm in specs}, {arm.name: arm.samples for arm in specs}
     if earlier:
         names = list(earlier.arms)
@@ -72,13 +77,3 @@ def _arms(
     bare, arm = measure.bare or "bare", asked.arm or "tool"
     assumed = {bare: DEFAULT_ATTEMPTS, arm: DEFAULT_ATTEMPTS}
     return bare, assumed, assumed
-
-
-def _bare_of(arms: Sequence[ArmSpec], wanted: str) -> str:
-    names = [arm.name for arm in arms]
-    if wanted and wanted not in names:
-        raise UnknownName("arm", wanted, names, hint="Give the name of the bare arm.")
-    absent = [arm.name for arm in arms if arm.bare]
-    if not wanted and not absent and "bare" not in names:
-        raise UsageError(f"no arm is known to be bare: name one with --bare: {', '.join(map(repr, names))}.")
-    return wanted or (absent[0] if absent else "bare")

@@ -13,8 +13,9 @@ from testbed.errors import UnknownName, UsageError
 from testbed.experiment import Measure
 from testbed.report.analyse import bare_arm, scored_arms
 from testbed.report.arms import Arm
-from testbed.stats import decompose_cross_fitted
+from testbed.report.compare import readable, spends_of
 from testbed.stats.bootstrap import cluster_codes
+from testbed.stats.crossfit import parts_of
 from testbed.stats.pilot import Figure, Pilot, estimate_spread, figure
 from testbed.store import Store
 
@@ -30,6 +31,7 @@ class Earlier:
         arms: its arms with a scored attempt, by name; of arms that stopped early only the attempts made in any case.
         costs: mean cost of an attempt by arm and component, of components that were recorded.
         default_bare: name of the arm that its report compares with; empty if it knows none.
+        asked: whether its experiment asks for an elicitation spend.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Earlier:
     arms: Mapping[str, Arm]
     costs: Mapping[str, Mapping[str, float]]
     default_bare: str
+    asked: bool
 
     @classmethod
     def read(cls, store: Store, name: str) -> Earlier:
@@ -62,6 +65,7 @@ class Earlier:
             arms={arm.name: arm for arm in arms},
             costs={arm.name: _mean_costs(arm) for arm in (scored_arms(outcomes) if rules else arms)},
             default_bare=bare.name if bare else "",
+            asked="elicitation" in run.experiment.get("measure", {}),
         )
 
     def arm(self, name: str) -> Arm:
@@ -95,14 +99,29 @@ class Earlier:
         left, right = self.arm(bare), self.arm(arm)
         return estimate_spread(left.outcomes, right.outcomes, operating=operating, clusters=left.clusters)
 
-    def parts(self, bare: str, arm: str, tasks: tuple[str, ...], measure: Measure) -> dict[str, Figure]:
-        """How elicitation, creation and loss vary at these tasks; empty where the attempts allow no split."""
+    def parts(self, bare: str, arm: str, tasks: tuple[str, ...], measure: Measure, *, asked: bool) -> dict[str, Figure]:
+        """How elicitation, creation and loss vary at these tasks, read as a report reads them.
+
+        Args:
+            bare: name of the bare arm.
+            arm: name of the other.
+            tasks: tasks with a scored attempt in both; those that a report would leave out are left out.
+            measure: the spends.
+            asked: whether its elicitation spend was asked for, or is the default, which yields to balanced folds.
+
+        Returns:
+            By part; empty where the attempts allow no split at the operating spend.
+        """
         left, right = self.arm(bare).on(tasks), self.arm(arm).on(tasks)
-        elicitation = min(measure.elicitation, int(left.n.min()) - 1)
-        operating = min(measure.operating, elicitation, int(right.n.min()) - 1)
+        enough = np.flatnonzero((left.n >= 2) & (right.n >= 2))
+        if not enough.size:
+            return {}
+        operating, elicitation = spends_of(left.take(enough), right.take(enough), measure, asked, [])
         if operating < measure.operating:
             return {}
-        found = decompose_cross_fitted(left.n, left.c, right.n, right.c, operating=operating, elicitation=elicitation)
+        kept = readable(left, right, operating, elicitation)
+        left, right = left.take(kept), right.take(kept)
+        found = parts_of(left, right, operating=operating, elicitation=elicitation, seed=measure.seed)
         code = cluster_codes(left.tasks, self.arm(bare).clusters)
         return {part: figure(getattr(found, part), code) for part in ("elicitation", "creation", "loss")}
 

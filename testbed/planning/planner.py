@@ -194,7 +194,8 @@ class _Planner:
         varies = {"gain": (spread.variance(*made), spread.skewness(*made))}
         changed = [asked.attempts, asked.bare_attempts, asked.between, asked.within, asked.icc, asked.cluster_size]
         if self.earlier and pilot and not self.experiment and all(value is None for value in changed):
-            found = self.earlier.parts(bare, arm, pilot.tasks, self.measure)
+            wanted = self.earlier.asked or "elicitation" in asked.measure
+            found = self.earlier.parts(bare, arm, pilot.tasks, self.measure, asked=wanted)
             varies |= {part: (f.variance, f.skewness) for part, f in found.items() if f.variance is not None}
         for what, (variance, skewness) in varies.items():
             kind = {"cluster_size": spread.cluster_size, "skewness": skewness, **self._level}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 
 from testbed.planning.record import Detectable, Needed, Pair, Plan
-from testbed.report.tables import Row, Table
+from testbed.report.cells import Row, Table
 from testbed.report.text import print_tables
 from testbed.report.words import AXES, amount, number
 

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from testbed.allocation import recorded_rules
+from testbed.bare import bare_among
 from testbed.causes import Causes
-from testbed.errors import UnknownName, UsageError
+from testbed.errors import UsageError
 from testbed.experiment import Measure
 from testbed.report.arms import Arm, axes_of, curves, summarise
 from testbed.report.checkpoints import with_checkpoints
@@ -23,6 +24,7 @@ from testbed.report.leaks import Found, find_leaks, without
 from testbed.report.nats import with_nats
 from testbed.report.record import Analysis, ArmComparison, ArmSummary, Leaks, WorstLeak
 from testbed.report.searches import searches
+from testbed.report.subject import subject_of
 from testbed.report.words import leaks_told
 from testbed.stats import ArmOutcomes
 from testbed.stats.bootstrap import shared_weights
@@ -77,7 +79,8 @@ def analyse_run(
     asked = elicitation is not None or "elicitation" in chosen
     leaks = _leaks(find_leaks(store, run, outcomes.tasks), found, outcomes, rules, asked=asked)
     first = (unfinished(run, outcomes, rules), leaks_told(leaks))
-    found = replace(found, leaks=leaks, warnings=(*filter(None, first), *found.warnings))
+    warnings = (*filter(None, first), *found.warnings)
+    found = replace(found, leaks=leaks, subject=subject_of(run, outcomes.tasks), warnings=warnings)
     arms = scored_arms(outcomes, rules)
     found = with_checkpoints(store, run, found, arms, outcomes, rules)
     return with_nats(store, run, found, arms, rules) if store.scores.scorers(name) else found
@@ -235,7 +238,13 @@ def scored_arms(outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None = N
                 sampled=record.spec.get("sampling", {}).get("temperature", 0) > 0,
                 model=record.spec.get("model"),
                 outcomes=ArmOutcomes.from_codes(
-                    record.name, hashes, outcomes.task[first], outcomes.success[first], costs=recorded
+                    record.name,
+                    hashes,
+                    outcomes.task[first],
+                    outcomes.success[first],
+                    costs=recorded,
+                    # A search draws from streams of its own, so its attempts have no partners in other arms.
+                    samples=None if record.spec.get("lookahead") else outcomes.sample[first],
                 ),
                 clusters=clusters,
                 faults=outcomes.faults[rows][scored],
@@ -314,15 +323,8 @@ def _tool_names(spec: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def bare_arm(records: Sequence[ArmRecord], arms: Sequence[Arm], wanted: str) -> Arm | None:
-    """The arm of that name, else the one without tools, else the one named "bare"; None if there is none."""
-    named = {arm.name: arm for arm in arms}
-    if wanted:
-        if wanted not in named:
-            without = " It has no scored attempt yet." if wanted in [r.name for r in records] else ""
-            raise UnknownName("arm", wanted, named, hint=f"Give the name of the bare arm.{without}")
-        return named[wanted]
-    absent = [arm for arm in arms if arm.bare]
-    return absent[0] if absent else named.get("bare")
+    """The arm that others are compared with, among those with a scored attempt; None if there is none."""
+    return bare_among(arms, wanted, " It has no scored attempt yet." if wanted in [r.name for r in records] else "")
 
 
 def _warnings(

@@ -11,9 +11,10 @@ from typing import Any
 
 import altair as alt
 
+from testbed.report.comparison_tables import null_rows
 from testbed.report.palette import DASHES, EFFECTS, GREY, LINES, PARTS, VERDICTS
 from testbed.report.record import Analysis, Curve, Group
-from testbed.report.tables import SHORT_EFFECT, null_rows
+from testbed.report.tables import SHORT_EFFECT
 from testbed.report.words import AXES, figure, no_claims, number
 from testbed.stats import Estimate, Figures, Verdict
 

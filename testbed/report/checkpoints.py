@@ -100,7 +100,8 @@ def with_checkpoints(
     found = []
     for comparison in pairs:
         bare, record = records[comparison.bare], records[comparison.arm]
-        known_by = [_scorer_of(one.spec["model"], scorers) for one in (record, bare)]
+        position = run.arms.index(record)
+        known_by = [_scores_by(store, run, one.spec["model"], scorers, position) for one in (record, bare)]
         made = Checkpoint(
             arm=record.name,
             bare=bare.name,
@@ -109,10 +110,10 @@ def with_checkpoints(
             budget=math.log(analysis.settings.elicitation),
             wanted=tuple(_wanted(run, record, bare, known_by)),
         )
-        if not made.wanted:
-            own, base = (store.scores.of(run.name, hash_) for hash_ in known_by if hash_)
+        own, base = known_by
+        if own is not None and base is not None:
             rule = rules.get(record.name)
-            rows = _Rows.of(own, base, run.arms.index(record), rule.least if rule else None)
+            rows = _Rows.of(own, base, position, rule.least if rule else None)
             hashes = [task.hash for task in outcomes.tasks]
             two = (by_name[bare.name], by_name[record.name])
             made = _read(made, rows, hashes, analysis, comparison, two, (bare, record))
@@ -131,21 +132,27 @@ def _are_checkpoints(bare: ArmRecord, arm: ArmRecord) -> bool:
     return one.get("kind") == "hf" and one.get("weights") != other.get("weights")
 
 
-def _scorer_of(model: Mapping[str, Any], scorers: Mapping[str, ScorerRecord]) -> str:
-    """The scorer that is a model, by its hash, in full precision before others; "" where it read nothing.
+def _scores_by(
+    store: Store, run: Run, model: Mapping[str, Any], scorers: Mapping[str, ScorerRecord], arm: int
+) -> Scores | None:
+    """What a model gives the attempts of an arm, in full precision where there is that; None where it read none.
 
     How long its conversations may be does not change what it gives them.
     """
     wanted = {**known(model), "context": None}
     same = [h for h, scorer in scorers.items() if {**known(scorer.fingerprint), "context": None} == wanted]
-    return min(same, key=lambda h: (scorers[h].fingerprint.get("dtype") != "float32", h), default="")
+    for hash_ in sorted(same, key=lambda h: (scorers[h].fingerprint.get("dtype") != "float32", h)):
+        scores = store.scores.of(run.name, hash_)
+        if (scores.arm == arm).any():
+            return scores
+    return None
 
 
-def _wanted(run: Run, arm: ArmRecord, bare: ArmRecord, known_by: Sequence[str]) -> Iterator[str]:
+def _wanted(run: Run, arm: ArmRecord, bare: ArmRecord, known_by: Sequence[Scores | None]) -> Iterator[str]:
     own, base = known_by
-    if not own:
+    if own is None:
         yield f"nats {run.name} --arm {arm.name}"
-    if not base:
+    if base is None:
         yield f"nats {run.name} --arm {arm.name} --by {bare.spec.get('name', 'MODEL')}"
 
 

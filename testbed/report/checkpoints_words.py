@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from testbed.report.cells import Cell, Row, Table
 from testbed.report.checkpoints import Checkpoint
 from testbed.report.record import Analysis
-from testbed.report.tables import Cell, Row, Table
 from testbed.report.words import NONE, figure, interval, number
 from testbed.stats import Estimate
 
@@ -57,16 +57,16 @@ def words(found: Checkpoint) -> Iterator[str]:
             "tokenizer makes of their text; they are scored in the tokenizer's."
         )
     if found.unscored:
-        yield f"{found.arm}: {found.unscored:,} of its attempts lack scores by one of the models; testbed nats makes them."
+        yield f"{found.arm}: {found.unscored:,} of its attempts lack scores by one of the models or both."
 
 
 def _about(analysis: Analysis) -> Iterator[str]:
     k = analysis.settings.elicitation
     yield (
         "KL: ln of how much likelier an attempt's whole text, ends of messages included, is to the arm's own model "
-        f"than to that of {analysis.bare}, mean over attempts, then tasks; its upper limit takes it that no task is worse "
-        "than the worst seen. Controlled: the same, less noisy where the two are close. Success needs: the least KL "
-        f"of anything that succeeds as often. Affordable: successful attempts whose very text has probability 1/K or "
+        f"than to that of {analysis.bare}, mean over attempts, then tasks; its upper limit takes it that no task is "
+        "worse than the worst seen. Controlled: the same, less noisy where the two are close. Success needs: the least "
+        "KL of anything that succeeds as often. Affordable: successful attempts whose very text has probability 1/K or "
         f"more under the model of {analysis.bare}, K = {k:,}."
     )
 

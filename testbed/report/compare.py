@@ -47,8 +47,8 @@ def compare(
         gain = _gain(bare, left, right, 1, settings)
         bounds = gain_if_missing(bare, arm, None, 1)
         return ArmComparison(arm.name, bare.name, len(common), gain, 1, None, None, solved, False, tuple(notes), bounds)
-    operating, elicitation = _spends(left.take(enough), right.take(enough), settings, asked, notes)
-    enough = _readable(left, right, operating, elicitation)
+    operating, elicitation = spends_of(left.take(enough), right.take(enough), settings, asked, notes)
+    enough = readable(left, right, operating, elicitation)
     if enough.size < len(common):
         notes.append(
             f"{len(common) - enough.size} of {len(common)} common tasks are left out: it takes {elicitation + 1} "
@@ -74,8 +74,8 @@ def compare(
         )
     elif full.figures.support.spend < full.null.support.spend:
         notes.append(
-            f"its support is read at {full.figures.support.spend:g} attempts, as it has no more, and the null row's at "
-            f"{full.null.support.spend:g}: hold them against one another only where the spends are equal."
+            f"its support figures (SRR, NDR, SDS, NSCR) are of {full.figures.support.spend:g} attempts, as it has no "
+            f"more, and the null row's of {full.null.support.spend:g}, so that the two are not comparable."
         )
     return ArmComparison(
         arm=arm.name,
@@ -99,12 +99,12 @@ def _everything(bare: Arm, arm: Arm) -> tuple[ArmOutcomes, ArmOutcomes]:
     return bare.on(tasks, unscored=True), arm.on(tasks, unscored=True)
 
 
-def _readable(bare: ArmOutcomes, arm: ArmOutcomes, operating: int, elicitation: int) -> IntArray:
+def readable(bare: ArmOutcomes, arm: ArmOutcomes, operating: int, elicitation: int) -> IntArray:
     """Tasks of which an attempt is left to choose with, in either arm."""
     return np.flatnonzero((bare.n > elicitation) & (arm.n > operating))
 
 
-def _spends(bare: ArmOutcomes, arm: ArmOutcomes, settings: Measure, asked: bool, notes: list[str]) -> tuple[int, int]:
+def spends_of(bare: ArmOutcomes, arm: ArmOutcomes, settings: Measure, asked: bool, notes: list[str]) -> tuple[int, int]:
     """The spends asked for, as far as the median task allows them; see docs/measurement.md, "Which B".
 
     An elicitation spend that nobody asked for is at most half of the bare attempts, so that the folds balance. It goes
@@ -118,7 +118,7 @@ def _spends(bare: ArmOutcomes, arm: ArmOutcomes, settings: Measure, asked: bool,
         half = max(1, typical // 2)
         wanted = settings.elicitation if asked and settings.elicitation < typical else min(settings.elicitation, half)
         elicitation = max(operating, wanted)
-        if 2 * _readable(bare, arm, operating, elicitation).size >= len(bare.tasks):
+        if 2 * readable(bare, arm, operating, elicitation).size >= len(bare.tasks):
             break
     if operating < settings.operating:
         notes.append(

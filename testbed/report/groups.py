@@ -70,7 +70,7 @@ def by_group(
 def _members(tasks: Sequence[Task], label: Callable[[Task], str]) -> Iterator[tuple[str, str, list[str]]]:
     environments: dict[str, dict[str, list[str]]] = {}
     for task in tasks:
-        families = environments.setdefault(re.sub(r"-v\d+$", "", task.environment), {})
+        families = environments.setdefault(re.sub(r"-v\d+$", "", task.environment.removeprefix("imported:")), {})
         families.setdefault(label(task), []).append(task.hash)
     for environment, families in environments.items():
         yield "", environment, [task for hashes in families.values() for task in hashes]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from testbed.report.cells import Cell, Row, Table
 from testbed.report.nats import ArmNats
 from testbed.report.record import Analysis
-from testbed.report.tables import Cell, Row, Table
 from testbed.report.words import NONE, figure, interval, number
 from testbed.stats import Estimate
 from testbed.types import Control

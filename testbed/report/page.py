@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.errors import UsageError
+from testbed.report.findings import findings, headline, unflagged
+from testbed.report.header import header
 from testbed.report.record import Analysis
 from testbed.report.tables import every_table
-from testbed.report.words import findings, headline, joined, reading
+from testbed.report.words import joined, reading
 
 if TYPE_CHECKING:
     from testbed.report.charts import Chart
@@ -41,8 +43,12 @@ def render_page(analysis: Analysis) -> str:
     return template.render(
         analysis=analysis,
         arms=joined([arm.name for arm in analysis.arms]),
+        header=header(analysis),
         reading=reading(analysis),
-        conclusions=[(c.arm, headline(analysis, c), findings(analysis, c)) for c in analysis.comparisons],
+        conclusions=[
+            (c.arm, tuple(filter(None, (headline(analysis, c), unflagged(analysis, c)))), findings(analysis, c))
+            for c in analysis.comparisons
+        ],
         tables=every_table(analysis),
         glance=[chart for chart in drawn if chart.key in GLANCE],
         charts=[chart for chart in drawn if chart.key not in GLANCE],

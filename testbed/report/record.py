@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.experiment import Measure
 from testbed.report.plain import plain
+from testbed.report.subject import Subject
 from testbed.stats import Comparison, Estimate, Range, Repeats, Verdict
 
 if TYPE_CHECKING:
@@ -331,6 +332,7 @@ class Analysis:
         leaks: tasks that a tool gave away; None where none was seen, or transcripts were not read.
         nats: of arms whose attempts were scored: what re-weighting, the budget and the tools' words each come to.
         checkpoints: of arms whose model is another local one than the bare arm's: how far their attempts lie from it.
+        subject: what the report is of; None where only the outcomes are known.
     """
 
     name: str
@@ -346,6 +348,7 @@ class Analysis:
     leaks: Leaks | None = None
     nats: tuple[ArmNats, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
+    subject: Subject | None = None
 
     def arm(self, name: str) -> ArmSummary:
         """The summary of the arm of that name."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from testbed.report.cells import Cell, Row, Table
+from testbed.report.findings import findings, headline, unflagged
+from testbed.report.header import Header, header
 from testbed.report.record import Analysis
-from testbed.report.tables import Cell, Row, Table, every_table
-from testbed.report.words import findings, headline, joined, reading
+from testbed.report.tables import every_table
+from testbed.report.words import joined, reading
 
 _GAP = 1  # columns between cells, on each side
+_TERM = 16  # columns of a term with its text beside it, at most
 _STYLES = {"null": "dim", "whole": "bold", "part": "", "": ""}
 
 
@@ -27,7 +32,7 @@ def print_report(analysis: Analysis, console: Console | None = None) -> None:
     """
     console = console or Console(highlight=False)
     for part in _report(analysis, console):
-        console.print(part)
+        console.print(_Trimmed(part))
         console.print()
 
 
@@ -35,18 +40,21 @@ def print_tables(title: str, remarks: Sequence[str], tables: Sequence[Table], co
     """Prints tables in the form of the report, under a title and remarks; those without rows are left out."""
     console = console or Console(highlight=False)
     say = _Sayer(console)
-    console.print(say(title, "bold"))
+    console.print(_Trimmed(say(title, "bold")))
     for remark in remarks:
-        console.print(say(remark))
+        console.print(_Trimmed(say(remark)))
     for table in tables:
         if table.rows:
             console.print()
-            console.print(Group(*_laid_out(table, console, say)))
+            console.print(_Trimmed(Group(*_laid_out(table, console, say))))
 
 
 def _report(analysis: Analysis, console: Console) -> Iterator[RenderableType]:
     say = _Sayer(console)
     yield say(f"{analysis.name or 'Report'}: {joined([arm.name for arm in analysis.arms])}", "bold")
+    head = header(analysis)
+    if head.facts:
+        yield Group(*_of(head, say))
     for warning in analysis.warnings:
         yield say(f"! {warning}", "yellow")
     if how := reading(analysis):
@@ -54,11 +62,44 @@ def _report(analysis: Analysis, console: Console) -> Iterator[RenderableType]:
     for table in every_table(analysis):
         yield Group(*_laid_out(table, console, say))
     for comparison in analysis.comparisons:
-        lines = [_indent(say(headline(analysis, comparison)), 2)]
+        told = (headline(analysis, comparison), unflagged(analysis, comparison))
+        lines = [_indent(say(sentence), 2) for sentence in told if sentence]
         for finding in findings(analysis, comparison):
             lines.append(_indent(say(finding.verb, "bold"), 2))
             lines += [_indent(say(phrase), 4) for phrase in finding.phrases]
         yield Group(say(comparison.arm, "bold"), *lines)
+
+
+def _of(head: Header, say: _Sayer) -> Iterator[RenderableType]:
+    """What the report is of: terms, each with its text beside it."""
+    yield _beside(head.facts, say)
+    yield say("arms")
+    yield _indent(_beside(head.arms, say), 2)
+
+
+def _beside(pairs: Sequence[tuple[str, str]], say: _Sayer) -> RichTable:
+    rich = RichTable.grid(padding=(0, 2 * _GAP, 0, 0))
+    rich.add_column(max_width=_TERM, overflow="fold")
+    rich.add_column(overflow="fold")
+    for term, text in pairs:
+        rich.add_row(say(term), say(text))
+    return rich
+
+
+class _Trimmed:
+    """Something without the blanks that it is filled up with at the ends of lines: a file or a mail would keep them."""
+
+    def __init__(self, content: RenderableType) -> None:
+        self._content = content
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for line in console.render_lines(self._content, options, pad=False):
+            while line and not line[-1].control and not line[-1].text.rstrip(" "):
+                line.pop()
+            if line:
+                line[-1] = line[-1]._replace(text=line[-1].text.rstrip(" "))
+            yield from line
+            yield Segment.line()
 
 
 class _Sayer:
@@ -118,7 +159,7 @@ def _spread(table: Table, widths: dict[int, int], room: int) -> dict[int, int]:
     return widths
 
 
-def _indent(text: Text, by: int) -> Padding:
+def _indent(text: RenderableType, by: int) -> Padding:
     return Padding(text, (0, 0, 0, by), expand=False)
 
 

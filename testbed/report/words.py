@@ -1,16 +1,12 @@
-"""How figures and findings read in words: the same in the terminal and on the page.
-
-A sentence claims what an interval or a verdict supports and no more: "not reached in n attempts", never "unreachable".
-"""
+"""How figures read in words, and what one must know to read them: the same in the terminal and on the page."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from testbed.report.record import Analysis, ArmComparison, Effect, Group, GroupEffect, Leaks
-from testbed.stats import Estimate, Range, SampleEquivalent, Verdict
+from testbed.report.record import Analysis, Leaks
+from testbed.stats import Estimate, Range, SampleEquivalent
 
 AXES = {
     "attempts": "attempts",
@@ -25,14 +21,6 @@ AXES = {
 }
 NONE = "n/a"
 LONGEST_PROMPT = 80  # characters of a prompt in a sentence
-_VERBS = {
-    Effect.CREATED: "creates",
-    Effect.EXPANDED: "expands",
-    Effect.ELICITED: "elicits",
-    Effect.LOST: "loses",
-    Effect.NOTHING: "no effect seen on",
-    Effect.UNDETERMINED: "undetermined",
-}
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
@@ -61,9 +49,16 @@ def _outwards(value: float, up: int, *, signed: bool) -> str:
     """A limit, rounded away from what it limits: an interval in print holds all that it holds."""
     tiny, gap = 1e-12 < abs(value) < 0.0005, 1 - abs(value)
     digits = 3 if tiny else 5 if 0 < gap < 5e-6 else _digits(value)
-    scale = 10**digits
-    rounded = up * math.ceil(up * value * scale - 1e-9) / scale
+    rounded = _rounded(value, up, digits)
+    if rounded == 0 and digits == 2 and abs(value) > 1e-12:  # 0.007 does not read as 0.00, which holds what it excludes
+        digits = 3
+        rounded = _rounded(value, up, digits)
     return _decimal(rounded, digits, signed=signed)
+
+
+def _rounded(value: float, up: int, digits: int) -> float:
+    scale = 10.0**digits
+    return up * math.ceil(up * value * scale - 1e-9) / scale
 
 
 def interval(estimate: Estimate, *, signed: bool = False) -> str:
@@ -111,9 +106,10 @@ def leaks_told(leaks: Leaks | None) -> str:
     by_arm = ", ".join(f"{arm} {count:,}" for arm, count in leaks.by_arm.items())
     return (
         f"A tool showed the question nearly word by word, together with its answer, at {leaks.tasks:,} of {whole:,} "
-        f"tasks: in {leaks.attempts:,} of {leaks.read:,} attempts read ({by_arm}). The plainest is attempt "
-        f"{worst.attempt[:12]} of {worst.arm!r} (overlap {worst.overlap:.2f}) at "
-        f"{asked!r}. The first tables stand with and without these tasks."
+        f"tasks: in {leaks.attempts:,} of {leaks.read:,} attempts read ({by_arm}). Either the tool gives the benchmark "
+        f"away, or a document says what it is about in the question's own words. The plainest case shows "
+        f"{worst.overlap:.0%} of the words of {asked!r}: testbed show {worst.attempt[:12]} (arm {worst.arm!r}). The "
+        "tables of arms and gain stand twice, with and without these tasks; all else counts them."
     )
 
 
@@ -137,7 +133,7 @@ def stopping(analysis: Analysis) -> str:
             numbers.setdefault(arm.fixed, []).append(arm.name)
     if not numbers:
         return ""
-    firsts = "; ".join(f"{_attempts(n)} of each task in {joined(names)}" for n, names in numbers.items())
+    firsts = "; ".join(f"{attempts(n)} of each task in {joined(names)}" for n, names in numbers.items())
     return (
         "Sampling of a task stopped where its verdict was settled. Verdicts are made from all attempts, since they "
         f"hold wherever one stops; every other figure from the first {firsts}, which were fixed in advance: what was "
@@ -149,7 +145,7 @@ def _reading(analysis: Analysis) -> str:
     s = analysis.settings
     if not any(c.full for c in analysis.comparisons):
         return (
-            f"An arm is read at {_attempts(1)}. Gain is what it adds to the bare arm there. "
+            f"An arm is read at {attempts(1)}. Gain is what it adds to the bare arm there. "
             f"Intervals are {s.level}, over tasks."
         )
     operating = _range({c.operating for c in analysis.comparisons}, s.operating)
@@ -157,48 +153,10 @@ def _reading(analysis: Analysis) -> str:
     return (
         f"An arm is read at {operating}. Gain is what it adds to the bare arm there: elicitation is the part that up "
         f"to {elicitation} of the bare arm reach too, creation the part that they do not, loss what became worse. "
-        f"Intervals are {s.level}, over tasks. Estimates of the parts add up to the gain exactly, and noise may draw "
-        "one below 0; intervals of the parts are about what is true, which is never below 0. A task is "
-        f"accessible if its reach within {_attempts(s.elicitation)} is at least {s.rho:g}."
-    )
-
-
-_COPIES = (
-    "all of it: repeated attempts look like copies of one another, so what resampling would reach is not known, and "
-    "nothing is claimed"
-)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One kind of thing that an arm did, and to which tasks."""
-
-    effect: Effect
-    verb: str
-    phrases: tuple[str, ...]
-
-
-def headline(analysis: Analysis, comparison: ArmComparison) -> str:
-    """The whole gain of an arm and its parts, in one sentence."""
-    where = f"on {_count(comparison.tasks, 'task')} at {_attempts(comparison.operating)}"
-    gain = figure(comparison.gain, signed=True)
-    if comparison.full is None:
-        return f"gain {gain} {where}; not split into elicitation and creation."
-    f = comparison.full.figures
-    parts = f"elicitation {figure(f.elicitation_part)} + creation {figure(f.creation)} - loss {figure(f.loss)}"
-    level = f" ({analysis.settings.level} intervals)" if comparison.gain.low is not None else ""
-    return f"gain {gain} {where} = {parts}{level}."
-
-
-def findings(analysis: Analysis, comparison: ArmComparison) -> tuple[Finding, ...]:
-    """What an arm created, elicited and lost, and where nothing is seen or settled, as the intervals support it."""
-    if not comparison.claims:
-        return (Finding(Effect.UNDETERMINED, _VERBS[Effect.UNDETERMINED], (_COPIES,)),) if comparison.full else ()
-    shown = [(group, effect) for group, effect in _coarsest(analysis, comparison.arm) if effect.elicitation is not None]
-    return tuple(
-        Finding(kind, verb, phrases)
-        for kind, verb in _VERBS.items()
-        if (phrases := tuple(_phrase(kind, group, effect) for group, effect in shown if kind in effect.effects))
+        f"Intervals are {s.level}, over tasks. The estimates of the parts add up to the gain exactly, so that noise "
+        "may take one below 0; their intervals are about the true parts, which are never below 0. A task is "
+        f"accessible if its reach within {attempts(s.elicitation)}, the chance that at least one of them succeeds, is "
+        f"at least {s.rho:g}."
     )
 
 
@@ -216,7 +174,7 @@ def null_note(analysis: Analysis) -> str:
     if not nulls:
         return ""
     spends = sorted({(int(n.operating), int(n.elicitation)) for n in nulls})
-    read = "; ".join(f"{_attempts(b)}, elicitation up to {k}" for b, k in spends)
+    read = "; ".join(f"{attempts(b)}, elicitation up to {k}" for b, k in spends)
     second = next((n.tool for n in nulls if n.tool in {arm.name for arm in analysis.arms}), "")
     samples = (
         f"the bare arm and {second}, a second sample of it" if second else "two random halves of the bare attempts"
@@ -232,93 +190,25 @@ def _elsewhere(analysis: Analysis) -> str:
     apart = [c.arm for c in analysis.comparisons if c.full is not None and c.full.at_null is not None]
     if not apart:
         return ""
-    return f" It has fewer attempts than {joined(apart)} and is read at a smaller spend; support has a row at that one."
-
-
-def _coarsest(analysis: Analysis, arm: str) -> Iterator[tuple[Group, GroupEffect]]:
-    """A whole environment where its groups all went the same way, else the groups."""
-    for group in analysis.groups:
-        whole = _effect(group, arm)
-        if whole is None:
-            continue
-        parent = next((g for g in analysis.groups if not g.within and g.label == group.within), None)
-        # Of an environment and its groups, either the whole is shown or the parts are.
-        if (_uniform(analysis, group, arm)) if parent is None else not _uniform(analysis, parent, arm):
-            yield group, whole
-
-
-def _uniform(analysis: Analysis, environment: Group, arm: str) -> bool:
-    parts = [g for g in analysis.groups if g.within == environment.label]
-    kinds = {e.effects for g in (environment, *parts) if (e := _effect(g, arm)) is not None}
-    return len(kinds) == 1
-
-
-def _effect(group: Group, arm: str) -> GroupEffect | None:
-    return next((effect for effect in group.effects if effect.arm == arm), None)
-
-
-def _phrase(kind: Effect, group: Group, effect: GroupEffect) -> str:
-    name = f"{group.within}, {group.label}" if group.within else group.label
-    size = _count(effect.tasks, "task")
-    if kind is Effect.CREATED:
-        return f"{name}: {_expanded(effect)}creation {_figure(effect.creation)}{_only_these(effect.creation)}"
-    if kind is Effect.EXPANDED:
-        return f"{name}: {_expanded(effect)}creation {_figure(effect.creation)}"
-    if kind is Effect.ELICITED:
-        return f"{name}: {size}, elicitation {_figure(effect.elicitation)}"
-    if kind is Effect.LOST:
-        return f"{name}: {_lost(effect)}loss {_figure(effect.loss)}{_only_these(effect.loss)}"
-    gain = f"gain {figure(effect.gain, signed=True)}"
-    open_ = effect.verdicts.get(Verdict.UNDETERMINED, 0)
-    if kind is Effect.UNDETERMINED and effect.open_as_missing:
-        return f"{name}: {size}, {gain} of the scored attempts; undetermined, as attempts are missing"
-    if kind is Effect.UNDETERMINED and effect.gain is not None and (effect.gain.low or 0.0) > 0:
-        gain = f"{gain}: a gain, but whether elicited or created is open"
-    if kind is Effect.UNDETERMINED and open_:
-        return f"{name}: {size}, {gain}; {open_} undetermined, {further(effect.needed)} more attempts needed"
-    return f"{name}: {size}, {gain}"
-
-
-def _expanded(effect: GroupEffect) -> str:
-    expanded = effect.verdicts.get(Verdict.EXPANDED, 0)
-    if not expanded:
-        return f"{_count(effect.tasks, 'task')}, "
-    least = _attempts(effect.bare_attempts, "bare attempt")
-    if effect.never_bare == expanded:
-        return f"{expanded} of {effect.tasks} tasks expanded, not reached in {least} each; "
-    rest = f"{expanded - effect.never_bare} solved now and then"
-    how = f"{rest} in {least} each"
-    if effect.never_bare:
-        how = f"{effect.never_bare} not reached in {least} each and {rest}"
-    return f"{expanded} of {effect.tasks} tasks expanded, {how}; "
-
-
-def _lost(effect: GroupEffect) -> str:
-    lost = effect.verdicts.get(Verdict.LOST, 0)
-    return f"{lost} of {effect.tasks} tasks lost; " if lost else f"{_count(effect.tasks, 'task')}, "
-
-
-def _only_these(part: Estimate | None) -> str:
-    """Says so where the evidence is that of the tasks at hand, and the interval over tasks does not exclude none."""
-    settled = part is not None and part.low is not None and part.low > 0
-    return "" if settled else " (shown on these tasks; too few for a claim about others)"
-
-
-def _figure(part: Estimate | None) -> str:
-    return NONE if part is None else figure(part)
+    return (
+        f" It has fewer attempts than {joined(apart)} and is read at a smaller spend; the table of support has a row "
+        "at that one, too."
+    )
 
 
 def _range(used: set[int], asked: int) -> str:
     """The spends that the attempts allow: one number where all comparisons have the same."""
     least, most = (min(used), max(used)) if used else (asked, asked)
-    return _attempts(most) if least == most else f"{least} to {_attempts(most)}"
+    return attempts(most) if least == most else f"{least} to {attempts(most)}"
 
 
-def _attempts(n: float, word: str = "attempt") -> str:
-    return _count(int(n), word)
+def attempts(n: float, word: str = "attempt") -> str:
+    """So many attempts: 1 attempt, 16 attempts."""
+    return counted(int(n), word)
 
 
-def _count(n: int, word: str) -> str:
+def counted(n: int, word: str) -> str:
+    """So many of something: 1 task, 1,000 tasks."""
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 

@@ -13,7 +13,6 @@ import functools
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Iterable
 
 from testbed.errors import SandboxDied
@@ -52,9 +51,7 @@ class Bwrap:
     @property
     def identity(self) -> str:
         """Backend, policy version, version of the Python inside and the image's digest."""
-        python = ".".join(map(str, sys.version_info[:3]))
-        root = image.digest(python_root(self._packages))[:16]
-        return f"bwrap/{POLICY} {os.uname().machine} python-{python} root-{root}"
+        return image.identity(f"bwrap/{POLICY}", python_root(self._packages))
 
     async def open(self, limits: Limits) -> Session:
         """Starts a sandbox with its worker.
@@ -110,7 +107,7 @@ class Bwrap:
             root = await asyncio.to_thread(python_root, self._packages)  # the first time, it reads many files
             words = command(program, root, limits, uid, self._with_proc)
             link = await BwrapLink.launch(words, list(root.command), free, cgroup)
-        except BaseException as error:
+        except BaseException as error:  # cancelled too; raised again
             free()
             if cgroup is not None:
                 cgroup.remove()

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import secrets
-import sys
 from typing import Any
 
 from testbed.sandbox import docker_door, image
@@ -70,9 +68,7 @@ class Docker:
     @property
     def identity(self) -> str:
         """Backend, policy version, version of the Python inside and the image's digest."""
-        python = ".".join(map(str, sys.version_info[:3]))
-        root = image.digest(python_root(self._packages))[:16]
-        return f"{self.name}/{POLICY} {os.uname().machine} python-{python} root-{root}"
+        return image.identity(f"{self.name}/{POLICY}", python_root(self._packages))
 
     async def open(self, limits: Limits) -> Session:
         """Starts a container with its worker.

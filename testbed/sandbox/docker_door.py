@@ -47,7 +47,7 @@ class Door:
             os.chmod(path, 0o666)
             self._listener.listen(1)
             self._listener.setblocking(False)
-        except BaseException:
+        except BaseException:  # an interrupt too: the folder is nobody else's to remove; raised again
             self.close()
             raise
 
@@ -67,7 +67,7 @@ class Door:
         connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
         try:
             return await asyncio.open_unix_connection(sock=connection)
-        except BaseException:
+        except BaseException:  # cancelled too; raised again
             connection.close()
             raise
 

@@ -14,54 +14,17 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
 from testbed.errors import SandboxDied
 from testbed.sandbox import docker_door, image
 from testbed.sandbox.cgroup import PERIOD, SHORTEST_QUOTA
+from testbed.sandbox.docker_owner import OWNER, Owner
 from testbed.sandbox.root import PythonRoot
 
-OWNER = "capability-testbed.sandbox.owner"  # label: who started a container
 _UNIX = "http+unix://"
 _SECONDS = 60.0  # for one request; an engine under load takes its time to answer
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """A process that starts sandboxes, told apart from every other of all times.
-
-    Attributes:
-        machine: the kernel's boot and the namespace in which `pid` counts.
-        pid: its number there.
-        started: when it was started, in clock ticks since boot: a number may be used again.
-    """
-
-    machine: str
-    pid: int
-    started: int
-
-    @classmethod
-    def this_process(cls) -> Owner:
-        """The owner that this process is."""
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot = file.read().strip()
-        return cls(f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}", os.getpid(), _start_of(os.getpid()) or 0)
-
-    @classmethod
-    def read(cls, label: str) -> Owner | None:
-        """Reads a label; None if it is not one of ours."""
-        machine, _, rest = label.partition("/")
-        pid, _, started = rest.partition("/")
-        return cls(machine, int(pid), int(started)) if pid.isdecimal() and started.isdecimal() else None
-
-    def __str__(self) -> str:
-        return f"{self.machine}/{self.pid}/{self.started}"
-
-    def is_dead(self, here: Owner) -> bool:
-        """Whether it has ended for certain; nobody can say that of another machine's, or another container's."""
-        return self.machine == here.machine and _start_of(self.pid) != self.started
 
 
 class Engine:
@@ -297,13 +260,3 @@ def _words(error: Exception) -> str:
     """What an error of the SDK says, without its HTTP part."""
     text = getattr(error, "explanation", None) or str(error)
     return str(text).strip()[:500]
-
-
-def _start_of(pid: int) -> int | None:
-    """When a process was started, in clock ticks since boot; None if it does not exist or is over."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            state, *fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state in "ZX" else int(fields[18])

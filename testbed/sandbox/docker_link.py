@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
 
 from testbed.errors import SandboxDied
+from testbed.sandbox.docker_attach import attach
 from testbed.sandbox.docker_door import Door
 from testbed.sandbox.docker_engine import Engine
 from testbed.sandbox.link import START_SECONDS, Reader
 
 _STDOUT, _STDERR = 1, 2
 _LAST_WORDS = 500  # characters
-_LONGEST_HEAD = 1 << 16
 
 
 class Frames:
@@ -141,7 +139,7 @@ class DockerLink:
                 await link._start(settings)
             else:
                 await link._come_in(door)
-        except BaseException:
+        except BaseException:  # cancelled too; raised again
             await link.kill()
             raise
         finally:
@@ -176,7 +174,7 @@ class DockerLink:
     async def _start(self, settings: Mapping[str, Any]) -> None:
         """Makes the container, takes its stream, and starts it: no output is missed."""
         await _to_its_end(self._engine.create, self.name, settings)
-        reader, self.writer = await _attach(self._engine, self.name)
+        reader, self.writer = await attach(self._engine, self.name)
         self._writers.append(self.writer)
         self.reader = self._stream = Frames(reader)
         await _to_its_end(self._engine.start, self.name)
@@ -254,56 +252,3 @@ async def _to_its_end(function: Callable[..., None], *arguments: Any) -> None:
     except asyncio.CancelledError:
         await asyncio.wait([call])
         raise
-
-
-async def _attach(engine: Engine, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    try:
-        reader, writer = await _connect(*engine.address)
-        writer.write(
-            f"POST /v{engine.api.api_version}/containers/{name}/attach?stream=1&stdin=1&stdout=1&stderr=1 HTTP/1.1\r\n"
-            "Host: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n".encode("ascii")
-        )
-        head = await reader.readuntil(b"\r\n\r\n")
-    except (OSError, EOFError, asyncio.LimitOverrunError) as error:
-        raise SandboxDied(f"the docker engine's stream cannot be opened: {error}") from error
-    status = head.split(b"\r\n", 1)[0].decode("latin-1")
-    if status.split()[1:2] not in (["101"], ["200"]):
-        writer.close()
-        raise SandboxDied(f"the docker engine does not hand over its stream: {status}")
-    return reader, writer
-
-
-async def _connect(address: str, tls: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection of our own to the engine that the SDK talks to."""
-    parts = urlsplit(address)
-    if parts.scheme == "http+unix":
-        return await asyncio.open_unix_connection(unquote(parts.netloc + parts.path), limit=_LONGEST_HEAD)
-    if parts.scheme == "ssh":
-        return await _connect_ssh(parts.hostname or "", parts.username, parts.port)
-    context = _tls_context(tls) if parts.scheme == "https" else None
-    port = parts.port or (2376 if context else 2375)
-    return await asyncio.open_connection(parts.hostname, port, ssl=context, limit=_LONGEST_HEAD)
-
-
-def _tls_context(settings: Any) -> ssl.SSLContext:
-    """What the SDK's settings mean to the ssl module."""
-    context = ssl.create_default_context(cafile=settings.ca_cert if settings.verify else None)
-    if not settings.verify:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if settings.cert:
-        context.load_cert_chain(*settings.cert)
-    return context
-
-
-async def _connect_ssh(
-    host: str, user: str | None, port: int | None
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """As the docker client does it: its own program at the other end carries the bytes to the engine's socket."""
-    words = ["ssh", *(("-l", user) if user else ()), *(("-p", str(port)) if port else ()), "--", host]
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *words, "docker system dial-stdio", stdin=pipe, stdout=pipe, limit=_LONGEST_HEAD, start_new_session=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    return process.stdout, process.stdin

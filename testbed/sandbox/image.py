@@ -79,6 +79,12 @@ def digest(root: PythonRoot) -> str:
     return manifest.hexdigest()
 
 
+def identity(policy: str, root: PythonRoot) -> str:
+    """What programs may depend on: backend and policy, the machine's kind, version of the Python inside, the digest."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"{policy} {os.uname().machine} python-{python} root-{digest(root)[:16]}"
+
+
 def tag(root: PythonRoot) -> str:
     """The image's full name in an engine."""
     return f"{REPOSITORY}:{digest(root)}"

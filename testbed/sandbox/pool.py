@@ -121,7 +121,7 @@ class Pool:
                 if self._waiting:
                     self._fill()  # everybody who waits gets an answer
                 return
-            except BaseException:
+            except BaseException:  # cancelled too; raised again
                 self._alive -= 1
                 raise
         if self._closed:

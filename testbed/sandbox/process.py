@@ -106,7 +106,7 @@ class BwrapLink:
             if self.worker_pid is not None:
                 self._worker_fd = _pidfd(self.worker_pid)
                 await self._confine(self.worker_pid)
-        except BaseException:
+        except BaseException:  # cancelled too; raised again
             if not hasattr(self, "writer"):  # else the writer closes it; its number must not be used again before
                 control.close()
             await self.kill()

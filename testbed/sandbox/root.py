@@ -31,8 +31,11 @@ WORKER_FILES = tuple(
     (f"{_HERE}/{name}.py", f"{WORKER}/testbed/sandbox/{name}.py")
     for name in ("worker", "buffers", "child", "lockdown", "memory", "repl", "scratch", "watch")
 )
-# Not as a script or a folder: these are compiled at every start, and the latter loads half of the library.
-_BEGIN = f"import sys; sys.path.insert(0, {WORKER!r}); from testbed.sandbox.worker import main; main()"
+# Not as a script or a folder: these are compiled at every start, and the latter loads half of the library. The worker
+# collects no garbage, and begins with that before its modules are loaded.
+_BEGIN = (
+    f"import gc, sys; gc.disable(); sys.path.insert(0, {WORKER!r}); from testbed.sandbox.worker import main; main()"
+)
 
 # Extension modules that need a display or a terminal: no use inside, and a dozen libraries less to show.
 _LEFT_OUT = ("_tkinter", "readline", "_curses", "_curses_panel", "ossaudiodev", "nis", "_gdbm", "_dbm")

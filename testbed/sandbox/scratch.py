@@ -212,7 +212,7 @@ class _parent:
                 inner = os.open(name, _FOLDER, dir_fd=self._descriptor)
                 os.close(self._descriptor)
                 self._descriptor = inner
-        except BaseException:
+        except BaseException:  # an interrupt too: `__exit__` is not called then; raised again
             os.close(self._descriptor)
             raise
         return self._descriptor, self._name

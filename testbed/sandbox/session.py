@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from testbed.errors import SandboxDied, SandboxFileError, UsageError
+from testbed.sandbox.answers import Verdict, how_it_ended, read_answer, read_piece, read_verdict, too_much_memory
 from testbed.sandbox.base import Limits, Result, Status
 from testbed.sandbox.link import PIECE, BrokenProtocol, Link, receive, send
 
@@ -19,9 +20,6 @@ LATE_SECONDS = 0.02  # beyond a call's timeout, before the worker is helped to e
 GRACE_SECONDS = 3.0  # beyond a call's timeout, for killing, reaping and wiping, before the worker counts as lost
 FILE_SECONDS = 10.0  # for one piece of a file to be written or read
 PROGRAM_BYTES = 8 << 20  # most of code and stdin together
-
-
-Verdict = Literal["timeout", "oom"]
 
 
 class _Lost(SandboxDied):
@@ -93,7 +91,7 @@ class WorkerSession:
             while length is None or size < length:
                 answer = await self._ask_about_file({"op": "get", "path": path, "offset": size, "size": PIECE})
                 try:
-                    part, length = _read_piece(answer)
+                    part, length = read_piece(answer)
                 except BrokenProtocol as error:
                     raise await self._lose(error) from error
                 parts.append(part)
@@ -138,14 +136,14 @@ class WorkerSession:
     async def _read(self, answer: dict[str, Any], seconds: float, began: float) -> Result:
         """The result in an answer; the kernel's word on memory stands above the worker's."""
         try:
-            result = _read_answer(answer, seconds, self._limits, began)
+            result = read_answer(answer, seconds, self._limits, began)
         except BrokenProtocol as error:
             raise await self._lose(error) from error
         if self._memory == "machine":
             await self._drop()
             raise _Lost("the machine ran out of memory, and the kernel chose the program.")
         if self._memory == "limit" and result.status != "oom":
-            return replace(result, status="oom", exit_code=None, reason=_too_much_memory(self._limits))
+            return replace(result, status="oom", exit_code=None, reason=too_much_memory(self._limits))
         return result
 
     async def _ask_about_file(self, request: dict[str, Any], *parts: bytes) -> dict[str, Any]:
@@ -199,7 +197,7 @@ class WorkerSession:
         try:
             answer = await receive(link.reader, self._limits)
             if answer.get("type") == "verdict" and answer.get("seq") == self._sequence:
-                self._verdict = _read_verdict(answer.get("verdict"))
+                self._verdict = read_verdict(answer.get("verdict"))
                 answer = await receive(link.reader, self._limits)
             return answer
         finally:
@@ -226,75 +224,10 @@ class WorkerSession:
         return await link.kill() if link is not None else ""
 
 
-def _read_piece(answer: dict[str, Any]) -> tuple[bytes, int]:
-    parts, length = answer["parts"], answer.get("length")
-    if len(parts) != 1 or not isinstance(length, int) or len(parts[0]) > PIECE:
-        raise BrokenProtocol("a malformed piece of a file")
-    return parts[0], length
-
-
-def _read_verdict(value: Any) -> Verdict:
-    if value not in ("timeout", "oom"):
-        raise BrokenProtocol(f"an unknown verdict {value!r}")
-    verdict: Verdict = value
-    return verdict
-
-
-def _read_answer(answer: dict[str, Any], seconds: float, limits: Limits, began: float) -> Result:
-    """Checks a result frame as strictly as a stranger's."""
-    verdict, code = answer.get("verdict"), answer.get("exit_code")
-    parts, cuts = answer["parts"], (answer.get("stdout_cut"), answer.get("stderr_cut"))
-    if len(parts) != 4 or not all(isinstance(cut, int) and cut >= 0 for cut in cuts):
-        raise BrokenProtocol("a malformed result")
-    if (verdict == "exited") != isinstance(code, int):
-        raise BrokenProtocol("a result without an exit code")
-    status, reason = _status(verdict, code, answer.get("cpu_limit") is True, seconds, limits)
-    return Result(
-        status=status,
-        exit_code=code if status in ("ok", "error", "killed") else None,
-        stdout=_text(parts[0], parts[1], int(cuts[0] or 0)),
-        stderr=_text(parts[2], parts[3], int(cuts[1] or 0)),
-        stdout_truncated=int(cuts[0] or 0),
-        stderr_truncated=int(cuts[1] or 0),
-        milliseconds=1000 * (time.perf_counter() - began),
-        reason=reason,
-        state_lost=answer.get("state_lost") is True,
-    )
-
-
-def _text(head: bytes, tail: bytes, cut: int) -> str:
-    """What a program wrote, with a line in place of what is missing."""
-    if not cut:
-        return _decode(head + tail)
-    return f"{_decode(head)}\n[... {cut} bytes cut ...]\n{_decode(tail)}"
-
-
-def _decode(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")
-
-
-def _status(verdict: Any, code: Any, cpu_limit: bool, seconds: float, limits: Limits) -> tuple[Status, str]:
-    if verdict == "timeout":
-        return "timeout", f"stopped after {seconds:g} s"
-    if verdict == "oom":
-        return "oom", _too_much_memory(limits)
-    if verdict != "exited":
-        raise BrokenProtocol(f"an unknown verdict {verdict!r}")
-    if cpu_limit:
-        return "timeout", f"stopped after more than {seconds:g} s of CPU time in one process"
-    if code < 0:
-        return "killed", f"ended by signal {-code}"
-    return ("ok", "") if code == 0 else ("error", "")
-
-
 def _status_of(loss: _Lost, seconds: float, limits: Limits) -> tuple[Status, str]:
     if loss.verdict is None:
         return "sandbox_died", str(loss)
-    return _status(loss.verdict, None, False, seconds, limits)
-
-
-def _too_much_memory(limits: Limits) -> str:
-    return f"stopped for using more than {limits.memory_mib} MiB of memory"
+    return how_it_ended(loss.verdict, None, False, seconds, limits)
 
 
 def _result(status: Status, reason: str, began: float, stderr: str = "", state_lost: bool = False) -> Result:

@@ -6,7 +6,8 @@ from testbed.stats.bootstrap import Estimate, Intervals, Replicates, cluster_boo
 from testbed.stats.checks import StatsError
 from testbed.stats.compare import balanced_elicitation, compare_arms
 from testbed.stats.comparison import Comparison, Figures, MissingBounds, Range, SampleEquivalent, SupportRow
-from testbed.stats.crossfit import creation_curve, decompose_cross_fitted, decompose_cross_fitted_at_spend
+from testbed.stats.crossfit import creation_curve, decompose_cross_fitted
+from testbed.stats.crossfit_spend import decompose_cross_fitted_at_spend
 from testbed.stats.extrapolate import Extrapolation, extrapolate_reach
 from testbed.stats.frontier import (
     Bounded,

@@ -10,8 +10,17 @@ import numpy as np
 from testbed.stats.bootstrap import cluster_bootstrap
 from testbed.stats.checks import FloatArray, StatsError, level
 from testbed.stats.comparison import Comparison, CreationBySpend, Figures, MissingBounds, Range, SupportRow
-from testbed.stats.energy import tool_gain_nats
-from testbed.stats.figures import Plan, created_evidence, decomposition, figures_of, reaches, support_row, verdicts_of
+from testbed.stats.figures import (
+    Plan,
+    created_evidence,
+    decomposition,
+    figures_of,
+    gain_in_nats,
+    reaches,
+    splits_of,
+    support_row,
+    verdicts_of,
+)
 from testbed.stats.outcomes import ArmOutcomes, align
 from testbed.stats.parts import between
 from testbed.stats.repeats import near_identical
@@ -164,7 +173,8 @@ def _creation_by_spend(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> Crea
     times = int(np.floor(np.log2(most / plan.operating) + 1e-9))
     doubling = plan.operating * 2.0 ** np.arange(max(0, times - _SPENDS + 1), times + 1)
     spends = np.unique(np.append(doubling, plan.elicitation))
-    parts = [decomposition(bare, tool, replace(plan, elicitation=spend)) for spend in spends.tolist()]
+    splits = splits_of(bare, tool, plan)
+    parts = [decomposition(bare, tool, replace(plan, elicitation=spend), splits) for spend in spends.tolist()]
     found = cluster_bootstrap(
         np.stack([column for p in parts for column in (p.creation, p.creation_most)], axis=1), least=-1, greatest=1,
         clusters=plan.labels(bare.tasks), replicates=plan.replicates, seed=plan.seed,
@@ -236,9 +246,8 @@ def _point_figures(bare: ArmOutcomes, tool: ArmOutcomes, succeed: tuple[bool, bo
     }
     plan = replace(plan, judged=judged)
     bare, tool = (arm.with_missing(succeed=end) for arm, end in zip((bare, tool), succeed, strict=True))
-    parts = decomposition(bare, tool, plan)
+    parts = decomposition(bare, tool, plan, splits_of(bare, tool, plan))
     before, after = (reaches(arm, [plan.operating, plan.elicitation], plan) for arm in (bare, tool))
-    budget = int(min(bare.n.min(), tool.n.min()))
     columns = {
         "bare_pass1": bare.c / bare.n,
         "tool_pass1": tool.c / tool.n,
@@ -250,7 +259,7 @@ def _point_figures(bare: ArmOutcomes, tool: ArmOutcomes, succeed: tuple[bool, bo
         "elicitation_part": parts.elicitation,
         "creation": parts.creation,
         "loss": parts.loss,
-        "nats": tool_gain_nats(bare.n, bare.c, tool.n, tool.c, budget),
+        "nats": gain_in_nats(bare, tool)[0],
     }
     share = empirical_support(before.lower[:, 1], after.lower[:, 1])
     ratios = support_metrics(float(share.preserved.sum()), float(share.expanded.sum()), float(share.shrunk.sum()))

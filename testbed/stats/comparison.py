@@ -20,7 +20,9 @@ class SampleEquivalent:
         k: k*, or None: more than ``censored_at``.
         low: Lower end of its interval, or None: more than ``censored_at`` (or no interval, see ``interval``).
         high: Upper end, or None: more than ``censored_at`` (or no interval).
-        censored_at: Attempts per bare task (the least over tasks): nothing beyond can be estimated.
+        censored_at: Bare attempts at the median task: nothing beyond is estimated. Where a task ran out before, its
+            reach lies between that of its own attempts, which the value and the upper end take, and 1, which the lower
+            end takes.
         interval: Whether there is an interval at all (two clusters or more).
     """
 
@@ -83,7 +85,8 @@ class Figures:
         creation_upper: The same at the greatest value the data allow, where bare attempts ran out.
         loss: What the tools broke.
         nats: Φ(bare) − Φ(tool), at ``nats_budget`` attempts.
-        nats_budget: B of the budgeted free energy: the least number of attempts of any task in either arm.
+        nats_budget: B of the budgeted free energy: the attempts that both arms have at the median task. Tasks with
+            fewer are read at as many as they have, which makes their differences smaller in size.
         support: Support metrics at the elicitation spend.
         verdicts: Per-task verdicts at the spend of accessibility, with counts.
         log_e_created: Per task, the log e-value against "the tool arm is not within reach at b, or the bare arm is at

@@ -7,18 +7,16 @@ estimate of bare reach is 0, which would call every lucky success of the tool ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
-from testbed.stats.checks import NOWHERE, FloatArray, IntArray, StatsError, Where, counts, positive, whole_numbers
+from testbed.stats.checks import NOWHERE, FloatArray, IntArray, StatsError, Where, counts, whole_numbers
 from testbed.stats.gain import TIE, Decomposition, decompose
+from testbed.stats.joint import JointSplits, joint_splits
 from testbed.stats.kinds import kinds
 from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.reach import posterior_reach, reach_at_k
-from testbed.stats.spend import cyclic_reach, reach_curve
 
 # Splits held at a time, in numbers (16 MiB for each of some ten arrays): bounds the memory at any number of tasks.
 _NUMBERS_AT_A_TIME = 2_000_000
@@ -63,17 +61,74 @@ def decompose_cross_fitted(
     if n0.shape != n1.shape:
         raise StatsError(f"{n0.size} tasks in the bare arm but {n1.size} in the tool arm")
     b, big = _spends(operating, elicitation)
-    _enough(n0, big, "elicitation", bare)
-    _enough(n1, b, "operating", tool)
+    enough_to_split(n0, big, "elicitation", bare)
+    enough_to_split(n1, b, "operating", tool)
     rows, kind = kinds(n0, c0, n1, c1)
     creation, loss = _mean_over_splits(np.column_stack([n0, c0, n1, c1])[rows], b, big)[kind].T
+    return _with_limits(n0, c0, n1, c1, b, big, creation, loss)
+
+
+def decompose_cross_fitted_jointly(splits: JointSplits, *, operating: int = 1, elicitation: int) -> Decomposition:
+    """Return what `decompose_cross_fitted` does, over splits by sample index in both arms at once.
+
+    For arms whose attempts at one sample index may depend on one another, as on one random stream they do.
+
+    Args:
+        splits: The arms' attempts, split (`testbed.stats.joint.joint_splits`).
+        operating: b, in attempts.
+        elicitation: B ≥ b, in attempts.
+
+    Raises:
+        StatsError: As `decompose_cross_fitted`.
+    """
+    b, big = _spends(operating, elicitation)
+    bare, tool = splits.bare, splits.tool
+    enough_to_split(bare.n, big, "elicitation", bare.where)
+    enough_to_split(tool.n, b, "operating", tool.where)
+    creation, loss = splits.creation_and_loss(b, big).T
+    return _with_limits(bare.n, bare.c, tool.n, tool.c, b, big, creation, loss)
+
+
+def _with_limits(
+    n0: IntArray, c0: IntArray, n1: IntArray, c1: IntArray, b: int, big: int, creation: FloatArray, loss: FloatArray
+) -> Decomposition:
     plug_in = decompose(reach_at_k(n0, c0, b), reach_at_k(n0, c0, big), reach_at_k(n1, c1, b))
-    gain, creation_most, loss_most = plug_in.gain, plug_in.creation, plug_in.loss
+    gain = plug_in.gain
+    # Never less than the cross-fitted parts, which among attempts that depend on one another is no matter of course.
+    creation_most, loss_most = np.maximum(plug_in.creation, creation), np.maximum(plug_in.loss, loss)
     return Decomposition(
         gain=gain, elicitation=gain - creation + loss, creation=creation, loss=loss,
         elicitation_least=gain - creation_most + loss, elicitation_most=gain - creation + loss_most,
         creation_most=creation_most, loss_most=loss_most,
         creation_upper=creation, settled=np.ones(gain.shape, np.bool_), cross_fitted=True,
+    )  # fmt: skip
+
+
+def parts_of(
+    bare: ArmOutcomes,
+    tool: ArmOutcomes,
+    *,
+    operating: int = 1,
+    elicitation: int,
+    seed: int = 0,
+    splits: JointSplits | None = None,
+) -> Decomposition:
+    """Return the cross-fitted decomposition of two arms on the same tasks, jointly where attempts share an index.
+
+    Args:
+        bare: The bare arm.
+        tool: The tool arm.
+        operating: b, in attempts.
+        elicitation: B ≥ b, in attempts.
+        seed: Seed of the splits.
+        splits: `joint_splits` of the arms, where they are at hand.
+    """
+    splits = splits or joint_splits(bare, tool, seed=seed)
+    if splits is not None:
+        return decompose_cross_fitted_jointly(splits, operating=operating, elicitation=elicitation)
+    return decompose_cross_fitted(
+        bare.n, bare.c, tool.n, tool.c,
+        operating=operating, elicitation=elicitation, bare=bare.where, tool=tool.where,
     )  # fmt: skip
 
 
@@ -90,73 +145,12 @@ def creation_curve(bare: ArmOutcomes, tool: ArmOutcomes, spends: ArrayLike, *, o
     """
     if bare.tasks != tool.tasks:
         raise StatsError(f"arms {bare.arm!r} and {tool.arm!r} must be aligned on the same tasks first")
+    splits = joint_splits(bare, tool)
     columns = [
-        decompose_cross_fitted(
-            bare.n, bare.c, tool.n, tool.c,
-            operating=operating, elicitation=int(b), bare=bare.where, tool=tool.where,
-        ).creation
+        parts_of(bare, tool, operating=operating, elicitation=int(b), splits=splits).creation
         for b in np.atleast_1d(whole_numbers(spends, "elicitation attempts"))
-    ]  # fmt: skip
+    ]
     return np.stack(columns, axis=1)
-
-
-def decompose_cross_fitted_at_spend(
-    bare: ArmOutcomes,
-    tool: ArmOutcomes,
-    *,
-    axis: str,
-    operating: float,
-    elicitation: float,
-    splits: int | None = None,
-    orderings: int = 8,
-    seed: int = 0,
-) -> Decomposition:
-    """Return the cross-fitted decomposition on a cost axis, averaged over seeded random halvings, in both directions.
-
-    Where the half of the bare attempts runs out before B without a success, bare reach at B is only known to lie in
-    [0, 1]: `creation` then takes 1 (the least creation), `creation_upper` takes 0.
-
-    Args:
-        bare: The bare arm.
-        tool: The tool arm, on the same tasks in the same order, each with two attempts or more in both.
-        axis: Cost axis of both.
-        operating: b > 0.
-        elicitation: B ≥ b.
-        splits: Random halvings per task; 2 to 8, fewer for large suites, where left out.
-        orderings: Random orderings per half, each averaged over its rotations.
-        seed: Seed of the halvings and orderings.
-
-    Raises:
-        StatsError: B < b, different tasks, an unknown axis, a task with one attempt.
-    """
-    if bare.tasks != tool.tasks:
-        raise StatsError(f"arms {bare.arm!r} and {tool.arm!r} must be aligned on the same tasks first")
-    positive([operating, elicitation], "spends")
-    if operating > elicitation:
-        raise StatsError(f"spends must satisfy 0 < operating ≤ elicitation, not {operating} and {elicitation}")
-    for arm in (bare, tool):
-        _enough(arm.n, 1, "operating", arm.where)
-    grid = np.array([operating, elicitation], dtype=np.float64)
-    times = splits or int(np.clip(2000 // len(bare.tasks), 2, 8))
-    rng = np.random.default_rng([seed, 4])
-    parts = np.empty((len(bare.tasks), 4))
-    for task in range(len(bare.tasks)):
-        halves = (_halves(arm, task, axis, grid, times, orderings, rng) for arm in (bare, tool))
-        parts[task] = _parts(*halves)
-    creation, loss, creation_upper, unsettled = parts.T
-    # The gain and the plug-in parts need no folds, so they are measured with all attempts.
-    before, after = (reach_curve(arm, grid, axis=axis, seed=seed) for arm in (bare, tool))
-    (x_low, y_low), x_high = before.lower.T, before.upper[:, 0]
-    t_low, t_high = after.lower[:, 0], after.upper[:, 0]
-    gain, creation_most, loss_most = t_low - x_high, np.maximum(0.0, t_high - y_low), np.maximum(0.0, x_high - t_low)
-    settled = (unsettled == 0) & (x_low == x_high) & (t_low == t_high)
-    return Decomposition(
-        gain=gain, elicitation=gain - creation + loss, creation=creation, loss=loss,
-        elicitation_least=gain - creation_most + loss,
-        elicitation_most=np.maximum(0.0, t_high - x_low - creation + loss_most),  # never below what is bounded
-        creation_most=creation_most, loss_most=loss_most,
-        creation_upper=creation_upper, settled=settled, cross_fitted=True,
-    )  # fmt: skip
 
 
 def _spends(operating: int, elicitation: int) -> tuple[int, int]:
@@ -169,7 +163,8 @@ def _spends(operating: int, elicitation: int) -> tuple[int, int]:
     return b, big
 
 
-def _enough(n: IntArray, spend: int, name: str, where: Where) -> None:
+def enough_to_split(n: IntArray, spend: int, name: str, where: Where) -> None:
+    """Refuse a task that has no attempt left to choose with."""
     if (n <= spend).any():
         task = int(np.argmin(n))
         raise StatsError(
@@ -239,47 +234,3 @@ def _count_below(rising: FloatArray, goals: FloatArray, *, ties: bool) -> IntArr
 
 def _running(values: FloatArray) -> FloatArray:
     return np.concatenate([np.zeros((len(values), 1)), np.cumsum(values, axis=1)], axis=1)
-
-
-@dataclass(frozen=True, eq=False)
-class _Halves:
-    """Reach of one task's halves, shape (splits, 2, spends), and what choosing needs."""
-
-    lower: FloatArray
-    upper: FloatArray
-    chosen: FloatArray
-
-
-def _halves(
-    arm: ArmOutcomes, task: int, axis: str, grid: FloatArray, splits: int, orderings: int, rng: np.random.Generator
-) -> _Halves:
-    rows = arm.attempts_of(task)
-    won, spent = arm.success[rows], arm.cost(axis)[rows]
-    size = won.size // 2
-    order = rng.permuted(np.tile(np.arange(won.size), (splits, 1)), axis=1)[:, : 2 * size].reshape(splits, 2, 1, size)
-    again = rng.permuted(np.repeat(order, orderings, axis=2), axis=-1).reshape(-1, size)
-    lower = cyclic_reach(won[again], spent[again], grid).reshape(splits, 2, orderings, grid.size).mean(axis=2)
-    hits, cost = won[order].sum(axis=-1), spent[order]
-    open_end = (hits == 0) & (grid >= (cost.sum(axis=-1) + cost.min(axis=-1)))
-    mean = np.maximum(cost.mean(axis=-1), 1e-12 * grid.max())  # free attempts: as good as endless ones
-    # At the operating spend the orderings choose; at the elicitation spend the posterior does, as the halves of a
-    # task without successes would always say 0.
-    chosen = lower.copy()
-    if grid.size > 1:
-        chosen[:, :, 1:] = np.maximum(lower[:, :, :1], posterior_reach(size, hits, np.minimum(grid[1:] / mean, 1e12)))
-    return _Halves(lower, np.where(open_end, 1.0, lower), chosen)
-
-
-def _parts(bare: _Halves, tool: _Halves) -> FloatArray:
-    """Return creation, loss, greatest creation and the share of open ends, averaged over splits and directions.
-
-    One half chooses the regime, the other measures. All but the greatest creation take the bare arm at its upper and
-    the tool arm at its lower bound.
-    """
-    x, y, t = bare.chosen[:, ::-1, 0], bare.chosen[:, ::-1, 1], tool.chosen[:, ::-1, 0]
-    created, lost = t > y + TIE, t < x - TIE
-    t_low, t_high = tool.lower[:, :, 0], tool.upper[:, :, 0]
-    x_high, (y_low, y_high) = bare.upper[:, :, 0], (bare.lower[:, :, 1], bare.upper[:, :, 1])
-    unsettled = (bare.lower != bare.upper).any(axis=2) | (t_low != t_high)
-    figures = (created * (t_low - y_high), lost * (x_high - t_low), created * (t_high - y_low), unsettled)
-    return np.array([figure.mean() for figure in figures])

@@ -112,7 +112,7 @@ def budgeted_free_energy(p: ArrayLike, budget: int) -> FloatArray:
 
 
 def budgeted_free_energy_estimate(
-    n: ArrayLike, c: ArrayLike, budget: int | None = None, *, where: Where = NOWHERE
+    n: ArrayLike, c: ArrayLike, budget: ArrayLike | None = None, *, where: Where = NOWHERE
 ) -> FloatArray:
     """Return the unbiased estimate of Φ_B from c successes in n attempts, n fixed in advance.
 
@@ -121,7 +121,7 @@ def budgeted_free_energy_estimate(
     Args:
         n: Attempts per task.
         c: Successes per task.
-        budget: B; n of each task where left out.
+        budget: B, one for all or one for each task; n of each task where left out.
         where: Names for error messages.
 
     Raises:
@@ -131,13 +131,16 @@ def budgeted_free_energy_estimate(
     if budget is None:
         return harmonic(attempts) - harmonic(successes)
     _budget(budget)
-    if (attempts < budget).any():
-        index = int(np.flatnonzero((attempts < budget).ravel())[0])
-        raise StatsError(f"{where(index)}Φ_B needs B ≤ n attempts: B = {budget}, n = {attempts.ravel()[index]}")
+    attempts, successes, limit = together(attempts=attempts, successes=successes, budget=whole_numbers(budget, "B"))
+    if (attempts < limit).any():
+        index = int(np.flatnonzero((attempts < limit).ravel())[0])
+        raise StatsError(
+            f"{where(index)}Φ_B needs B ≤ n attempts: B = {limit.ravel()[index]}, n = {attempts.ravel()[index]}"
+        )
     failures = attempts - successes
     total, miss = np.zeros(attempts.shape), np.ones(attempts.shape)
-    for k in range(1, budget + 1):
-        miss = miss * np.maximum(failures - k + 1, 0) / (attempts - k + 1)
+    for k in range(1, int(limit.max(initial=0)) + 1):
+        miss = miss * np.where(k <= limit, np.maximum(failures - k + 1, 0) / np.maximum(attempts - k + 1, 1), 0.0)
         total = total + miss / k
     return total
 
@@ -159,7 +162,7 @@ def budgeted_free_energy_stopped(first_success: ArrayLike, cap: int) -> FloatArr
 
 
 def tool_gain_nats(
-    bare_n: ArrayLike, bare_c: ArrayLike, tool_n: ArrayLike, tool_c: ArrayLike, budget: int | None = None
+    bare_n: ArrayLike, bare_c: ArrayLike, tool_n: ArrayLike, tool_c: ArrayLike, budget: ArrayLike | None = None
 ) -> FloatArray:
     """Return Φ_B(bare) − Φ_B(tool) per task: how much budgeted free energy the tools removed.
 
@@ -195,6 +198,6 @@ def _draws(draws: ArrayLike) -> FloatArray:
     return number.astype(np.float64)
 
 
-def _budget(budget: int) -> None:
+def _budget(budget: ArrayLike) -> None:
     if (whole_numbers(budget, "the budget") < 1).any():
-        raise StatsError(f"the budget must be a whole number ≥ 1, not {budget}")
+        raise StatsError(f"the budget must be a whole number ≥ 1, not {budget!r}")

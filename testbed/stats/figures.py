@@ -10,9 +10,12 @@ import numpy as np
 from testbed.stats.bootstrap import Replicates, cluster_bootstrap, cluster_labels
 from testbed.stats.checks import FloatArray, StatsError
 from testbed.stats.comparison import Figures, SampleEquivalent, SupportRow
-from testbed.stats.crossfit import decompose_cross_fitted, decompose_cross_fitted_at_spend
+from testbed.stats.crossfit import parts_of
+from testbed.stats.crossfit_spend import decompose_cross_fitted_at_spend
 from testbed.stats.energy import harmonic, tool_gain_nats
 from testbed.stats.gain import Decomposition, decompose, sample_equivalent
+from testbed.stats.joint import JointSplits, joint_splits
+from testbed.stats.kinds import kinds
 from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.parts import Columns, part_columns, part_estimates
 from testbed.stats.reach import reach_at_k
@@ -59,9 +62,9 @@ class Plan:
 def figures_of(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> Figures:
     """Return every figure of a pair of arms on the same tasks, each with a scored attempt in both."""
     labels, grid = plan.labels(bare.tasks), [plan.operating, plan.elicitation]
-    parts = decomposition(bare, tool, plan)
+    parts = decomposition(bare, tool, plan, splits_of(bare, tool, plan))
     before, after = (reaches(arm, grid, plan) for arm in (bare, tool))
-    budget = int(min(bare.n.min(), tool.n.min()))
+    nats, budget = gain_in_nats(bare, tool)
     ceiling = float(harmonic(budget))
     own: Columns = {
         "bare_pass1": (bare.c / bare.n, 0, 1),
@@ -72,7 +75,7 @@ def figures_of(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> Figures:
         "tool_elicitation": (after.lower[:, 1], 0, 1),
         "bare_elicitation_upper": (before.upper[:, 1], 0, 1),
         "tool_elicitation_upper": (after.upper[:, 1], 0, 1),
-        "nats": (tool_gain_nats(bare.n, bare.c, tool.n, tool.c, budget), -ceiling, ceiling),
+        "nats": (nats, -ceiling, ceiling),
     }
     columns = own | part_columns(parts)
     table, least, greatest = (np.stack(part, axis=-1) for part in zip(*columns.values(), strict=True))
@@ -100,18 +103,33 @@ def figures_of(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> Figures:
     )
 
 
-def decomposition(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> Decomposition:
-    """Return gain = elicitation + creation − loss per task."""
+def gain_in_nats(bare: ArmOutcomes, tool: ArmOutcomes) -> tuple[FloatArray, int]:
+    """Return Φ_B(bare) − Φ_B(tool) per task and B: the attempts that both arms have at the median task.
+
+    A task with fewer is read at as many as it has: its difference is then too small in size, never of the wrong sign.
+    """
+    least = np.minimum(bare.n, tool.n)
+    budget = int(np.quantile(least, 0.5, method="lower"))
+    return tool_gain_nats(bare.n, bare.c, tool.n, tool.c, np.minimum(least, budget)), budget
+
+
+def splits_of(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> JointSplits | None:
+    """Return the splits by sample index; None where no attempts share one, or the axis or the plan needs none."""
+    if not plan.cross_fit or plan.axis != "attempts":
+        return None
+    return joint_splits(bare, tool, seed=plan.seed)
+
+
+def decomposition(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan, splits: JointSplits | None) -> Decomposition:
+    """Return gain = elicitation + creation − loss per task; ``splits`` are `splits_of` the arms, at any spends."""
     if not plan.cross_fit:
         return _plug_in(*(reaches(arm, [plan.operating, plan.elicitation], plan) for arm in (bare, tool)))
     if plan.axis != "attempts":
         return decompose_cross_fitted_at_spend(
             bare, tool, axis=plan.axis, operating=plan.operating, elicitation=plan.elicitation, seed=plan.seed
         )
-    return decompose_cross_fitted(
-        bare.n, bare.c, tool.n, tool.c, operating=int(plan.operating), elicitation=int(plan.elicitation),
-        bare=bare.where, tool=tool.where,
-    )  # fmt: skip
+    spends = {"operating": int(plan.operating), "elicitation": int(plan.elicitation)}
+    return parts_of(bare, tool, **spends, seed=plan.seed, splits=splits)
 
 
 def _plug_in(bare: ReachCurve, tool: ReachCurve) -> Decomposition:
@@ -193,17 +211,26 @@ def _spent(arm: ArmOutcomes, axis: str) -> float:
 
 
 def _equivalent(bare: ArmOutcomes, target: FloatArray, labels: list[Hashable] | None, plan: Plan) -> SampleEquivalent:
-    most = int(bare.n.min())
+    most = int(np.quantile(bare.n, 0.5, method="lower"))
     points = np.unique(np.geomspace(1, most, _EQUIVALENT_POINTS).round().astype(np.int64))
     grid = np.arange(1, most + 1) if most <= _EQUIVALENT_POINTS else points
-    curve = reach_curve(bare, grid).lower
-    # k* > k exactly if R_0(k) < R_T(b): the interval inverts the pointwise intervals of the paired difference.
-    difference = cluster_bootstrap(
-        curve - target[:, None], least=-1, greatest=1, clusters=labels, replicates=plan.replicates, seed=plan.seed
-    ).intervals(plan.alpha)
-    k = sample_equivalent(difference.value, 0.0, grid)
-    if difference.low is None or difference.high is None:
+    first, kind = kinds(bare.n, bare.c)
+    n = bare.n[first, None]
+    lower = reach_at_k(n, bare.c[first, None], np.minimum(grid, n))[kind]
+    short = bare.n[:, None] < grid
+    # k* > k exactly if R_0(k) < R_T(b): the interval inverts the pointwise intervals of the paired difference. A task
+    # whose attempts ran out before k has a reach between that of its own n and 1.
+    ends = [lower, np.where(short, 1.0, lower)] if short.any() else [lower]
+    found = [
+        cluster_bootstrap(
+            curve - target[:, None], least=-1, greatest=1, clusters=labels, replicates=plan.replicates, seed=plan.seed
+        ).intervals(plan.alpha)
+        for curve in ends
+    ]
+    least, greatest = found[0], found[-1]
+    k = sample_equivalent(least.value, 0.0, grid)
+    if least.low is None or greatest.high is None:
         return SampleEquivalent(k, None, None, most, False)
     return SampleEquivalent(
-        k, sample_equivalent(difference.high, 0.0, grid), sample_equivalent(difference.low, 0.0, grid), most, True
+        k, sample_equivalent(greatest.high, 0.0, grid), sample_equivalent(least.low, 0.0, grid), most, True
     )

@@ -31,6 +31,7 @@ from testbed.stats.rows import (
     read_outcomes,
     refuse_repeated_samples,
     rows_of,
+    sample_numbers,
     successes_per_task,
 )
 
@@ -48,6 +49,9 @@ class ArmOutcomes:
         success: Outcomes of the scored attempts, flat, task by task in sample order, shape (sum n,).
         offsets: Where each task starts in the flat arrays, shape (T + 1,).
         costs: Cost axis → cost of each scored attempt, flat, shape (sum n,), ≥ 0.
+        samples: Sample index of each scored attempt, flat, shape (sum n,), −1 where it has none; None where unknown.
+            Attempts of two arms at one task and index may share a random stream, and are then kept in one fold.
+        missing_samples: The same of the missing attempts, task by task, shape (sum missing,).
     """
 
     arm: str
@@ -58,6 +62,8 @@ class ArmOutcomes:
     success: BoolArray
     offsets: IntArray
     costs: Mapping[str, FloatArray] = field(default_factory=dict)
+    samples: IntArray | None = None
+    missing_samples: IntArray | None = None
 
     def __post_init__(self) -> None:
         """Refuse an empty arm, tasks named twice, and arrays that do not fit together."""
@@ -69,6 +75,8 @@ class ArmOutcomes:
         counts(self.n, self.c, self.where)
         if self.success.shape != (int(self.n.sum()),) or self.offsets.shape != (len(self.tasks) + 1,):
             raise StatsError(f"arm {self.arm!r}: outcomes, offsets and attempts per task do not fit together")
+        if self.samples is not None and self.samples.shape != self.success.shape:
+            raise StatsError(f"arm {self.arm!r}: {self.samples.size} samples for {self.success.size} attempts")
         if isinstance(self.costs, Later):
             return  # made from costs that were checked, and asking would make them
         for axis, values in self.costs.items():
@@ -103,7 +111,8 @@ class ArmOutcomes:
             tasks: Task name of each row, length N.
             success: True, False, or None (NaN in a float array) for an attempt that ended in an infrastructure error.
             costs: Cost axis → cost of each row, length N; the cost of a missing attempt is ignored and may be NaN.
-            samples: Sample index of each row; where given, a task's rows must have different ones.
+            samples: Sample index of each row; where given, a task's rows must have different ones. Whole numbers also
+                say which attempts of two arms belong together (see the attribute).
 
         Raises:
             StatsError: No rows, lengths that differ, an outcome that is none of these, a (task, sample) pair that
@@ -125,7 +134,8 @@ class ArmOutcomes:
             )
         if samples is not None:
             refuse_repeated_samples(arm, tasks, samples)
-        return cls._from_codes(arm, names, code, np.where(np.isnan(outcome), -1, outcome).astype(np.int8), costs or {})
+        codes = np.where(np.isnan(outcome), -1, outcome).astype(np.int8)
+        return cls._from_codes(arm, names, code, codes, costs or {}, sample_numbers(samples))
 
     @classmethod
     def from_codes(
@@ -136,6 +146,7 @@ class ArmOutcomes:
         success: ArrayLike,
         *,
         costs: Mapping[str, ArrayLike] | None = None,
+        samples: ArrayLike | None = None,
     ) -> ArmOutcomes:
         """Build from one row per attempt, as arrays: what `from_rows` does, without a step of Python for each attempt.
 
@@ -145,6 +156,7 @@ class ArmOutcomes:
             code: Position in ``tasks`` of each row, shape (N,).
             success: 1, 0, or −1 for an attempt that ended in an infrastructure error, shape (N,).
             costs: As in `from_rows`.
+            samples: Sample index of each row, shape (N,), a task's all different; −1 for one that has none.
 
         Raises:
             StatsError: No rows, lengths that differ, a position that is none, an outcome that is none of these, or a
@@ -169,17 +181,28 @@ class ArmOutcomes:
         place = np.empty(len(tasks), dtype=np.int64)
         place[present] = np.arange(present.size)
         names = tuple(tasks[i] for i in present.tolist())
-        return cls._from_codes(arm, names, place[position], outcome.astype(np.int8), costs or {})
+        index = None if samples is None else np.asarray(samples, dtype=np.int64)
+        if index is not None and index.shape != position.shape:
+            raise StatsError(f"arm {arm!r}: {index.size} samples for {outcome.size} attempts")
+        return cls._from_codes(arm, names, place[position], outcome.astype(np.int8), costs or {}, index)
 
     @classmethod
     def _from_codes(
-        cls, arm: str, names: tuple[str, ...], code: IntArray, outcome: NDArray[np.int8], costs: Mapping[str, ArrayLike]
+        cls,
+        arm: str,
+        names: tuple[str, ...],
+        code: IntArray,
+        outcome: NDArray[np.int8],
+        costs: Mapping[str, ArrayLike],
+        samples: IntArray | None,
     ) -> ArmOutcomes:
         scored = outcome >= 0
         order = None if (np.diff(code) >= 0).all() else np.argsort(code, kind="stable")
         if not scored.all():
             order = np.flatnonzero(scored) if order is None else order[scored[order]]
         own = code if order is None else code[order]
+        lost = np.flatnonzero(~scored)
+        lost = lost[np.argsort(code[lost], kind="stable")]
         n = np.bincount(own, minlength=len(names)).astype(np.int64)
         success = (outcome if order is None else outcome[order]).astype(np.bool_)
         flat: dict[str, FloatArray] = {}
@@ -193,10 +216,12 @@ class ArmOutcomes:
             tasks=names,
             n=n,
             c=np.bincount(own[success], minlength=len(names)).astype(np.int64),
-            missing=np.bincount(code[~scored], minlength=len(names)).astype(np.int64),
+            missing=np.bincount(code[lost], minlength=len(names)).astype(np.int64),
             success=success,
             offsets=offsets_of(n),
             costs=flat,
+            samples=samples if samples is None or order is None else samples[order],
+            missing_samples=None if samples is None else samples[lost],
         )
 
     @classmethod
@@ -244,6 +269,10 @@ class ArmOutcomes:
         sums = np.add.reduceat(values, self.offsets[:-1])
         return np.asarray(sums / self.n, dtype=np.float64)
 
+    def task_of_rows(self) -> IntArray:
+        """Return the number of the task of each scored attempt, in the order of the flat arrays."""
+        return np.repeat(np.arange(len(self.tasks)), self.n)
+
     def attempts_of(self, task: int) -> slice:
         """Return the slice of the flat arrays that holds task number ``task``."""
         return slice(int(self.offsets[task]), int(self.offsets[task + 1]))
@@ -284,7 +313,11 @@ class ArmOutcomes:
         c = self.c + self.missing * int(succeed)
         outcome = np.insert(self.success, places, succeed)
         costs = Later(self.costs, filled)
-        return ArmOutcomes(self.arm, self.tasks, n, c, np.zeros_like(self.missing), outcome, offsets_of(n), costs)
+        samples = None
+        if self.samples is not None and self.missing_samples is not None:
+            samples = np.insert(self.samples, places, self.missing_samples)
+        none = np.zeros_like(self.missing)
+        return ArmOutcomes(self.arm, self.tasks, n, c, none, outcome, offsets_of(n), costs, samples)
 
     def _extreme_costs(self, values: FloatArray, *, least: bool) -> FloatArray:
         """Return the least or the greatest cost per task; of the whole arm where a task has no scored attempt."""
@@ -297,7 +330,9 @@ class ArmOutcomes:
         return found
 
     def _with_rows(self, rows: IntArray, tasks: IntArray, n: IntArray, missing: IntArray, arm: str) -> ArmOutcomes:
-        success = self.success[rows]
+        success, lost = self.success[rows], self.missing_samples
+        if lost is not None:
+            lost = lost[rows_of(offsets_of(self.missing), tasks)] if missing.any() else lost[:0]
         return ArmOutcomes(
             arm=arm,
             tasks=tuple(self.tasks[i] for i in tasks.tolist()),
@@ -307,6 +342,8 @@ class ArmOutcomes:
             success=success,
             offsets=offsets_of(n),
             costs=Later(self.costs, lambda axis: self.costs[axis][rows]),
+            samples=None if self.samples is None else self.samples[rows],
+            missing_samples=lost,
         )
 
 

@@ -85,3 +85,10 @@ def refuse_repeated_samples(arm: str, tasks: Sequence[str], samples: Sequence[ob
         if pair in seen:
             raise StatsError(f"arm {arm!r}, task {pair[0]!r}: sample {pair[1]!r} occurs twice; an attempt counts once")
         seen.add(pair)
+
+
+def sample_numbers(samples: Sequence[object] | None) -> IntArray | None:
+    """Return sample indices as numbers; None where they are not whole numbers, so that they name attempts only."""
+    if samples is None or not all(isinstance(sample, int | np.integer) for sample in samples):
+        return None
+    return np.array([int(sample) for sample in samples], dtype=np.int64)  # type: ignore[call-overload]

@@ -1,0 +1,47 @@
+"""Messages that nobody honest writes."""
+
+from __future__ import annotations
+
+from testbed.sandbox.exchange import LARGEST
+
+HOSTILE = [
+    "",
+    "nonsense",
+    "[",
+    "{}",
+    '{"tuple": 1}',
+    "[]",
+    "[[]]",
+    "[1, 2]",
+    "[null]",
+    '["int"]',
+    '["int", 5]',
+    '["int", "zz"]',
+    '["int", "1", "2"]',
+    '["list", NaN]',
+    '["float", "a lot"]',
+    '["bytes", "0"]',
+    '["set", ["list"]]',
+    '["dict", 1]',
+    '["dict", ["list"], 1]',
+    '["dict", 1, 2, 3]',
+    '["range", 1, 2, 0]',
+    '["range", "1"]',
+    '["range", ["Remote", 0]]',
+    '["complex", ["Remote", 0], "0"]',
+    '["Decimal", ["tuple", 0]]',
+    '["Fraction", "1/0"]',
+    '["Fraction", ["Remote", 0]]',
+    '["Remote"]',
+    '["Remote", "0"]',
+    '["Remote", 0, 0]',
+    '["Remote", ["Remote", 0]]',
+    '["__import__", "os"]',
+    '["eval", "1"]',
+    '[["list"], 1]',
+    '[["Remote", 0], 1]',
+    "9" * 5000,
+    "[" * 100_000,
+    '["list", ' * 500 + "1" + "]" * 500,
+    '"' + "x" * LARGEST + '"',
+]
