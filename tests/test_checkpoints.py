@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,7 @@ def experiment(post: Path, **arm: Any) -> dict[str, Any]:
         "model": {"id": "reference", "max_tokens": 24, "logprobs": True},
         "budget": {"turns": 1},
         "measure": {"elicitation": 4, "replicates": 200},
-        "env": [{"id": "Multiplication-v0", "digits": [2], "tasks": 6}],
+        "env": [{"id": "Multiplication-v0", "digits": [1, 2], "tasks": 3}],
         "arm": [
             {"name": "base"},
             {"name": "post", "model": {"id": f"hf:{post}", "system": "", "device": "cpu"}, **arm},
@@ -140,7 +141,7 @@ def test_the_report_has_kl_the_affordable_share_and_the_verdicts_side_by_side(st
     assert (found.arm, found.bare, found.scored, found.unscored, found.tools) == ("post", "base", 72, 0, False)
     assert found.kl.mean.low < found.kl.mean.value < found.kl.mean.high
     assert found.kl.mean.value > found.needed.low
-    assert found.kl.mean.value > 0.05
+    assert found.kl.mean.value > 0.01
     assert found.affordable.successes == analysis.arm("post").successes > 0
     assert found.affordable.within == round(found.affordable.share.value * found.affordable.successes)
     verdicts = analysis.comparisons[0].full.figures.verdicts
@@ -190,11 +191,16 @@ async def test_the_end_of_a_message_has_the_probability_it_was_drawn_with(tmp_pa
     talks = [[*requests[0].messages, {"role": "assistant", "content": r.text}] for r in said]
     scores = [(await model.score(talk, (), [1]))[0] for talk in talks]
     await model.aclose()
-    same = [(r, s) for r, s in zip(said, scores, strict=True) if len(s.logprobs) + 1 == len(r.logprobs)]
+    # Texts may be split into other tokens than were sampled: those that are not, by what their tokens were given.
+    same = [
+        (r, s)
+        for r, s in zip(said, scores, strict=True)
+        if r.logprobs[:-1] == pytest.approx(list(s.logprobs), abs=1e-3)
+    ]
     assert len(same) >= 10
     for reply, score in same:
-        assert score.nats - score.end == pytest.approx(-sum(reply.logprobs), abs=1e-3)
-    assert any(not s.logprobs for _, s in same)  # also where it ended at once
+        assert score.end == pytest.approx(reply.logprobs[-1], abs=1e-3)
+    assert not all(s.logprobs for _, s in same)  # also where it ended at once
 
 
 def attempt(*texts: str, generated: int) -> Attempt:
@@ -220,3 +226,15 @@ def attempt(*texts: str, generated: int) -> Attempt:
 def test_a_message_ended_itself_where_no_tag_and_no_limit_did(texts, sizes, generated, ended) -> None:
     made = attempt(*texts, generated=generated)
     assert own_ends(made, {2 * n + 1: size for n, size in enumerate(sizes)}, 4) == ended
+
+
+def test_the_documented_experiment_gives_each_arm_its_own_model() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "experiment_file.md").read_text(encoding="utf-8")
+    block = text.partition("## Arms of two checkpoints")[2].partition("```toml\n")[2].partition("```")[0]
+    found = parse_experiment({**tomllib.loads(block), "name": "two", "env": [{"id": "Multiplication-v0"}]})
+    assert [(arm.model, arm.model_options) for arm in found.arms] == [
+        ("hf:models/base", {}),
+        ("hf:models/sft-step-4000", {"system": ""}),
+    ]
+    assert {arm.sampling.max_tokens for arm in found.arms} == {256}
+    assert found.measure.bare == "base"

@@ -207,6 +207,7 @@ async def test_a_server_that_is_not_there_was_not_asked() -> None:
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00"}, 0.0),
         ({"retry-after": "soon"}, 0.0),
+        ({"retry-after": "Jan +2400 00:00:00 0 " + "9" * 80}, 0.0),
         ({"retry-after": "-3"}, 0.0),
         ({"retry-after": "nan"}, 0.0),
         ({"retry-after": "inf"}, 0.0),
@@ -222,6 +223,48 @@ def test_when_a_server_wants_to_be_asked_again_is_read(
     assert type(error) is kind
     assert error.retry_after == pytest.approx(seconds, abs=60 if seconds > 60 else 0)
     assert error.retry_after >= 0
+
+
+def test_a_server_that_a_proxy_lost_on_the_way_may_have_begun() -> None:
+    response = httpx.Response(503, request=httpx.Request("POST", "http://server"))
+    lost = "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+    assert type(translated(openai.APIStatusError(lost, response=response, body=None), "name", 1.0)) is ModelUnavailable
+
+
+class Told(GenericFakeChatModel):
+    """Fails, or tells tokens that nobody can have counted."""
+
+    error: Any = None
+
+    async def ainvoke(self, *_: Any, **__: Any) -> AIMessage:
+        if self.error is not None:
+            raise self.error
+        details = {"cache_read": 50}
+        return AIMessage(
+            "x", usage_metadata=dict(input_tokens=-3, output_tokens=-2, total_tokens=-5, input_token_details=details)
+        )
+
+
+async def test_tokens_below_none_cost_nothing_and_give_nothing_back() -> None:
+    model = Chat(Told(messages=iter([])), usd_per_million={"input": 4, "output": 8, "cached_input": 1})
+    usage = (await model.generate(ask(tools=False))).usage
+    assert (usage.prompt_tokens, usage.generated_tokens, usage.usd) == (0, 0, 0)
+
+
+async def test_a_key_that_the_server_repeats_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    response = httpx.Response(401, request=httpx.Request("POST", "http://server"))
+    error = openai.APIStatusError("no access with Bearer sk-secret", response=response, body=None)
+    with pytest.raises(ModelError, match="no access with Bearer …") as refused:
+        await Chat(Told(messages=iter([]), error=error), api_key_env="MY_KEY").generate(ask(tools=False))
+    assert "sk-secret" not in str(refused.value)
+
+
+async def test_what_is_no_error_of_the_providers_stays_as_it_is() -> None:
+    error = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError) as raised:
+        await Chat(Told(messages=iter([]), error=error)).generate(ask(tools=False))
+    assert raised.value.__cause__ is None
 
 
 async def test_a_request_that_the_server_refuses_is_the_callers(server: Server) -> None:

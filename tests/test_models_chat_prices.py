@@ -56,6 +56,9 @@ def test_what_is_no_table_is_no_model(prices: str) -> None:
         ('["openai:x"]\ninput = "1"', UsageError, r"openai:x takes input = .*, not input = '1'"),
         ('["openai:x"]\ninput = inf', UsageError, "not input = inf"),
         ('["openai:x"]\ninptu = 1', UsageError, "not inptu = 1"),
+        ('["openai:x"]\ninput = nan', UsageError, "not input = nan"),
+        ('["openai:x"]\ninput = 1', UsageError, "openai:x has no output = …; write 0"),
+        ('["openai:x"]', UsageError, "openai:x has no input = …"),
         ("[openai:x]", DataError, r"prices\.toml are no TOML"),
     ],
 )

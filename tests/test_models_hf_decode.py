@@ -117,6 +117,11 @@ def test_logits_that_are_no_numbers_are_an_error() -> None:
         sample(torch.full((1, 4), float("nan")), [Row((1,), 1)])
 
 
+def test_a_temperature_next_to_zero_takes_the_likeliest_token() -> None:
+    logits = torch.tensor([[3.0, 80.0, -90.0]] * 20)
+    assert sample(logits, [Row((1,), 1, temperature=1e-37, stream=n) for n in range(20)]) == [1] * 20
+
+
 def test_a_draw_next_to_one_stays_in_the_vocabulary() -> None:
     class Last(Row):
         def draw(self) -> float:

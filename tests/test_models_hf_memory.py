@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.tiny_models import ask, decode, never, random_model, reply_of
+from helpers.tiny_models import ask, decode, make_tokenizer, never, random_model, reply_of, save
 from testbed.errors import ModelError, ModelUnavailable, UsageError
 from testbed.models import hf_memory
 from testbed.models.hf import HuggingFace
@@ -69,6 +69,30 @@ def test_a_share_of_what_is_free_is_taken_and_what_is_granted_is_divided() -> No
     assert 1 << 26 < hf_memory.free_bytes(cpu) < 1 << 50
     assert hf_memory.granted(1.5, cpu, 4) == 3 << 29
     assert hf_memory.granted("auto", cpu, 4) < hf_memory.granted("auto", cpu, 1)
+
+
+def test_models_that_share_a_device_are_never_granted_more_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Owner:
+        pass
+
+    monkeypatch.setattr(hf_memory, "_granted", type(hf_memory._granted)())
+    monkeypatch.setattr(hf_memory, "_of_host", lambda: 1000)
+    monkeypatch.setattr(hf_memory, "_of_cgroup", lambda: None)
+    cpu, owners = torch.device("cpu"), [Owner() for _ in range(4)]
+    found = [hf_memory.granted("auto", cpu, 1, owner) for owner in owners]
+    assert found == [500, 250, 125, 62]
+    assert hf_memory.granted("auto", cpu, 2, owners[0]) == (1000 - 437) // 4  # its own grant is its own
+    for owner in owners[1:]:
+        hf_memory.release(owner)
+    assert hf_memory.granted("auto", cpu, 1, Owner()) == 1000 // 2 - (1000 - 437) // 4
+
+
+async def test_a_model_that_is_closed_gives_back_what_it_was_granted(tmp_path: Path) -> None:
+    model = HuggingFace(save(random_model(), make_tokenizer(), tmp_path), device="cpu")
+    await model.start()
+    assert hf_memory._granted[model]["cpu"] > 0
+    await model.aclose()
+    assert model not in hf_memory._granted
 
 
 @pytest.mark.parametrize(("limit", "left"), [("1000", 1000 - 900 + 300 + 200), ("max", None)])

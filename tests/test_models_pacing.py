@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import random
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -275,3 +276,79 @@ def test_one_pace_serves_several_event_loops_in_turn() -> None:
 
     in_virtual_time(given_up)  # its loop ends while the door is closed
     assert in_virtual_time(lambda: pace.ask(Server(), off_clock)) == ("answer", 0)
+
+
+@virtually
+async def test_a_wait_asked_of_one_request_never_closes_the_door_for_longer_than_the_patience() -> None:
+    async def refused_for_ever() -> str:
+        raise busy(1e9)
+
+    pace = Pace(8, 300)
+    under_way = asyncio.create_task(pace.ask(Server(latency=10), off_clock))
+    await asyncio.sleep(1)
+    with pytest.raises(ModelNotAsked, match="patience is 300 s"):
+        await pace.ask(refused_for_ever, off_clock)
+    await under_way  # the server answers after all
+    assert await pace.ask(Server(), off_clock) == ("answer", 0)
+    assert now() < 310
+
+
+@virtually
+async def test_a_request_that_alone_is_refused_is_passed_on_alone() -> None:
+    async def too_large() -> str:
+        raise busy()
+
+    pace, answered = Pace(8, 60), 0
+
+    async def others() -> None:
+        nonlocal answered
+        while True:
+            await pace.ask(Server(latency=0.1), off_clock)
+            answered += 1
+
+    crowd = asyncio.create_task(others())
+    with pytest.raises(ModelNotAsked, match="429"):
+        await asyncio.wait_for(pace.ask(too_large, off_clock), 600)
+    assert now() >= 60
+    before = answered
+    await asyncio.sleep(5)
+    assert answered > before > 10
+    crowd.cancel()
+
+
+@virtually
+@pytest.mark.parametrize("retry_after", [0.0, 0.001])
+async def test_a_server_that_refuses_for_a_day_is_asked_seldom(retry_after: float) -> None:
+    sent = 0
+
+    async def refuse() -> str:
+        nonlocal sent
+        sent += 1
+        raise busy(retry_after)
+
+    with pytest.raises(ModelNotAsked, match="patience is 86400 s"):
+        await Pace(8, 86_400).ask(refuse, off_clock)
+    assert 1_100 < sent < 86_400 / LONGEST + 20
+
+
+@virtually
+async def test_a_wait_after_an_error_is_as_long_as_the_patience_at_most() -> None:
+    async def fail() -> str:
+        error = ModelUnavailable("500")
+        error.retry_after = 1e9
+        raise error
+
+    with pytest.raises(ModelUnavailable) as failed:
+        await Pace(8, 300).ask(fail, off_clock)
+    assert failed.value.retry_after == 300  # the runner waits for it
+
+
+def test_pauses_draw_nothing_from_the_generator_that_others_seed() -> None:
+    async def passed() -> tuple[str, int]:
+        server = Server(places=0)
+        asyncio.get_running_loop().call_later(5, setattr, server, "places", 1)
+        return await Pace(8, 300).ask(server, off_clock)
+
+    state = random.getstate()
+    assert in_virtual_time(passed)[1] > 1
+    assert random.getstate() == state

@@ -56,14 +56,15 @@ def bound(model: Any, attempts: Sequence[Attempt], rows: int) -> Bound:
 def bandwidth(device: torch.device) -> float:
     """Bytes a second that are read from memory, from a tensor that no cache holds."""
     data = torch.ones(1 << (27 if device.type == "cpu" else 30), dtype=torch.float32, device=device)
-    return data.nbytes / _seconds(device, data.sum)
+    return float(data.nbytes / _seconds(device, data.sum))
 
 
 def arithmetic(model: Any, rows: int) -> float:
     """Floating-point operations a second in products as large as the model's largest at so many rows."""
     weight = max((w for w in model.parameters() if w.ndim == 2), key=lambda w: w.numel()).detach()
     given = torch.randn(rows, weight.shape[1], dtype=weight.dtype, device=weight.device)
-    return 2 * rows * weight.numel() / _seconds(weight.device, lambda: torch.nn.functional.linear(given, weight))
+    seconds = _seconds(weight.device, lambda: torch.nn.functional.linear(given, weight))
+    return float(2 * rows * weight.numel() / seconds)
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from langchain_core.messages import convert_to_openai_messages
 from testbed import protocol
 from testbed.errors import ModelError, UsageError
 from testbed.models.base import Reply, Request, Score, uniforms
-from testbed.models.chat_clients import Connections, check_client, make_client
+from testbed.models.chat_clients import Connections, check_client, make_client, without_key
 from testbed.models.chat_errors import translated
 from testbed.models.chat_messages import encode_reply, to_langchain
 from testbed.models.chat_prices import prices_of
@@ -201,7 +201,11 @@ class Chat:
             async with asyncio.timeout(self._timeout):
                 return await answer
         except Exception as error:  # each provider has its own; those that can be explained are translated
-            raise translated(error, self.name, self._timeout) from error
+            told = translated(error, self.name, self._timeout)
+            if told is error:
+                raise
+            told.args = (without_key(str(told), self._id, self._key_env),)
+            raise told from error
 
     async def _read(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> Tokens:
         """The tokens of a conversation as the server's model reads it."""
@@ -272,8 +276,8 @@ class Chat:
             self._approximate = True
             prompt, written, cached = sum(self.count(str(m.text)) for m in sent), self.count(text), 0
         else:
-            prompt, written = told["input_tokens"], told["output_tokens"]
-            cached = told.get("input_token_details", {}).get("cache_read", 0)
+            prompt, written = max(told["input_tokens"], 0), max(told["output_tokens"], 0)  # servers tell anything
+            cached = min(max(told.get("input_token_details", {}).get("cache_read", 0), 0), prompt)
         return Usage(prompt, written, seconds, self._prices.usd(prompt, cached, written))
 
 

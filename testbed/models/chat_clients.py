@@ -70,7 +70,14 @@ def make_client(
             raise ModelError(
                 f"chat:{model} has no API key: set {variable}, or name another variable with api_key_env."
             ) from error
-        raise ModelError(f"chat:{model}: the client cannot be made: {type(error).__name__}: {error}") from error
+        said = without_key(f"{type(error).__name__}: {error}", model, api_key_env)
+        raise ModelError(f"chat:{model}: the client cannot be made: {said}") from error
+
+
+def without_key(text: str, model: str, api_key_env: str | None) -> str:
+    """A message of a client or a server without the key, which some of them repeat."""
+    key = os.environ.get(api_key_env or f"{model.partition(':')[0].upper()}_API_KEY", "")
+    return text.replace(key, "…") if key else text
 
 
 def _openai(name: str, options: dict[str, Any]) -> tuple[BaseChatModel, Connections]:

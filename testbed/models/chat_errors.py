@@ -26,6 +26,8 @@ _TOO_LONG = re.compile(r"context.{0,20}(length|window|size)|too (long|many token
 _NUMBER_ALONE = re.compile(r"Error code: \d+")
 _BUSY = (408, 409, 425, 429)
 _REFUSED = (429, 503, 529)  # before the model has begun
+# What proxies answer with 503 for a server that was lost on the way: it may have begun.
+_LOST = re.compile(r"before headers|connection termination|remote reset", re.IGNORECASE)
 _SPENT = re.compile(
     r"insufficient_quota|exceeded your current quota|credit balance", re.IGNORECASE
 )  # waiting is no use
@@ -51,10 +53,9 @@ def translated(error: Exception, name: str, timeout: float) -> Exception:
         spent.passing = False
         return spent
     if status in _BUSY or (status or 0) >= 500:
-        busy = (ModelBusy if status in _REFUSED else ModelUnavailable)(
-            f"{name}: the server answered {status}: {_short(error)}"
-        )
-        busy.retry_after = _retry_after(getattr(getattr(error, "response", None), "headers", {}))
+        said = f"{name}: the server answered {status}: {_short(error)}"
+        busy = ModelBusy(said) if status in _REFUSED and not _LOST.search(said) else ModelUnavailable(said)
+        busy.retry_after = _retry_after(getattr(getattr(error, "response", None), "headers", None) or {})
         return busy
     if status is not None:
         return ModelError(f"{name}: the server answered {status}: {_short(error)}{_remedy(status)}")
@@ -88,9 +89,10 @@ def _retry_after(headers: Mapping[str, str]) -> float:
         return seconds if 0 <= seconds < float("inf") else 0.0  # NaN is in no range
     try:
         date = parsedate_to_datetime(told)
-    except ValueError:
+        seconds = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    except (ValueError, OverflowError):  # the latter of a number with too many digits
         return 0.0
-    return max((date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds(), 0.0)
+    return max(seconds, 0.0)
 
 
 def _causes(error: BaseException | None) -> set[str]:

@@ -87,4 +87,6 @@ def _checked(prices: Any, where: str) -> Prices:
         number = isinstance(price, int | float) and not isinstance(price, bool) and 0 <= price < float("inf")
         if key not in KEYS or not number:
             raise UsageError(f"{where} takes input = … and output = … and cached_input = …, not {key} = {price!r}.")
+    if missing := [key for key in ("input", "output") if key not in prices]:  # it would be free without a word
+        raise UsageError(f"{where} has no {missing[0]} = …; write 0 where it costs nothing.")
     return Prices(**prices)

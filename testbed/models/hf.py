@@ -195,7 +195,10 @@ class HuggingFace:
         """Ends the model's threads and frees the model."""
         workers, self._workers = self._workers, None
         if workers is not None:
+            from testbed.models import hf_memory
+
             await workers.close()
+            hf_memory.release(self)
 
     async def _started(self) -> Replicas:
         if self._workers is None or not self._workers.ready:
@@ -230,7 +233,7 @@ class HuggingFace:
         lengths = [n for n in (hf_files.context_length(model.config), self._shortened) if n is not None]
         self._context = min(lengths, default=None)
         self._vocabulary = model.get_input_embeddings().num_embeddings
-        memory = hf_memory.granted(self._memory, model.device, placement.devices.count(device))
+        memory = hf_memory.granted(self._memory, model.device, placement.devices.count(device), self)
         decoder = Decoder(model, codec.stops, self._batch, memory, codec.end_ids)
         decoder.room.check(self.name, self._context)
         return decoder

@@ -16,7 +16,7 @@ from testbed.models.hf_prefix import Blocks, Layout
 
 Tensor = torch.Tensor
 
-_AHEAD = 128  # columns kept free after the last one: the cache is moved at most once in so many tokens
+_AHEAD = 64  # columns kept free after the last one: the cache is moved at most once in so many tokens
 
 
 class _AlignedLayer(DynamicLayer):  # type: ignore[misc]

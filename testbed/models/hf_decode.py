@@ -102,9 +102,8 @@ class Decoder:
             if size := alike[0].own:
                 end = len(alike[0].prompt)
                 self._cache.fill(first, slot, reads[alike[0].prompt].part(end - size, end))
-        logits = torch.stack(
-            [after for row in rows if (after := reads[row.prompt].logits) is not None]
-        )  # all have them
+        known = [reads[row.prompt].logits for row in rows]
+        logits = torch.stack([after for after in known if after is not None])  # what was just read has them all
         self.rows += rows
         self._changed = True
         return self._append(len(self.rows) - len(rows), logits)

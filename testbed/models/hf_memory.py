@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -20,6 +21,7 @@ _OF_HOST, _OF_DEVICE = 0.5, 0.8  # of what is free: the host has other users, th
 _FOR_TEXTS = 0.25  # of the memory, for what was read and may be asked again
 _GIB = 1 << 30
 _UNKNOWN = _GIB  # bytes, where the system does not say what is free
+_granted: WeakKeyDictionary[object, dict[str, int]] = WeakKeyDictionary()  # bytes by model and device
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,36 @@ class Room:
         return len(waiting)
 
 
-def granted(memory: float | str, device: torch.device, sharers: int) -> int:
-    """Bytes for one of several copies of a model on a device; GiB, or "auto" for a share of what is free."""
-    return free_bytes(device) // sharers if isinstance(memory, str) else int(memory * _GIB)
+def granted(memory: float | str, device: torch.device, sharers: int, owner: object = None) -> int:
+    """Bytes for one of several copies of a model on a device: GiB, or "auto" for a share of what is free.
+
+    What other models of this process were granted there counts as taken: mostly they have yet to fill it.
+
+    Args:
+        memory: what was asked for.
+        device: where.
+        sharers: the copies there.
+        owner: the model; its grant counts until `release`.
+    """
+    place = str(device)
+    taken = sum(sizes.get(place, 0) for model, sizes in list(_granted.items()) if model is not owner)
+    size = free_bytes(device, taken) // sharers if isinstance(memory, str) else int(memory * _GIB)
+    if owner is not None:
+        _granted.setdefault(owner, {})[place] = size * sharers
+    return size
 
 
-def free_bytes(device: torch.device) -> int:
-    """Bytes that keys and values may take by default: a share of what is free now."""
+def release(owner: object) -> None:
+    """Says that a model holds nothing any more."""
+    _granted.pop(owner, None)
+
+
+def free_bytes(device: torch.device, taken: int = 0) -> int:
+    """Bytes that keys and values may take by default: a share of what is free now, without what others may take."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * _OF_DEVICE)
+        return int(max(torch.cuda.mem_get_info(device)[0] - taken, 0) * _OF_DEVICE)
     known = [size for size in (_of_host(), _of_cgroup()) if size is not None]
-    return int(min(known) * _OF_HOST) if known else _UNKNOWN
+    return int(max(min(known) - taken, 0) * _OF_HOST) if known else _UNKNOWN
 
 
 def _of_host() -> int | None:

@@ -28,7 +28,8 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     temperatures = [row.temperature for row in rows]
     if any(temperature != 1 for temperature in temperatures):
         divisors = [temperature or 1.0 for temperature in temperatures]
-        scaled = logits / torch.tensor(divisors, device=logits.device)[:, None]
+        below = logits.float() - logits.amax(-1, keepdim=True)  # so that no temperature makes them overflow
+        scaled = below / torch.tensor(divisors, device=logits.device)[:, None]
     else:
         scaled = logits
     mass = torch.softmax(scaled, dim=-1, dtype=torch.float32)

@@ -23,6 +23,7 @@ from testbed.errors import ModelBusy, ModelNotAsked, ModelUnavailable, Transport
 START = 8  # requests at one time at first; doubles with every round until the first refusal
 ROUNDS = 4  # answered rounds after which one more is tried: each refusal counts towards some servers' limits
 SHORTEST, LONGEST = 0.5, 30.0  # seconds that the door stays closed where the server does not say how long
+OFTEN = 10  # refusals of one request that is refused beside others that are answered: it may be too large to pass
 Answer = TypeVar("Answer")
 
 
@@ -31,7 +32,8 @@ class Pace:
 
     Args:
         most: requests at one time at most.
-        patience: seconds of nothing but refusals after which a refusal is passed on.
+        patience: seconds of nothing but refusals after which a refusal is passed on, and the longest that the door is
+            closed.
 
     Attributes:
         limit: requests at one time, at present.
@@ -52,6 +54,7 @@ class Pace:
         self._cuts = 0  # how often the limit was cut; a request sent before a cut brings no further one
         self._refusals = 0  # cuts since the server last answered
         self._given_up: ModelNotAsked | None = None
+        self._random = random.Random()  # decides when a server is asked, nothing of what it says
 
     async def ask(
         self, send: Callable[[], Awaitable[Answer]], off_clock: Callable[..., AbstractContextManager[None]]
@@ -66,8 +69,8 @@ class Pace:
             The answer, and how often the request was refused before.
 
         Raises:
-            ModelNotAsked: the server refused everything for as long as `patience`, asks to wait longer than that, has
-                never been there, or says that waiting is no use.
+            ModelNotAsked: for as long as `patience` the server refused everything, or this request time and again; it
+                asks to wait longer than that, has never been there, or says that waiting is no use.
         """
         if not self._asking:
             self._refusing_since = None  # a refusal of long ago, which nobody waited out, is no sign of today's
@@ -81,6 +84,7 @@ class Pace:
         self, send: Callable[[], Awaitable[Answer]], off_clock: Callable[..., AbstractContextManager[None]]
     ) -> tuple[Answer, int]:
         refused, sent = 0, _now()
+        begun = sent
         while True:
             with off_clock(sent):  # since then, this request was refused or has waited
                 await self._admission()
@@ -93,9 +97,13 @@ class Pace:
                 self._close(error, cuts)
                 if self._is_patience_over(error):
                     raise self._give_up(error) from error
+                if refused >= OFTEN and _now() - begun >= self._patience:
+                    raise  # others are answered
                 refused, self.refused = refused + 1, self.refused + 1
-            except (ModelUnavailable, TransportError):  # perhaps it was answered; a server in distress is asked less
-                self._cut(cuts)
+            except (ModelUnavailable, TransportError) as error:
+                self._cut(cuts)  # perhaps it was answered; a server in distress is asked less
+                if isinstance(error, ModelUnavailable):
+                    error.retry_after = min(error.retry_after, self._patience)
                 raise
             else:
                 self._note_taken()
@@ -158,9 +166,15 @@ class Pace:
         self._refusals += first
         if self._refusing_since is None:
             self._refusing_since = _now()
-        backed_off = min(SHORTEST * 2 ** (self._refusals - 1), LONGEST) * (1 + random.random() / 2)  # others wait too
         if first or error.retry_after:
-            self._opens = max(self._opens, _now() + (error.retry_after or backed_off))
+            told = min(error.retry_after, self._patience)
+            # A server that refuses once more what it had asked for is not asked sooner than one that says nothing.
+            pause = told if told and self._refusals <= 1 else max(told, self._backed_off())
+            self._opens = max(self._opens, _now() + pause)
+
+    def _backed_off(self) -> float:
+        longer = 2.0 ** min(max(self._refusals - 1, 0), 16)
+        return min(SHORTEST * longer, LONGEST) * (1 + self._random.random() / 2)  # others wait too
 
     def _cut(self, cuts: int) -> bool:
         """Halves the limit, unless that was done since the request in question was sent."""

@@ -20,7 +20,6 @@ def table(analysis: Analysis) -> Table:
         f"KL [{level}]",
         f"controlled [{level}]",
         f"success needs [{level}, lower]",
-        "ln K",
         "successes",
         f"affordable [{level}]",
         "expanded",
@@ -67,7 +66,7 @@ def _about(analysis: Analysis) -> Iterator[str]:
         f"than to that of {analysis.bare}, mean over attempts, then tasks; its upper limit takes it that no task is "
         "worse than the worst seen. Controlled: the same, less noisy where the two are close. Success needs: the least "
         "KL of anything that succeeds as often. Affordable: successful attempts whose very text has probability 1/K or "
-        f"more under the model of {analysis.bare}, K = {k:,}."
+        f"more under the model of {analysis.bare}, K = {k:,} (ln K = {analysis.checkpoints[0].budget:.2f})."
     )
 
 
@@ -79,7 +78,6 @@ def _cells(found: Checkpoint) -> tuple[Cell, ...]:
         _estimate(found.kl.mean if found.kl else None),
         _estimate(found.kl.controlled if found.kl else None),
         (number(needed.value), low),
-        (f"{found.budget:.2f}",),
         (NONE if share is None else f"{share.successes:,}",),
         _estimate(share.share if share else None),
         (NONE if found.expanded is None else f"{found.expanded:,}",),
@@ -95,8 +93,8 @@ def _kl(found: Checkpoint) -> str:
     if kl is None:
         return f"no KL: {found.no_kl}."
     told = (
-        f"its attempts lie {figure(kl.mean)} nats from the model of {found.bare}. That counts every change of wording; "
-        "what they had to change for their success alone is at the least the figure beside it."
+        f"its attempts lie {figure(kl.mean)} nats from the model of {found.bare}. That counts every change of wording, "
+        "for better or worse; what succeeding as often takes at least stands beside it."
     )
     if kl.ratio is None or kl.ratio < UNSEEN:
         told += (
@@ -115,14 +113,14 @@ def _affordable(found: Checkpoint) -> str:
     others = f"{found.attempts:,} attempts of {found.bare}"
     if found.tools:
         others = f"{found.attempts:,} attempts of the model of {found.bare}, offered the same tools,"
-    told = (
-        f"{share.within:,} of {share.successes:,} successful attempts are affordable: {others} would have written any "
-        f"one of them word for word with probability {share.written:.2f} or more."
-    )
-    high = share.share.high
-    if high is None or high < 1:
+    told = f"{share.within:,} of {share.successes:,} successful attempts are affordable"
+    if share.within:
         told += (
-            " That others are not shows no creation: other texts may succeed as well. The verdicts, from what "
-            f"{found.bare} did, decide."
+            f": {others} would have written any one of them word for word with probability {share.written:.2f} or more"
         )
-    return told
+    if share.within == share.successes:
+        return f"{told}."
+    return (
+        f"{told}. That others are not shows no creation: other texts may succeed as well. The verdicts, from what "
+        f"{found.bare} did, decide."
+    )
