@@ -22,9 +22,12 @@ from testbed.message_ends import own_ends
 from testbed.models.base import Sampling
 from testbed.models.reference_model import reference_path
 from testbed.preparation import Prepared
+from testbed.report import checkpoints
 from testbed.report.analyse import analyse_run
+from testbed.report.page import render_page
 from testbed.report.tables import every_table
 from testbed.runner import Runner
+from testbed.scoring import Scoring
 from testbed.stats import Verdict
 from testbed.store import Store
 from testbed.types import Attempt, Cost
@@ -138,7 +141,7 @@ def test_what_either_model_gives_the_attempts_is_what_they_were_sampled_with_end
 def test_the_report_has_kl_the_affordable_share_and_the_verdicts_side_by_side(store: Store) -> None:
     analysis = analyse_run(store, "two")
     (found,) = analysis.checkpoints
-    assert (found.arm, found.bare, found.scored, found.unscored, found.tools) == ("post", "base", 72, 0, False)
+    assert (found.arm, found.bare, found.scored, found.unscored, found.alike) == ("post", "base", 72, 0, True)
     assert found.kl.mean.low < found.kl.mean.value < found.kl.mean.high
     assert found.kl.mean.value > found.needed.low
     assert found.kl.mean.value > 0.01
@@ -150,6 +153,9 @@ def test_the_report_has_kl_the_affordable_share_and_the_verdicts_side_by_side(st
     (shown,) = [table for table in every_table(analysis) if table.key == "checkpoints"]
     assert [row.head for row in shown.rows] == ["post"]
     assert any("word for word with probability 0.68 or more" in note for note in shown.notes)
+    page = render_page(analysis)
+    assert "Checkpoints, against the model of base" in page
+    assert "word for word" in page
     row = json.loads(json.dumps(analysis.as_dict()))["checkpoints"][0]
     assert row["kl"]["mean"]["value"] == pytest.approx(found.kl.mean.value)
     assert row["budget"] == pytest.approx(math.log(4))
@@ -160,6 +166,39 @@ def test_the_other_way_round_it_is_another_figure_read_off_the_other_arms_attemp
     assert there.kl is not None
     assert [a.split()[:4] for a in back.wanted] == [["nats", "two", "--arm", "base"]] * 2
     assert there.kl.mean.value == pytest.approx(np.mean(there.kl.per_task))
+
+
+def test_expanded_tasks_whose_text_the_base_writes_often_enough_are_told_as_wrong(store: Store, monkeypatch) -> None:
+    tasks = [task.hash for task in store.tasks("two")]
+    monkeypatch.setattr(checkpoints, "_expanded", lambda comparison: set(tasks))
+    analysis = analyse_run(store, "two")
+    (found,) = analysis.checkpoints
+    hash_ = next(hash_ for hash_, scorer in store.scores.scorers("two").items() if scorer.name == "reference")
+    scores = store.scores.of("two", hash_)
+    often = np.exp(-scores.nats_of("assistant")) >= 1 - 0.5 ** (1 / 4)
+    by_hand = {tasks[n] for n in scores.task[(scores.arm == 1) & (scores.success == 1) & often]}
+    assert found.contradicted == len(by_hand) > 0
+    (shown,) = [table for table in every_table(analysis) if table.key == "checkpoints"]
+    assert any(f"{len(by_hand)} of 6 expanded tasks" in note and "are wrong" in note for note in shown.notes)
+
+
+def test_with_tools_the_base_is_read_as_if_it_had_been_offered_them(post: Path, tmp_path: Path) -> None:
+    data = {**experiment(post, tools=["search"]), "samples": 3, "budget": {"turns": 3}}
+    data |= {"env": [{"id": "Facts-v0", "kind": "document", "tasks": 3}], "tool": {"search": {"corpus": "Facts-v0"}}}
+    data["model"] = {**data["model"], "max_tokens": 64}
+    with Store.open(tmp_path / "s.sqlite") as fresh:
+        asyncio.run(Runner(parse_experiment(data), fresh).run())
+        for by in ("", "reference"):
+            asyncio.run(Scoring(fresh, "two", arm="post", by=by).run())
+        analysis = analyse_run(fresh, "two")
+        called = [a for a in fresh.attempts("two", arm="post") if a.cost.tool_calls]
+    (found,) = analysis.checkpoints
+    assert called
+    assert (found.alike, found.contradicted, found.scored) == (False, None, 9)
+    assert found.respelled <= 2  # tokens come out as they were generated, over all turns
+    assert found.kl.mean.value > 0
+    (shown,) = [table for table in every_table(analysis) if table.key == "checkpoints"]
+    assert found.affordable.within == 0 or "made as those of post are" in " ".join(shown.notes)
 
 
 @pytest.mark.parametrize(("arm", "kl", "share"), [("post", False, True), ("base", True, False)])

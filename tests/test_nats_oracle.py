@@ -93,7 +93,7 @@ def test_creation_becomes_elicitation_where_the_budget_pays_for_the_bits(runs: R
     assert told(below).endswith("for guessing the tools' words.")
     assert "more than ln K" in told(below)
     assert "Even the tools' words are within the budget" in told(above)
-    assert told(above).endswith("these the budget can guess.")
+    assert told(above).endswith("beyond what the budget can guess.")
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_another_model_that_read_them_is_named(tmp_path: Path) -> None:
         analysis = analyse_run(other, "scripted")
     (found,) = analysis.nats
     assert not found.own
-    assert f"Read by hf:{player}, which is not the model" in " ".join(table(analysis).notes)
+    assert f"ask: read by hf:{player}, which is not the model" in " ".join(table(analysis).notes)
 
 
 def counts(analysis: Analysis) -> dict[Verdict, int]:

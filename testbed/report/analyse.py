@@ -237,6 +237,7 @@ def scored_arms(outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None = N
                 tools=_tool_names(record.spec),
                 sampled=record.spec.get("sampling", {}).get("temperature", 0) > 0,
                 model=record.spec.get("model"),
+                offered=record.spec.get("tools") or (),
                 outcomes=ArmOutcomes.from_codes(
                     record.name,
                     hashes,

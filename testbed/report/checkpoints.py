@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 BoolArray = npt.NDArray[np.bool_]
 WRITTEN = "assistant"  # role of what a model wrote
+_CONDITIONS = ("sampling", "tools", "control", "budget", "protocol", "lookahead")  # of an arm, besides its model
 GENERATED = COST_COMPONENTS.index("generated_tokens")
 
 
@@ -36,7 +37,8 @@ class Checkpoint:
     Attributes:
         arm: the arm.
         bare: the bare arm.
-        tools: whether the arm offers tools: then the bare arm's model is one that is offered them, too.
+        alike: whether the two arms differ in nothing but the model, and offer no tools: then what the bare arm's model
+            gives a text is how often the bare arm writes it. Else it is read under the other arm's conditions.
         attempts: K, the bare attempts that the budget affords.
         budget: ln K.
         wanted: arguments of `testbed` that score what has no scores yet; the figures below are then None.
@@ -50,14 +52,14 @@ class Checkpoint:
         affordable: successful attempts that K of the bare arm's model would have written; None where `no_share` says
             why.
         no_share: why there are none.
-        expanded: tasks whose verdict is expanded; None where there are no verdicts, or the arm offers tools.
+        expanded: tasks whose verdict is expanded; None where there are no verdicts.
         contradicted: those of them with a successful attempt whose very text the bare arm's model writes so often that
-            the task is within its reach: as many verdicts are wrong.
+            the task is within its reach: as many verdicts are wrong. None where the arms are not `alike`.
     """
 
     arm: str
     bare: str
-    tools: bool
+    alike: bool
     attempts: int
     budget: float
     wanted: tuple[str, ...] = ()
@@ -105,7 +107,7 @@ def with_checkpoints(
         made = Checkpoint(
             arm=record.name,
             bare=bare.name,
-            tools=bool(record.spec.get("tools")),
+            alike=not record.spec.get("tools") and all(bare.spec.get(k) == record.spec.get(k) for k in _CONDITIONS),
             attempts=analysis.settings.elicitation,
             budget=math.log(analysis.settings.elicitation),
             wanted=tuple(_wanted(run, record, bare, known_by)),
@@ -223,7 +225,7 @@ def _read(
         no_kl = no_kl or "the two models' tokenizers split its texts differently, so that their tokens do not compare"
     if not tasks:
         no_kl = no_share = "no attempt has scores by both models"
-    expanded = _expanded(comparison) if not made.tools else None
+    expanded = _expanded(comparison)
     likely = rows.won & (rows.base <= -math.log(float(p_star(s.rho, s.elicitation))))
     shown = {tasks[n] for n in np.flatnonzero(likely)}
     return replace(
@@ -236,7 +238,7 @@ def _read(
         affordable=None if no_share else affordable(tasks, rows.won, rows.base, s.elicitation, **options),
         no_share=no_share,
         expanded=None if expanded is None else len(expanded),
-        contradicted=None if expanded is None or no_share else len(expanded & shown),
+        contradicted=None if expanded is None or no_share or not made.alike else len(expanded & shown),
     )
 
 

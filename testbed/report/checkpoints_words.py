@@ -111,8 +111,8 @@ def _affordable(found: Checkpoint) -> str:
     if not share.successes:
         return "no attempt succeeded, so there is none to be afforded."
     others = f"{found.attempts:,} attempts of {found.bare}"
-    if found.tools:
-        others = f"{found.attempts:,} attempts of the model of {found.bare}, offered the same tools,"
+    if not found.alike:
+        others = f"{found.attempts:,} attempts of the model of {found.bare}, made as those of {found.arm} are,"
     told = f"{share.within:,} of {share.successes:,} successful attempts are affordable"
     if share.within:
         told += (

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from testbed.experiment import Measure
-from testbed.report.arms import Arm, gain_if_missing, mean
+from testbed.report.arms import Arm, gain_if_missing, mean, same_model, same_tools
 from testbed.report.record import Rung
 from testbed.stats import reach_at_k
 from testbed.types import Control
@@ -29,22 +29,32 @@ _MEANING = {
 
 
 def ladder(arms: Sequence[Arm], bare: Arm | None, settings: Measure) -> tuple[Rung, ...]:
-    """The steps of every tool set that has a live arm and an inert, imagined or yoked one."""
+    """The steps of every tool set that has a live arm and an inert, imagined or yoked one, all of one model.
+
+    The first step is from the bare arm, or from another one without tools where that is of another model.
+    """
     if bare is None:
         return ()
+    lowest = [bare, *(arm for arm in arms if arm.bare and arm is not bare)]
     rungs: list[Rung] = []
     for live in arms:
         if live.control != Control.LIVE or not live.tools or live.lookahead:
             continue
-        own = {a.control: a for a in arms if a.tools == live.tools and a.control in _ORDER and not a.lookahead}
+        alike = [a for a in arms if a.control in _ORDER and not a.lookahead and _belong_together(a, live)]
+        own = {a.control: a for a in alike if a.control != Control.LIVE} | {live.control: live}
         if len(own) < 2:
             continue
-        steps = [(Control.ABSENT, bare)] + [(control, own[control]) for control in _ORDER if control in own]
+        steps = [(Control.ABSENT, arm) for arm in lowest if same_model(arm, live)][:1]
+        steps += [(control, own[control]) for control in _ORDER if control in own]
         for (below, lower), (above, upper) in pairwise(steps):
             rung = _rung(lower, upper, _MEANING[below, above], settings)
             if rung is not None:
                 rungs.append(rung)
     return tuple(rungs)
+
+
+def _belong_together(one: Arm, other: Arm) -> bool:
+    return same_model(one, other) and same_tools(one, other)
 
 
 def _rung(lower: Arm, upper: Arm, meaning: str, settings: Measure) -> Rung | None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from testbed.report.cells import Cell, Row, Table
-from testbed.report.nats import ArmNats
+from testbed.report.nats import ArmNats, Words
 from testbed.report.record import Analysis
-from testbed.report.words import NONE, figure, interval, number
-from testbed.stats import Estimate
-from testbed.types import Control
+from testbed.report.words import NONE, attempts, figure, interval, number
 
 
 def table(analysis: Analysis) -> Table:
@@ -31,23 +29,36 @@ def table(analysis: Analysis) -> Table:
 def words(analysis: Analysis, found: ArmNats) -> Iterator[str]:
     """What an arm's figures in nats say, as far as their intervals support it."""
     comparison = next(c for c in analysis.comparisons if c.arm == found.arm)
-    yield f"{found.arm}: {_ends(found)}{_rests(found) if comparison.claims else ''}{_imagined(analysis, found)}"
+    if not comparison.claims:
+        yield f"{found.arm}: its attempts look like copies of one another, so nothing is claimed in nats."
+    elif not found.alike:
+        yield (
+            f"{found.arm}: {_reweighting(found)}Its model is not {found.bare}'s, whose attempts ln K counts: nothing "
+            "is said of guessing."
+        )
+    else:
+        yield f"{found.arm}: {_reweighting(found)}{_guessing(found)}{_rests(found)}{_imagined(analysis, found)}"
     if found.unscored:
-        yield f"{found.arm}: {found.unscored:,} of its attempts have no scores yet; testbed nats makes them."
+        yield (
+            f"{found.arm}: {found.unscored:,} of its attempts have no scores; testbed nats makes them, or says why "
+            "there can be none."
+        )
+    if found.missing:
+        yield f"{found.arm}: what is said holds however {found.missing:,} missing attempts had ended."
 
 
 def _about(analysis: Analysis) -> Iterator[str]:
     first = analysis.nats[0]
     yield (
         "Re-weighting needs: kl of the arm's success against the bare arm's, mean over tasks, at least. ln K: what the "
-        f"budget of K = {first.attempts:,} attempts pays for; the best of them spends at most ln K - (K-1)/K = "
-        f"{first.paid:.2f} of it. Tools' words: -ln of the probability that the model itself would have written all "
-        "that its tools said, in successful attempts; its upper limit takes it that no task is worse than the worst "
-        "seen."
+        f"budget of K = {attempts(first.attempts)} pays for; the best of them spends at most ln K - (K-1)/K = "
+        f"{first.paid:.2f} of it. Tools' words: -ln of the probability that the model itself, at temperature 1, would "
+        "have written all that its tools said, in successful attempts; its upper limit takes it that no task is worse "
+        "than the worst seen."
     )
-    others = sorted({found.scorer for found in analysis.nats if not found.own})
-    if others:
-        yield f"Read by {', '.join(others)}, which is not the model that made the attempts."
+    for found in analysis.nats:
+        if not found.own:
+            yield f"{found.arm}: read by {found.scorer}, which is not the model that made its attempts."
 
 
 def _cells(found: ArmNats) -> tuple[Cell, ...]:
@@ -63,79 +74,71 @@ def _cells(found: ArmNats) -> tuple[Cell, ...]:
     )
 
 
-def _ends(found: ArmNats) -> str:
-    """Both ends against the budget, each a sentence."""
-    name, k = found.arm, f"{found.attempts:,} attempts"
-    if _needs_more(found):
-        lower = (
-            f"re-weighting {found.bare} would have to spend at least {found.needed.low:.2f} nats a task, and {k} spend "
-            f"{found.paid:.2f} at most: to do all that {name} does is out of their reach. "
+def _reweighting(found: ArmNats) -> str:
+    """The lower end against the budget."""
+    name, k = found.arm, attempts(found.attempts)
+    if found.more:
+        return (
+            f"re-weighting {found.bare} would have to spend at least {_down(found.least or 0.0)} nats a task, and "
+            f"{k} at most {found.paid:.2f}: to do all that {name} does is out of their reach. "
         )
-    elif found.beyond:
+    if found.beyond:
         count = f"{found.beyond:,} of {found.tasks:,} tasks"
-        lower = f"at {count} re-weighting {found.bare} would have to spend more than {k} do ({found.paid:.2f} nats). "
-    else:
-        lower = f"that re-weighting {found.bare} within {k} does as much is not excluded by the nats it needs. "
-    told = figure(found.told.mean)
+        return f"at {count} re-weighting {found.bare} would have to spend more than {k} ({found.paid:.2f} nats). "
+    return f"that re-weighting {found.bare} within {k} does as much is not excluded by the nats it needs. "
+
+
+def _guessing(found: ArmNats) -> str:
+    """The upper end against the budget."""
+    told, k = figure(found.told.mean), attempts(found.attempts)
     if found.told.mean.value is None:
-        return f"{lower}No attempt succeeded, so there are no words that helped. "
-    if _words_beyond(found):
-        upper = f"Guessing what the tools said takes {told} nats, more than ln K = {found.budget:.2f}. "
-    elif _words_within(found):
-        upper = (
-            f"Even the tools' words are within the budget: guessing them takes {told} nats, less than ln K = "
-            f"{found.budget:.2f}, so that {k} which do are expected to succeed as often as one of {name}. "
+        return "No attempt succeeded, so there are no words that helped. "
+    if not found.own:
+        return (
+            f"What its tools said takes {found.scorer} {told} nats to guess; what it takes its own model is not known. "
         )
-    else:
-        upper = f"Whether {found.attempts:,} attempts could guess what the tools said ({told} nats) is not settled. "
-    return lower + upper
+    if found.words is Words.NONE:
+        return "Its successful attempts were shown no results, so that nothing rests on tools' words. "
+    if found.words is Words.WITHIN:
+        return (
+            f"Even the tools' words are within the budget: {k} that guess them, which takes {told} nats, are expected "
+            f"to succeed as often as one of {found.arm}. "
+        )
+    if found.words is Words.BEYOND:
+        return f"Guessing what the tools said takes {told} nats, more than ln K = {found.budget:.2f}. "
+    return f"Whether {k} could guess what the tools said ({told} nats) is not settled. "
 
 
 def _rests(found: ArmNats) -> str:
     """Which end the verdict rests on; nothing where an interval leaves it open."""
-    reach = _needs_more(found) or found.beyond > 0
-    if reach and _words_beyond(found):
+    if not found.own or found.words in (Words.NONE, Words.OPEN):
+        return ""
+    if found.words is Words.WITHIN:
+        if found.more or found.beyond:
+            return (
+                "Its verdict rests on how the bare arm acts, and not on the tools' words: attempts that guess them "
+                "come to it within the budget, which an imagined arm tests."
+            )
+        return "Nothing in its verdict rests on tools' words beyond what the budget can guess."
+    if found.more:
         return (
             "Its verdict rests on both: on average the budget pays neither for re-weighting what the bare arm does nor "
             "for guessing the tools' words."
         )
-    if reach and _words_within(found):
+    if found.beyond:
         return (
-            "Its verdict rests on how the bare arm acts, and not on the tools' words: attempts that guess them come to "
-            "it within the budget, which an imagined arm tests."
+            "There its verdict rests on re-weighting that the budget does not pay for; nor does it pay, on average, "
+            "for guessing the tools' words."
         )
-    if _words_within(found):
-        return "Its verdict rests on the tools' words, and these the budget can guess."
-    if _words_beyond(found):
-        return "Between these two ends the verdict rests on the attempts themselves."
-    return ""
+    return "Between these two ends the verdict rests on the attempts themselves."
 
 
 def _imagined(analysis: Analysis, found: ArmNats) -> str:
-    """What an arm of the same tools reaches whose model did write their words itself."""
-    tools = analysis.arm(found.arm).tools
-    arm = next((a for a in analysis.arms if a.control == Control.IMAGINED and a.tools == tools), None)
+    """What an arm of the same tools and model reaches whose model did write their words itself."""
+    arm = next((a for a in analysis.arms if a.name == found.imagined), None)
     if arm is None:
         return ""
     return f" {arm.name}, whose model did write them itself, has a pass@1 of {figure(arm.pass_1)}."
-
-
-def _needs_more(found: ArmNats) -> bool:
-    return found.needed.low is not None and found.needed.low > found.paid
-
-
-def _words_beyond(found: ArmNats) -> bool:
-    low = _limits(found.told.mean)[0]
-    return low is not None and low > found.budget
-
-
-def _words_within(found: ArmNats) -> bool:
-    high = _limits(found.told.mean)[1]
-    return high is not None and high < found.budget
-
-
-def _limits(estimate: Estimate) -> tuple[float | None, float | None]:
-    return estimate.low, estimate.high
 
 
 def _down(value: float) -> str:

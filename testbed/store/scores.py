@@ -63,7 +63,7 @@ class MessageScore(NamedTuple):
         attempt: its id.
         message: the message's index in the transcript.
         role: "assistant" (what the model wrote), "tool", or "feedback" (what it was told of a wrong answer).
-        tokens: the message's.
+        tokens: the message's, its end included where the model itself ended it.
         nats: −ln of their probability, given all before them.
     """
 
