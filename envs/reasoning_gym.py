@@ -123,7 +123,7 @@ class ReasoningGym(Environment):
             raise UsageError(
                 f"{self.dataset} has only {len(entries)} different tasks with these options; ask for no more."
             )
-        grader = f"reasoning-gym/{self.dataset}/{version('reasoning-gym')}/strict-1"
+        grader = f"reasoning-gym/{self.dataset}/{version('reasoning-gym')}/strict-2"
         for number, entry in enumerate(entries):
             meta = {"dataset": self.dataset, "number": number}
             task = self.task(entry["question"], _reference(entry), grader=grader, meta=meta)
@@ -154,6 +154,14 @@ class ReasoningGym(Environment):
             yield f"{task.reference} 7"
             if Decimal(task.reference):
                 yield f"-{task.reference}"
+        elif self.dataset == "complex_arithmetic":
+            yield from ("nan", "nan+nanj", "NaN")
+        elif self.dataset == "fraction_simplification":
+            yield f"{task.reference} or 1/2"
+        elif self.dataset == "time_intervals" and "day" in task.reference:
+            yield f"{task.reference} or 00:34:28"
+        elif self.dataset == "word_sorting":
+            yield f"{task.reference}, more"
         elif self.dataset == "puzzle24":
             used = sorted(entry["metadata"]["numbers"])
             yield from (text for text in ("8*3*1*1", "5*5 - 2/2", "6*4*1*1") if sorted(numbers_in(text)) != used)

@@ -23,13 +23,18 @@ _MOST_BITS = 10_000  # of any whole number that comes up: towers of powers would
 
 def is_formula(text: str) -> bool:
     """Whether a text is a harmless formula: numbers, one-letter symbols, known functions, arithmetic, no huge power."""
-    tree = _parse(text)
+    tree = _parse(text) if has_small_exponents(text) else None
     if tree is None or sum(1 for _ in ast.walk(tree)) > _MOST_NODES:
         return False
     try:
         return _bits(tree.body) <= _MOST_BITS
     except _NotAFormula:
         return False
+
+
+def has_small_exponents(text: str) -> bool:
+    """Whether no number has an exponent of more than three digits, which exact arithmetic would write out."""
+    return re.search(r"[eE][-+]?[0-9_]{4}", text) is None
 
 
 def is_list(text: str) -> bool:
@@ -78,6 +83,7 @@ ADMITS: Mapping[str, Callable[[str], bool]] = {
         ("countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24", "simple_integration"),
         is_formula,
     ),
+    "coin_flip": has_small_exponents,
     **dict.fromkeys(("binary_matrix", "n_queens", "spiral_matrix", "string_insertion"), is_list),
 }
 
@@ -97,6 +103,22 @@ def _same_number(answer: str, entry: Entry) -> bool:
 def _close_ratio(answer: str, entry: Entry) -> bool:
     value, truth = Fraction(answer.strip().replace(",", "")), Fraction(entry["answer"])
     return abs(value - truth) <= abs(truth) / 1_000
+
+
+def _is_number(answer: str, entry: Entry) -> bool:
+    return "nan" not in answer.casefold()
+
+
+def _same_numbers(answer: str, entry: Entry) -> bool:
+    return numbers_in(answer) == numbers_in(str(entry["answer"]))
+
+
+def _same_days(answer: str, entry: Entry) -> bool:
+    return "day" not in str(entry["answer"]) or _same_numbers(answer, entry)
+
+
+def _as_many_words(answer: str, entry: Entry) -> bool:
+    return len(answer.split(",")) == len(entry["metadata"]["sorted_words"])
 
 
 def _reaches(target: int, answer: str, entry: Entry) -> bool:
@@ -131,12 +153,16 @@ def _value(node: ast.expr) -> Fraction | None:
 
 STRICTER: Mapping[str, Callable[[str, Entry], bool]] = {
     "coin_flip": _close_ratio,  # the library allows .0001 either way, so 0 passes for any small probability
+    "complex_arithmetic": _is_number,  # ... takes what is no number (nan) for no distance
     "countdown": lambda answer, entry: _reaches(
         entry["metadata"]["target"], answer, entry
     ),  # ... allows one part in 100,000
+    "fraction_simplification": _same_numbers,  # ... reads the first fraction and no further
     "game_of_life_halting": _same_text,  # ... compares truth values of texts, and every text is true
     "gsm_symbolic": _same_number,  # ... takes the first number in the text, without its sign
     "puzzle24": lambda answer, entry: _reaches(
         24, answer, entry
     ),  # ... takes any four numbers, and cuts decimals off the result
+    "time_intervals": _same_days,  # ... reads the first number of days and no further
+    "word_sorting": _as_many_words,  # ... does not mind words after the last
 }

@@ -38,15 +38,17 @@ def abstract_is_right(said: Evidence, gold: Evidence) -> bool:
 
 
 def right_sentences(said: Evidence, gold: Evidence) -> int:
-    """How many sentences belong to a set of evidence that is complete, under the right label."""
+    """How many sentences belong to sets of evidence that are complete, under the right label."""
     named = {n for numbers in said.sets for n in numbers}
-    return sum(len(set(numbers)) for numbers in gold.sets if said.label == gold.label and named.issuperset(numbers))
+    complete = [numbers for numbers in gold.sets if said.label == gold.label and named.issuperset(numbers)]
+    return len(set().union(*complete))
 
 
 def sentence_f1(found: Mapping[str, Evidence], gold: Mapping[str, Evidence]) -> float:
     """F1 over the sentences of a claim."""
     right = sum(right_sentences(said, gold[doc]) for doc, said in found.items() if doc in gold)
-    named, wanted = (sum(len(numbers) for e in side.values() for numbers in e.sets) for side in (found, gold))
+    named = sum(len(numbers) for e in found.values() for numbers in e.sets)
+    wanted = sum(len(set().union(*e.sets)) for e in gold.values())
     return f1(right, named, wanted)
 
 

@@ -208,7 +208,15 @@ def test_stricter_graders_accept_references_and_refuse_near_misses(dataset: str)
 
 def test_the_library_itself_accepts_what_the_stricter_graders_refuse() -> None:
     """So that a rule that the library no longer needs shows up."""
-    for dataset in ("game_of_life_halting", "gsm_symbolic", "puzzle24"):
+    for dataset in (
+        "complex_arithmetic",
+        "fraction_simplification",
+        "game_of_life_halting",
+        "gsm_symbolic",
+        "puzzle24",
+        "time_intervals",
+        "word_sorting",
+    ):
         env = made(dataset)
         wrong = [(task, miss) for task in env.tasks for miss in env.near_misses(task) if miss != "no such answer"]
         assert any(env._library_score(miss, entry(env, task)) == 1.0 for task, miss in wrong)
@@ -277,6 +285,8 @@ def test_formulas_are_admitted(formula: str) -> None:
         "2**x**9999999",
         "((((((2**99)**99)**99)**99)**99)**99)",
         "factorial(99999)",
+        "1e999999",
+        "x**2 + 1E-9_999_999",
         "'x'*9",
         "x; y",
         "True",
@@ -319,6 +329,15 @@ def test_no_answer_is_ever_executed(dataset: str, tmp_path: Any) -> None:
         assert not env.grade(task, attack).success
     assert not trace.exists()
     assert env.grade(task, task.reference).success
+
+
+@pytest.mark.parametrize("dataset", ["coin_flip", "countdown", "polynomial_multiplication"])
+def test_a_number_that_is_huge_when_written_out_is_refused_in_a_moment(dataset: str) -> None:
+    env = made(dataset)
+    env.grade(env.tasks[0], "1")
+    started = time.perf_counter()
+    assert not any(env.grade(env.tasks[0], answer).success for answer in ("1e9999999", "1e-9999999"))
+    assert time.perf_counter() - started < 0.5
 
 
 @pytest.mark.parametrize("dataset", ["prime_factorization", "tower_of_hanoi", "simple_integration", "gsm_symbolic"])

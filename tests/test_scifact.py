@@ -111,6 +111,12 @@ def test_sentences_are_scored_as_in_the_published_example() -> None:
     assert sentence_f1(SAID, GOLD) == pytest.approx(2 / 9)
 
 
+def test_a_sentence_of_two_sets_of_evidence_counts_once() -> None:
+    gold, said = Evidence("SUPPORT", ((1, 2), (2, 3))), Evidence("SUPPORT", ((1, 2, 3),))
+    assert right_sentences(said, gold) == 3
+    assert sentence_f1({"7": said}, {"7": gold}) == 1.0
+
+
 @pytest.mark.parametrize(
     ("label", "sentences", "right"),
     [

@@ -116,11 +116,17 @@ def _sources(tables: Iterable[Mapping[str, Any]], tasks: Iterable[Task]) -> tupl
     return tuple(TaskSource(name, count, tuple(read.get(name, ()))) for name, count in counts.items())
 
 
+def _options(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A model's options as a table: a file may give its id alone."""
+    given = table.get("model", {})
+    return {"id": given} if isinstance(given, str) else given
+
+
 def _arm(run: Run, record: ArmRecord, names: Mapping[str, str]) -> ArmSubject:
     experiment, spec = run.experiment, record.spec
     tables: Iterable[Mapping[str, Any]] = experiment.get("arm", ())
     asked: Mapping[str, Any] = next((table for table in tables if table.get("name") == record.name), {})
-    model = {**experiment.get("model", {}), **asked.get("model", {})}
+    model = {**_options(experiment), **_options(asked)}
     made = run.samples.get(record.name, 0)
     samples = asked.get("samples", experiment.get("samples", made))
     stops = samples if isinstance(samples, Mapping) else {}
