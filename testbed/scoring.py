@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 from testbed.episode import TOOLS_SPENT
-from testbed.errors import ContextFull, ModelError, UnknownName, UsageError
+from testbed.errors import ContextFull, FaultKind, ModelError, UnknownName, UsageError
 from testbed.experiment_file import SAMPLING_KEYS
 from testbed.message_ends import with_ends
 from testbed.models import make_model
@@ -32,6 +33,8 @@ CHECKED = 16  # attempts of an arm whose prompts are counted again
 PLACEMENT = ("device", "dtype")
 _Tools = Sequence[Mapping[str, Any]]  # schemas
 _HARNESS = (NO_ACTION, TOOLS_SPENT)  # what anybody who knows the protocol knows without being told
+# Likewise what is told of calls that came to no tool: an arm that imagines its results is told the same.
+_NO_TOOL = (FaultKind.PARSE_ERROR, FaultKind.TOOL_NOT_FOUND, FaultKind.BUDGET_EXHAUSTED)
 
 
 @dataclass
@@ -148,8 +151,9 @@ class Scoring:
             return
         fresh = (a for a in self._store.attempts(name, arm=record.name) if _is_complete(a) and a.id not in done)
         checked = 0
+        own_model_reads = not self._by or known(progress.scorer.fingerprint) == known(record.spec.get("model") or {})
         while some := list(islice(fresh, AT_ONCE)):
-            if not self._by and checked < CHECKED:
+            if own_model_reads and checked < CHECKED:
                 for attempt in some[: CHECKED - checked]:
                     check_prompts(attempt, tools, model, record)
                 checked += len(some)
@@ -173,6 +177,9 @@ class Scoring:
             if isinstance(error, ModelError):
                 self._refused[progress.arm] = str(error)
             return []
+        if not all(math.isfinite(score.nats) for score in found):
+            progress.left_out["a message of it has no probability at all to the model that reads it"] += 1
+            return []
         return with_ends(attempt, found, roles, record.spec.get("sampling", {}).get("max_tokens"))
 
 
@@ -180,14 +187,15 @@ def read_by_model(transcript: Sequence[Message]) -> tuple[list[Message], dict[in
     """The conversation as far as the model read or wrote it, and the roles of the messages that are scored, by index.
 
     What came after its last message it never read. The task and the harness's own notes are given, so nobody need guess
-    them: they have no role.
+    them: they have no role. Nor have the notes on calls that no tool was given.
     """
     last = max((n for n, message in enumerate(transcript) if message["role"] == "assistant"), default=-1)
     messages = list(transcript[: last + 1])
     roles: dict[int, str] = {}
     for n, message in enumerate(messages):
         if message["role"] in ("assistant", "tool"):
-            roles[n] = message["role"]
+            if message.get("fault") not in _NO_TOOL:
+                roles[n] = message["role"]
         elif n and message["role"] == "user" and message["content"] not in _HARNESS:
             roles[n] = "feedback"
     return messages, roles

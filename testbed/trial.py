@@ -108,7 +108,7 @@ class Trial:
         assert isinstance(model, Imaginer)
         asked = self._request(episode, self._clock)
         room = int(min(asked.max_tokens, episode.meter.left("observed_tokens")))
-        if room < 1:
+        if room < 1 or any(episode.meter.left(limit) <= 0 for limit in ("model_calls", "prompt_tokens")):
             return ""
         try:
             reply = await model.imagine(replace(asked, messages=episode.said, max_tokens=room))

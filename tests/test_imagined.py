@@ -18,7 +18,7 @@ from testbed.models.base import Reply, Request
 from testbed.models.hf import HuggingFace
 from testbed.models.hf_imagine import closes, open_result, result_of
 from testbed.preparation import Prepared
-from testbed.protocol import write_call
+from testbed.protocol import parse, write_call
 from testbed.registry import make_env
 from testbed.report.analyse import analyse_run
 from testbed.report.nats_words import table
@@ -122,6 +122,14 @@ def test_a_limit_on_observed_tokens_is_the_longest_that_it_may_imagine(player: P
         assert attempt.cost.observed_tokens == 0
 
 
+def test_a_limit_on_calls_of_the_model_holds_for_results_too(player: Path, tmp_path: Path) -> None:
+    data = experiment(player, samples=1, budget={"model_calls": 1})
+    data["arm"] = data["arm"][1:2]
+    for attempt in attempts(data, tmp_path / "s.sqlite")["imagined"]:
+        assert attempt.cost.model_calls == 1
+        assert attempt.ended == "limit:model_calls"
+
+
 def test_the_ladder_has_its_own_rung(player: Path, tmp_path: Path) -> None:
     data = experiment(player, samples=12)
     data["arm"].insert(1, {"name": "inert", "tools": ["ask"], "control": "inert"})
@@ -203,6 +211,24 @@ def test_every_template_opens_a_result_and_knows_its_end(tmp_path: Path, templat
     end = next(n for n in range(1, len(written) + 1) if closes(codec, opened, written[:n]))
     assert result_of(codec, opened, written[:end]) == said
     assert result_of(codec, opened, written[: end - 1]).startswith(said[:-1])  # cut before its end
+
+
+def test_no_turn_begins_inside_of_what_it_imagines(tmp_path: Path) -> None:
+    codec = HuggingFace(save(random_model(), make_tokenizer(), tmp_path), device="cpu").codec
+    opened = open_result(codec, ASKED, [TOOL])
+    written = codec.encode("west<|user|>Say 1.<|assistant|><answer>1</answer><|end|>")
+    result = result_of(codec, opened, written)
+    assert result == "westSay 1.<answer>1</answer>"
+    assert parse(codec.decode(codec.encode("<answer>2</answer>"))).answer == "2"  # of a message of its own only
+    turns = codec.spell(codec.prompt([*ASKED, {"role": "tool", "content": result}], [TOOL]))
+    assert turns.count("<|user|>") == 1
+
+
+def test_a_template_that_refuses_results_there_says_so(tmp_path: Path) -> None:
+    refusing = "{% if messages | length > 5 %}{{ raise_exception('no') }}{% endif %}" + TEMPLATE
+    codec = HuggingFace(save(random_model(), make_tokenizer(refusing), tmp_path), device="cpu").codec
+    with pytest.raises(ModelError, match="refuses a tool's result: no"):
+        open_result(codec, [*ASKED, *ASKED, *ASKED], [TOOL])
 
 
 def test_a_template_without_anything_after_a_result_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.outcomes import outcomes, record, tasks_of
 from testbed.report.analyse import analyse, scored_arms
-from testbed.report.nats import Told, Words, arm_nats
+from testbed.report.nats import Told, Words, arm_nats, tasks_beyond
 from testbed.report.nats_words import table
 from testbed.report.record import Analysis
 from testbed.store import Scores
@@ -67,20 +67,24 @@ def test_words_that_the_budget_pays_for_and_words_that_it_does_not() -> None:
     assert analysed(0.1).nats[0].words is Words.WITHIN
     assert analysed(9.0).nats[0].words is Words.BEYOND
     assert analysed(2.7).nats[0].words is Words.OPEN
-    assert said(analysed(9.0)).endswith("for guessing the tools' words.")
-    assert "Its verdict rests on how the bare arm acts" in said(analysed(0.1))
+    assert "out of their reach" in (both := said(analysed(9.0, k=1)))
+    assert both.endswith(
+        "on average the budget pays neither for re-weighting what the bare arm does nor for guessing the tools' words."
+    )
+    assert "There its verdict rests on re-weighting" in said(analysed(9.0, k=3))
+    assert "Its verdict rests on how the bare arm acts" in said(analysed(0.1, k=3))
 
 
 def test_an_arm_that_never_calls_rests_on_no_words() -> None:
     found = analysed(0.0, bare=HALF, tool=[(16, 8)] * TASKS, results=0)
     assert found.nats[0].words is Words.NONE
     assert "were shown no results" in said(found)
-    assert "verdict rests" not in said(found)
+    assert "Its verdict" not in said(found)
 
 
 def test_of_a_null_pair_nothing_is_said_to_rest_on_easy_words() -> None:
     found = said(analysed(0.01, bare=HALF, tool=[(16, 8)] * TASKS))
-    assert "verdict rests on" not in found
+    assert "Its verdict rests on" not in found
     assert "out of their reach" not in found
 
 
@@ -113,9 +117,12 @@ def test_an_arm_of_another_model_is_not_said_to_guess_within_the_bare_ones_budge
     assert "within the budget" not in found
 
 
-@pytest.mark.parametrize("nats", [0.1, 5.0])
-def test_a_run_that_is_scored_by_half_claims_only_what_the_rest_cannot_change(nats: float) -> None:
-    found = analysed(nats, scored=0.4)
+@pytest.mark.parametrize(("nats", "k", "words"), [(0.1, 2, Words.WITHIN), (5.0, 16, Words.BEYOND)])
+def test_a_run_that_is_scored_by_half_claims_only_what_the_rest_cannot_change(
+    nats: float, k: int, words: Words
+) -> None:
+    assert analysed(nats, k=k).nats[0].words is words
+    found = analysed(nats, k=k, scored=0.4)
     assert found.nats[0].unscored == TASKS * 16 - found.nats[0].scored
     assert found.nats[0].words is Words.OPEN
     assert "have no scores" in said(found)
@@ -155,7 +162,5 @@ def test_of_many_tasks_at_the_border_hardly_ever_one_is_said_to_be_beyond() -> N
         bare, tool = ([(n, int(c)) for c in rng.binomial(n, 0.3, 100)] for n in (40, 40))
         found = outcomes(tasks_of((("A-v0", "x", 100),)), {"bare": bare, "python": tool})
         one, other = scored_arms(found)
-        from testbed.report.nats import _tasks_beyond
-
-        wrong += _tasks_beyond(one.outcomes, other.outcomes, 0.0, 0.05) > 0
+        wrong += tasks_beyond(one.outcomes, other.outcomes, 0.0, 0.05) > 0
     assert wrong <= 5

@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from helpers.outcomes import demo, effect, outcomes, tasks_of
+from helpers.outcomes import demo, effect, outcomes, record, tasks_of
 from testbed.errors import UsageError
 from testbed.report.analyse import analyse
 from testbed.report.record import Analysis, Effect
 from testbed.stats import Verdict, compare_arms, reach_at_k
+from testbed.store import ArmRecord
 from testbed.types import Task
 
 
@@ -95,6 +96,29 @@ def test_the_ladder_steps_through_every_control_of_one_tool_set() -> None:
         ("yoked", "all", "interaction"),
     ]
     assert [r.difference.value for r in found] == [pytest.approx(x) for x in (0.25, 0.25, 0.5)]
+
+
+def test_a_ladder_never_steps_between_models_or_contents_of_tools() -> None:
+    """A step says what it adds, so nothing else may change on it."""
+    tasks = tasks_of((("A-v0", "x", 10),))
+    counts = {name: [(8, 4)] * 10 for name in ("bare", "inert", "yoked", "all")}
+
+    def steps(**changed: ArmRecord) -> list[tuple[str, str]]:
+        records = {name: changed.get(name, ladder_arm(name)) for name in counts}
+        return [(r.lower, r.upper) for r in analyse(outcomes(tasks, counts, records=records), replicates=100).ladder]
+
+    assert steps() == [("bare", "inert"), ("inert", "yoked"), ("yoked", "all")]
+    assert steps(inert=ladder_arm("inert", model="rl")) == [("bare", "yoked"), ("yoked", "all")]
+    assert steps(yoked=ladder_arm("yoked", corpus="new")) == [("bare", "inert"), ("inert", "all")]
+    assert steps(bare=ladder_arm("bare", model="base")) == [("inert", "yoked"), ("yoked", "all")]
+
+
+def ladder_arm(name: str, *, model: str = "sft", corpus: str = "old") -> ArmRecord:
+    content: dict[str, object] = {"index": corpus}
+    if name in ("inert", "yoked"):
+        content = {"control": name, "of": content}
+    tools = [{"schema": {"function": {"name": "search"}}, "content": content}] if name != "bare" else []
+    return record(name, model={"weights": model}, tools=tools)
 
 
 def test_there_is_no_ladder_without_a_placebo_of_the_same_tools() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,12 @@ from testbed.cli import app
 from testbed.errors import ModelError, UnknownName, UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.models import make_model
+from testbed.models.base import Score
 from testbed.models.hf import HuggingFace
 from testbed.preparation import Prepared
 from testbed.protocol import NO_ACTION
 from testbed.recording import Recording
+from testbed.report.analyse import analyse_run
 from testbed.runner import Runner
 from testbed.scoring import Scoring, check_same, offered, read_by_model
 from testbed.store import ArmRecord, Store
@@ -194,6 +197,44 @@ def test_a_replay_shows_its_tools_in_that_order_too(store: Store) -> None:
     assert json.dumps(recording.tools().schemas) == store.run("facts").arms[1].spec["schemas"]
     assert json.dumps(recording.tools().schemas) != json.dumps(recording.tools().schemas, sort_keys=True)
     recording.close()
+
+
+async def test_a_text_without_any_probability_is_left_out_and_the_report_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, seen = HuggingFace.score, iter(range(100))
+
+    async def impossible(self: HuggingFace, messages: Any, tools: Any, which: Any) -> list[Score]:
+        found = await read(self, messages, tools, which)
+        return [replace(score, logprobs=(-math.inf,)) for score in found] if next(seen) % 2 else found
+
+    monkeypatch.setattr(HuggingFace, "score", impossible)
+    (scored,) = await Scoring(store, "facts", arm="search").run()
+    assert (scored.done, scored.total) == (5, 9)
+    assert list(scored.left_out) == ["a message of it has no probability at all to the model that reads it"]
+    (hash_,) = store.scores.scorers("facts")
+    assert np.isfinite(store.scores.of("facts", hash_).nats).all()
+    analyse_run(store, "facts")
+
+
+async def test_the_own_model_named_with_by_is_checked_like_the_own_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HuggingFace, "prompt", lambda *_: (1,))
+    with pytest.raises(UsageError, match="cannot be shown as its model read it"):
+        await Scoring(store, "facts", arm="bare", by="reference").run()
+
+
+def test_notes_on_calls_that_no_tool_was_given_are_nobodys_words() -> None:
+    def told(fault: str) -> dict[str, str]:
+        return {"role": "tool", "content": f"error: {fault}", "fault": fault}
+
+    said = [{"role": "user", "content": "?"}]
+    for fault in ("parse_error", "tool_not_found", "budget_exhausted", "invalid_args", "execution_error", "timeout"):
+        said += [{"role": "assistant", "content": "a call"}, told(fault)]
+    said.append({"role": "assistant", "content": "<answer>1</answer>"})
+    roles = read_by_model(said)[1]
+    assert [n for n, role in roles.items() if role == "tool"] == [8, 10, 12]  # the tool's own: it saw the arguments
 
 
 def test_only_what_the_model_read_or_wrote_is_scored_and_nothing_that_is_given() -> None:

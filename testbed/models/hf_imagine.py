@@ -9,14 +9,13 @@ from typing import Any
 
 from testbed import protocol
 from testbed.errors import ModelError
-from testbed.models.hf_text import TextCodec
+from testbed.models.hf_text import REJECTIONS, TextCodec
 from testbed.types import Message
 
 _SENTINEL = "zq7result"
 _PIECE = re.compile(r"<[^<>\s]+>|\S+")  # a tag, or a word
-_TAIL = (
-    24  # tokens that are looked at for the closing piece: it has no more characters, and each token has at least one
-)
+# Tokens that are looked at for the closing piece: it has no more characters, and each token has at least one.
+_TAIL = 24
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,17 @@ def open_result(codec: TextCodec, messages: Sequence[Message], tools: Sequence[M
     """The conversation up to where a tool would speak.
 
     Raises:
-        ModelError: the template does not show a tool's result, or writes nothing after it that could close it.
+        ModelError: the template refuses a tool's result, does not show it, or writes nothing after it that could close
+            it.
     """
     turns = [(message["role"], message["content"]) for message in messages]
-    before, mark, after = codec.render([*turns, ("tool", _SENTINEL)], tools).partition(_SENTINEL)
+    try:
+        whole = codec.render([*turns, ("tool", _SENTINEL)], tools)
+    except REJECTIONS as error:
+        raise ModelError(
+            f"control = 'imagined': the model's chat template refuses a tool's result: {error}."
+        ) from error
+    before, mark, after = whole.rpartition(_SENTINEL)
     piece = _PIECE.match(after.lstrip())
     if not mark or piece is None or len(piece.group()) > _TAIL:
         raise ModelError("control = 'imagined': the model's chat template has no markup that closes a tool's result.")
@@ -65,8 +71,11 @@ def closes(codec: TextCodec, opened: Opened, tokens: Sequence[int]) -> bool:
 
 
 def result_of(codec: TextCodec, opened: Opened, tokens: Sequence[int]) -> str:
-    """The text of the result that the model wrote, without what closes it."""
+    """The text of the result that the model wrote, without what closes it.
+
+    As in its messages, markers of turns are left out: read again, they would begin turns inside of the result.
+    """
     if tokens and tokens[-1] in codec.stop_ids and codec.spell(tokens[-1:]) not in protocol.STOP_STRINGS:
         tokens = tokens[:-1]
-    text = codec.spell(tokens).partition(opened.closing)[0]
+    text = codec.text(tokens).partition(opened.closing)[0]
     return text.removeprefix(opened.lead).removesuffix(opened.trail)

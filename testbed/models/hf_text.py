@@ -34,7 +34,7 @@ _PROBE_TOOL = {
     },
 }
 # What a template raises for a conversation it does not take: its own refusals, and operations on missing values.
-_REJECTIONS = (TemplateError, TypeError, ValueError, KeyError)
+REJECTIONS = (TemplateError, TypeError, ValueError, KeyError)
 _TAIL = 16  # no stop string is longer in tokens: each token adds at least a byte
 
 
@@ -100,7 +100,7 @@ class TextCodec:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """What the model said: without markers of turns, with the protocol's tags, up to the tag that ended it."""
-        text = self._text(tokens)
+        text = self.text(tokens)
         ends = [at + len(stop) for stop in self._open_stops if (at := text.find(stop)) >= 0]
         return text[: min(ends)] if ends else text
 
@@ -111,14 +111,15 @@ class TextCodec:
             return True
         if last not in self._closing:
             return False
-        tail = self._text(tokens[-_TAIL:])
+        tail = self.text(tokens[-_TAIL:])
         return any(stop in tail for stop in self._open_stops)
 
     def spell(self, tokens: Sequence[int]) -> str:
         """Every token as text, markers of turns included."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def _text(self, tokens: Sequence[int]) -> str:
+    def text(self, tokens: Sequence[int]) -> str:
+        """What the tokens say, without markers of turns."""
         shown = [token for token in tokens if token not in self._hidden]
         return str(self._tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
@@ -155,7 +156,7 @@ class TextCodec:
         turns = [(message["role"], message["content"]) for message in messages]
         try:
             text, places = self._places(turns, tools)
-        except _REJECTIONS as error:
+        except REJECTIONS as error:
             raise ModelError(f"the chat template of {self._name} refuses this conversation: {error}.") from error
         encoded = self._fast.encode(text, add_special_tokens=self.rendering.turns == "plain")
         spans = []
@@ -202,7 +203,7 @@ class TextCodec:
     def _encode_prompt(self, turns: tuple[tuple[str, str], ...], tools: str) -> tuple[int, ...]:
         try:
             text = self.render(turns, json.loads(tools) if tools else [])
-        except _REJECTIONS as error:
+        except REJECTIONS as error:
             raise ModelError(f"the chat template of {self._name} refuses this conversation: {error}.") from error
         return tuple(self.encode(text, special=self.rendering.turns == "plain"))
 
@@ -245,7 +246,7 @@ class TextCodec:
     def _shows(self, messages: Sequence[Mapping[str, str]], tools: Sequence[Mapping[str, Any]]) -> bool:
         try:
             return _SENTINEL in self._write(messages, tools)
-        except _REJECTIONS:
+        except REJECTIONS:
             return False
 
     def _writes_our_calls(self) -> bool:

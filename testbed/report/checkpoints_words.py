@@ -115,9 +115,8 @@ def _affordable(found: Checkpoint) -> str:
         others = f"{found.attempts:,} attempts of the model of {found.bare}, made as those of {found.arm} are,"
     told = f"{share.within:,} of {share.successes:,} successful attempts are affordable"
     if share.within:
-        told += (
-            f": {others} would have written any one of them word for word with probability {share.written:.2f} or more"
-        )
+        chance = f"with probability {share.written:.2f} or more"
+        told += f": {others} would have written each of them, by itself, word for word {chance}"
     if share.within == share.successes:
         return f"{told}."
     return (

@@ -214,7 +214,7 @@ def arm_nats(bare: Arm, arm: Arm, read: Told, analysis: Analysis) -> ArmNats:
         tasks=len(common),
         needed=Estimate(least.mean, least.mean_low, None),
         least=mean_low,
-        beyond=_tasks_beyond(*worst, paid, s.alpha),
+        beyond=tasks_beyond(*worst, paid, s.alpha),
         attempts=s.elicitation,
         budget=math.log(s.elicitation),
         paid=paid,
@@ -230,7 +230,7 @@ def arm_nats(bare: Arm, arm: Arm, read: Told, analysis: Analysis) -> ArmNats:
     )
 
 
-def _tasks_beyond(bare: ArmOutcomes, arm: ArmOutcomes, paid: float, alpha: float) -> int:
+def tasks_beyond(bare: ArmOutcomes, arm: ArmOutcomes, paid: float, alpha: float) -> int:
     """Tasks that need more than is paid; that any is counted wrongly has at most probability `alpha`."""
     share = alpha / (2 * len(bare.tasks))
     chance = confidence_sequence(bare.n, bare.c, share, where=bare.where)[1]

@@ -94,9 +94,7 @@ def _guessing(found: ArmNats) -> str:
     if found.told.mean.value is None:
         return "No attempt succeeded, so there are no words that helped. "
     if not found.own:
-        return (
-            f"What its tools said takes {found.scorer} {told} nats to guess; what it takes its own model is not known. "
-        )
+        return f"Guessing what its tools said takes {found.scorer} {told} nats; its own model was not asked. "
     if found.words is Words.NONE:
         return "Its successful attempts were shown no results, so that nothing rests on tools' words. "
     if found.words is Words.WITHIN:
