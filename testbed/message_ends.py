@@ -1,4 +1,4 @@
-"""Which messages a model ended itself: that it stopped is a choice of its own, and part of what it wrote."""
+"""Ends of messages: that a model stopped is a choice of its own, and that a result closes there has to be guessed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ def with_ends(
 ) -> list[MessageScore]:
     """Scores of an attempt's messages, in which the end of one that the model ended itself counts as a token of it.
 
+    So does what closes a tool's result, but for the number of its tokens.
+
     Args:
         attempt: the attempt.
         found: scores of its messages' contents.
@@ -28,6 +30,8 @@ def with_ends(
         tokens, nats = len(score.logprobs), score.nats
         if score.message in ended and score.end is not None:
             tokens, nats = tokens + 1, nats - score.end
+        if roles[score.message] == "tool" and score.end is not None:
+            nats -= score.end  # who writes a result himself has to close it there; no token of what the tool said
         rows.append(MessageScore(attempt.id, score.message, roles[score.message], tokens, nats))
     return rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +31,7 @@ def nats(
 
     from rich.console import Console
 
-    from testbed.scoring import Scoring, parts
+    from testbed.scoring import Scoring
     from testbed.store import Store
 
     console = Console(stderr=True)
@@ -87,3 +87,18 @@ def _counts(scoring: Scoring) -> tuple[int, int]:
 
 def _told(scoring: Scoring) -> str:
     return "scored " + ", ".join(f"{each.arm} {each.done:,}/{each.total:,}" for each in scoring.arms if each.total)
+
+
+def parts(scored: Sequence[ArmScored]) -> Iterator[str]:
+    """What is told of each arm: what has scores by whom, and what has none and why."""
+    for each in scored:
+        if each.refused:
+            yield f"{each.arm}: left out: {each.refused}"
+            continue
+        assert each.scorer is not None
+        yield (
+            f"{each.arm}: {each.done:,} of {each.total:,} attempts have scores by {each.scorer.name}, "
+            f"{each.done - each.before:,} of them new"
+        )
+        for why, count in each.left_out.most_common():
+            yield f"{each.arm}: {count:,} left out: {why}"

@@ -71,6 +71,7 @@ class Runner:
         self.experiment, self._store = experiment, store
         self.progress = Progress()
         self._concurrency, self._retries, self._back_off = concurrency, retries, back_off
+        self._jitter = random.Random()  # decides when a try is made again, nothing of what comes of it
         self._given = dict(models or {})
         self._prepared = Prepared(experiment, self._given, lambda: self.store)
         self._graders = DaemonThreads(SLOW_GRADES)
@@ -228,7 +229,7 @@ class Runner:
                 self._lost[id] = self._lost.get(id, 0) + 1
             if tries < self._retries and error.passing:
                 self.progress.retried += 1
-                delay = self._back_off * 2**tries * (1 + random.random() / 2)  # jitter, no part of any outcome
+                delay = self._back_off * 2**tries * (1 + self._jitter.random() / 2)
                 queue.again(cell, tries + 1, max(delay, getattr(error, "retry_after", 0.0)))
                 return None
             return trial.missing(error)

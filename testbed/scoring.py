@@ -11,7 +11,7 @@ import asyncio
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -144,12 +144,14 @@ class Scoring:
         name, own = self._run.name, progress.scorer.hash
         tools = offered(record, model)
         done = self._store.scores.done(name, own)
-        complete = [a.id for a in self._store.attempts(name, arm=record.name, texts=False) if _is_complete(a)]
-        progress.total = len(complete)
-        progress.done = progress.before = len(done.intersection(complete))
-        if progress.done == progress.total:
+        complete = {a.id for a in self._store.attempts(name, arm=record.name, texts=False) if _is_complete(a)}
+        wanted = complete - done
+        progress.total, progress.done = len(complete), len(complete) - len(wanted)
+        progress.before = progress.done
+        if not wanted:
             return
-        fresh = (a for a in self._store.attempts(name, arm=record.name) if _is_complete(a) and a.id not in done)
+        # Of a run that goes on more are there by now; they have their turn when it is scored again.
+        fresh = (a for a in self._store.attempts(name, arm=record.name) if a.id in wanted)
         checked = 0
         own_model_reads = not self._by or known(progress.scorer.fingerprint) == known(record.spec.get("model") or {})
         while some := list(islice(fresh, AT_ONCE)):
@@ -289,18 +291,3 @@ def _reversed(value: Any) -> Any:
 
 def _is_complete(attempt: Attempt) -> bool:
     return attempt.status is Status.COMPLETE
-
-
-def parts(scored: Sequence[ArmScored]) -> Iterator[str]:
-    """What is told of each arm: what has scores by whom, and what has none and why."""
-    for each in scored:
-        if each.refused:
-            yield f"{each.arm}: left out: {each.refused}"
-            continue
-        assert each.scorer is not None
-        yield (
-            f"{each.arm}: {each.done:,} of {each.total:,} attempts have scores by {each.scorer.name}, "
-            f"{each.done - each.before:,} of them new"
-        )
-        for why, count in each.left_out.most_common():
-            yield f"{each.arm}: {count:,} left out: {why}"

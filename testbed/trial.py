@@ -98,7 +98,7 @@ class Trial:
             position=episode.position,
             task=episode.task,
             logprobs=self._arm.spec.logprobs,
-            off_clock=partial(_off_clock, episode, clock),
+            off_clock=partial(_off_clock, episode, clock, asyncio.get_running_loop().time()),
         )
 
     async def _imagine(self) -> str:
@@ -154,10 +154,13 @@ class Trial:
 
 
 @contextmanager
-def _off_clock(episode: Episode, clock: asyncio.Timeout, since: float | None = None) -> Iterator[None]:
-    """Meanwhile, and since then, the attempt waits for others: not a second of it is the attempt's."""
+def _off_clock(episode: Episode, clock: asyncio.Timeout, asked: float, since: float | None = None) -> Iterator[None]:
+    """Meanwhile, and since then, the attempt waits for others: not a second of it is the attempt's.
+
+    What was before the request was made, `asked`, cannot have been a wait for its sake.
+    """
     now = asyncio.get_running_loop().time
-    began = now() if since is None else since
+    began = now() if since is None else max(since, asked)
     with _standing(clock, began):
         try:
             yield

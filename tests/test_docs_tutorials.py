@@ -77,7 +77,7 @@ def test_the_tutorial_on_environments(tmp_path: Path, monkeypatch: pytest.Monkey
     done = follow("tutorial_environment.md", tmp_path, monkeypatch)
     assert re.search(r"Bills-v0 +Bills to add up", done.printed["testbed list envs --plugin bills.py"])
     checked = done.printed["testbed check --plugin bills.py"]
-    assert (checked.count("  holds "), checked.count("FAILS")) == (13, 0)
+    assert (checked.count("  holds "), checked.count("FAILS")) == (15, 0)
     assert done.printed["python"].startswith("Validation(checked=20, problems=())\nAdd up: ")
     assert done.printed["python"].endswith("0.0 True\n")
     report = done.printed["testbed report bills"]

@@ -251,6 +251,27 @@ async def test_the_reference_model_writes_results_in_its_tools_form() -> None:
 
 
 @has_reference
+async def test_reading_a_result_takes_what_writing_it_took_its_close_included() -> None:
+    """Else guessing would be said to succeed more often than it does: a result has to end where the tool's did."""
+    model = make_model("reference")
+    call = write_call("search", {"query": "ruler of Vuplagum"})
+    question = [{"role": "user", "content": "Who rules Vuplagum?"}, {"role": "assistant", "content": call}]
+    tool = {"type": "function", "function": {"name": "search", "description": "", "parameters": {}}}
+    compared = 0
+    for stream in range(4):
+        wrote = await model.imagine(Request(question, [tool], stream=stream, max_tokens=120, logprobs=True))
+        said = [*question, {"role": "tool", "content": wrote.text}, {"role": "assistant", "content": "."}]
+        (read,) = await model.score(said, [tool], [2])
+        closing = len(wrote.logprobs) - len(read.logprobs)
+        if closing == 1:  # read in the tokens in which it was written
+            assert read.nats - read.end == pytest.approx(-sum(wrote.logprobs), abs=1e-3)
+            assert read.end == pytest.approx(wrote.logprobs[-1], abs=1e-3)
+            compared += 1
+    await model.aclose()
+    assert compared
+
+
+@has_reference
 @pytest.mark.slow
 def test_the_documented_experiment_shows_that_looking_up_creates_and_imagining_does_not(tmp_path: Path) -> None:
     with Store.open(tmp_path / "s.sqlite") as store:

@@ -83,6 +83,22 @@ async def test_waits_are_none_of_the_attempts_seconds(tmp_path: Path) -> None:
     assert attempt.faults == {RESENT: 1}
 
 
+class Shameless(Scripted):
+    """Says that it waited since before it was asked."""
+
+    async def generate(self, request: Request) -> Reply:
+        with request.off_clock(asyncio.get_running_loop().time() - 1000):
+            pass
+        await asyncio.sleep(5)
+        return Reply(write_answer("0"), Usage(1, 1))
+
+
+async def test_no_wait_is_older_than_the_request(tmp_path: Path) -> None:
+    (attempt,), _ = await run(Shameless(["unused"]), tmp_path / "s.sqlite", 1, 1, seconds=0.3)
+    assert attempt.ended == "limit:seconds"
+    assert 0.2 < attempt.cost.seconds < 5
+
+
 async def test_what_was_refused_is_no_fault_of_the_model_and_is_told(tmp_path: Path) -> None:
     _, found = await run(Queued(["unused"]), tmp_path / "s.sqlite", 2, 1)
     assert found.arms[0].faults == 0

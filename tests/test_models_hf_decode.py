@@ -112,6 +112,27 @@ def test_a_prompt_is_read_once_for_all_attempts_that_start_with_it(monkeypatch: 
     assert read == 4
 
 
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+def test_rows_that_nobody_waits_for_leave_and_the_others_go_on(kind: str) -> None:
+    model = random_model(kind)
+
+    def rows() -> list[Row]:
+        return [Row(tuple(range(6, 60 - 9 * (n // 3))), 20, stream=n) for n in range(9)]
+
+    alone, together = rows(), rows()
+    for row in alone:
+        decode(model, [row])
+    decoder = Decoder(model, never, 16)
+    decoder.admit(together)
+    for gone in ([0, 4], [8], []):
+        decoder.step()
+        decoder.drop(together[n] for n in gone)
+    while decoder.rows:
+        decoder.step()
+    assert [len(row.tokens) for row in together] == [2, 20, 20, 20, 2, 20, 20, 20, 3]
+    assert [row.tokens for row in together] == [a.tokens[: len(t.tokens)] for a, t in zip(alone, together, strict=True)]
+
+
 def test_logits_that_are_no_numbers_are_an_error() -> None:
     with pytest.raises(ModelError, match="not finite"):
         sample(torch.full((1, 4), float("nan")), [Row((1,), 1)])

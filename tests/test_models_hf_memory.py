@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from helpers.tiny_models import ask, decode, make_tokenizer, never, random_model, reply_of, save
 from testbed.errors import ModelError, ModelUnavailable, UsageError
-from testbed.models import hf_memory
+from testbed.models import hf_memory, hf_worker
 from testbed.models.hf import HuggingFace
 from testbed.models.hf_decode import Decoder, Row
 from testbed.models.hf_memory import Room
@@ -139,6 +140,43 @@ def test_a_row_that_will_never_fit_is_refused_alone() -> None:
     assert len(written.tokens) == 30
 
 
+def test_a_cache_of_many_short_rows_makes_way_for_few_long_ones() -> None:
+    decoder = Decoder(random_model(), never, 64, memory=TOKEN * 1000 * 4 // 3)
+    for waiting in (rows(60, prompt=2, limit=5), rows(2, prompt=150, limit=350)):
+        assert decoder.fitting(waiting) == len(waiting)
+        decoder.admit(waiting)
+        moved = 0
+        while decoder.rows:
+            before = decoder._cache._buffers[0]
+            decoder.step()
+            moved += decoder._cache._buffers[0] is not before
+            assert sum(buffer.nbytes for buffer in decoder._cache._buffers) <= TOKEN * 1000
+    assert moved <= 4  # not with every token
+
+
+def test_beginnings_that_rows_stand_on_count_once() -> None:
+    decoder = Decoder(random_model(), never, 64, memory=TOKEN * 600 * 4 // 3)
+    decoder.admit(rows(4, prompt=200, limit=40))
+    assert {row.apart for row in decoder.rows} == {200}
+    assert decoder.fitting(rows(9, prompt=10, limit=30)) == 6  # of 600, 200 stand apart: ten rows of 40 fit
+
+
+def test_what_is_kept_never_outlives_the_beginning_that_it_needs() -> None:
+    decoder = Decoder(random_model(), never, 64, memory=TOKEN * 600 * 4)
+    kept = decoder._reader.kept
+    for wave in range(12):
+        prompt = tuple(6 + (7 * n + 13 * wave) % 390 for n in range(150))
+        asked = [Row(prompt, 10 + n, stream=n, keep=True) for n in range(4)]
+        decoder.admit(asked[:2])
+        while decoder.rows:
+            decoder.step()
+            if asked[2:] and wave % 3:
+                decoder.admit([asked.pop()])
+        for read in kept._kept.values():
+            assert read.trunk is None or kept._kept[read.trunk.tokens] is read.trunk
+        assert kept._bytes == sum(read.bytes for read in kept._kept.values()) <= decoder.room.texts
+
+
 # -- out of memory ---------------------------------------------------------------------------------------------------
 
 
@@ -179,6 +217,53 @@ async def test_out_of_memory_halves_the_slots_writes_the_rows_again_and_says_so_
     assert decoder.slots <= 3
     assert len(caplog.messages) == 1
     assert "out of memory" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+async def test_however_it_is_told_memory_that_ran_out_costs_no_row(error: Exception) -> None:
+    alone, decoder, steps = rows(6), tight(most=9), 0
+    decode(random_model(), alone)
+    forward = decoder._model.forward
+
+    def fail_once(**inputs: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 5:
+            raise error
+        return forward(**inputs)
+
+    decoder._model.forward = fail_once
+    found = await written_by(decoder, rows(6))
+    assert [row.tokens for row in found] == [row.tokens for row in alone]
+
+
+async def test_attempts_that_give_up_in_mid_batch_leave_the_others_alone() -> None:
+    worker, asked = Worker(lambda: Decoder(random_model(), never, 8)), rows(6, limit=400)
+    tasks = [asyncio.create_task(worker.decode(row)) for row in asked]
+    while not asked[0].tokens:
+        await asyncio.sleep(0.001)
+    for gone in (tasks[0], tasks[2]):
+        gone.cancel()
+    found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+    await worker.close()
+    assert [isinstance(row, Row) for row in found] == [False, True, False, True, True, True]
+
+
+def test_an_event_loop_that_closed_meanwhile_is_no_error_of_the_others() -> None:
+    def closed(_: Any) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    loop: Any = SimpleNamespace(is_closed=lambda: False, call_soon_threadsafe=closed)  # it closed after that was asked
+    hf_worker._settle_all(loop, [])
 
 
 async def test_without_memory_for_a_single_row_it_is_the_infrastructures_fault() -> None:

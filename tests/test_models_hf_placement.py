@@ -128,6 +128,7 @@ async def test_a_copy_that_cannot_be_loaded_is_told_and_the_others_end(
     llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load, loaded = hf_files.load_model, []
+    before = set(threading.enumerate())
 
     def second_fails(*arguments: Any) -> Any:
         loaded.append(1)
@@ -140,7 +141,8 @@ async def test_a_copy_that_cannot_be_loaded_is_told_and_the_others_end(
     with pytest.raises(ModelError, match="no room"):
         await model.start()
     await model.aclose()
-    assert not [thread for thread in threading.enumerate() if thread.name == "testbed-model"]
+    begun = set(threading.enumerate()) - before
+    assert not [thread for thread in begun if thread.name == "testbed-model"]
 
 
 async def test_texts_are_scored_by_every_copy_to_the_same_numbers(llama: Path) -> None:

@@ -117,7 +117,7 @@ async def test_messages_are_scored_by_their_own_tokens_given_all_before_them(mod
     tokens, spans = model.codec.spans(CONVERSATION, (), [2, 1])
     assert [each.message for each in found] == [2, 1]
     for each, span in zip(found, spans, strict=True):
-        assert model.codec._text([tokens[i] for i in span]) == CONVERSATION[each.message]["content"]
+        assert model.codec.text([tokens[i] for i in span]) == CONVERSATION[each.message]["content"]
         assert len(each.logprobs) == len(span)
         assert each.nats == pytest.approx(-sum(each.logprobs))
     before = await model.score(CONVERSATION[:3], (), [2])

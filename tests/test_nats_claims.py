@@ -28,6 +28,7 @@ def analysed(
     results: int = 1,
     scored: float = 1.0,
     own: bool = True,
+    role: str = "tool",
     k: int = 16,
     missing: Mapping[str, int] | None = None,
     **of_tool: Any,
@@ -50,7 +51,7 @@ def analysed(
         success=found.success[rows],
         attempt=np.repeat(np.arange(size, dtype=np.int32), results),
         message=np.zeros(size * results, np.int32),
-        role=np.array(["tool"] * size * results, np.str_),
+        role=np.array([role] * size * results, np.str_),
         tokens=np.ones(size * results, np.int32),
         nats=np.repeat(per_task[found.task[rows]], results) / max(results, 1),
     )
@@ -80,6 +81,11 @@ def test_an_arm_that_never_calls_rests_on_no_words() -> None:
     assert found.nats[0].words is Words.NONE
     assert "were shown no results" in said(found)
     assert "Its verdict" not in said(found)
+
+
+def test_what_a_wrong_answer_is_told_is_no_tools_word() -> None:
+    """The bare arm is told it too, and one that imagines its tools' results."""
+    assert analysed(9.0, role="feedback").nats[0].words is Words.NONE
 
 
 def test_of_a_null_pair_nothing_is_said_to_rest_on_easy_words() -> None:

@@ -83,7 +83,7 @@ async def test_what_the_model_wrote_scores_as_it_was_sampled_and_what_tools_said
     told = next(n for n in range(len(found.id)) if found.arm[n] == 1 and found.messages_of("tool")[n])
     messages = attempts[found.id[told]].transcript
     (by_hand,) = await model.score(messages, json.loads(run.arms[1].spec["schemas"]), [2])
-    assert found.nats_of("tool")[told] == pytest.approx(by_hand.nats, abs=1e-3)
+    assert found.nats_of("tool")[told] == pytest.approx(by_hand.nats - by_hand.end, abs=1e-3)
     await model.aclose()
 
 
@@ -215,6 +215,23 @@ async def test_a_text_without_any_probability_is_left_out_and_the_report_goes_on
     (hash_,) = store.scores.scorers("facts")
     assert np.isfinite(store.scores.of("facts", hash_).nats).all()
     analyse_run(store, "facts")
+
+
+async def test_attempts_that_come_while_it_scores_wait_for_the_next_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = store.attempts
+
+    def earlier(*names: Any, texts: bool = True, **more: Any) -> Iterator[Any]:
+        found = attempts(*names, texts=texts, **more)
+        yield from found if texts else list(found)[:4]
+
+    monkeypatch.setattr(store, "attempts", earlier)
+    (scored,) = await Scoring(store, "facts", arm="bare").run()
+    assert (scored.done, scored.total) == (4, 4)
+    monkeypatch.undo()
+    (scored,) = await Scoring(store, "facts", arm="bare").run()
+    assert (scored.before, scored.done, scored.total) == (4, 9, 9)
 
 
 async def test_the_own_model_named_with_by_is_checked_like_the_own_one(

@@ -104,7 +104,8 @@ class Score:
     Attributes:
         message: the message's index.
         logprobs: of each of its tokens, in nats.
-        end: ln of the probability that it ends after these, as a message of the model's; None where that is not told.
+        end: ln of the probability that it ends after these, a tool's result by the markup that closes it; None where
+            that is not told.
     """
 
     message: int

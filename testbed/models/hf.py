@@ -178,16 +178,22 @@ class HuggingFace:
                 its messages word for word, or the tokenizer does not say where its tokens begin and end.
             ModelUnavailable: memory ran out.
         """
+        from testbed.models.hf_imagine import closings
+
         workers = await self._started()
         tokens, spans = self.codec.spans(messages, tools, which)
         if self._context is not None and len(tokens) > self._context:
             raise ContextFull(f"the conversation has {len(tokens)} tokens, and {self.name} takes {self._context}.")
         found = await workers.score(tokens)
+        results = [n for n in which if messages[n]["role"] == "tool"]
+        closed = dict(zip(results, closings(self.codec, messages, tools, results), strict=True)) if results else {}
         scores = []
         for n, span in zip(which, spans, strict=True):
             ends = found.ends[span[-1]] if span and found.ends else None
             if not span and messages[n]["role"] == "assistant":  # it ended at once, where the model was to go on
                 ends = next(reversed((await workers.score(self.codec.prompt(messages[:n], tools))).ends), None)
+            if n in closed:
+                ends = sum(found.logprobs[i] for i in closed[n]) if closed[n] else None
             scores.append(Score(n, tuple(found.logprobs[i] for i in span), ends))
         return scores
 

@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from testbed.models.hf_places import Span
 from testbed.models.hf_prefix import Read
 
 Tensor = torch.Tensor
@@ -82,18 +83,21 @@ class Step:
     Attributes:
         groups: which rows share what.
         mask: added to the rows' own scores, shape (rows, columns).
+        spans: rows side by side that have columns from some number on.
         layer: whose turn it is; the cache says so, since some models' layers do not know their number.
     """
 
     groups: Groups
     mask: Tensor
+    spans: Sequence[Span]
     layer: int = 0
-    _by_heads: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _by_heads: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
 
-    def mask_of(self, heads: int) -> Tensor:
-        """The mask for each of so many key heads, shape (rows × heads, 1, columns); made once for all layers."""
+    def masks_of(self, heads: int) -> list[Tensor]:
+        """Each span's mask for so many key heads, shape (rows × heads, 1, columns); made once for all layers."""
         if heads not in self._by_heads:
-            self._by_heads[heads] = self.mask.repeat_interleave(heads, 0)[:, None]
+            parts = [self.mask[first:last, skip:] for first, last, skip in self.spans]
+            self._by_heads[heads] = [part.repeat_interleave(heads, 0)[:, None] for part in parts]
         return self._by_heads[heads]
 
     def __enter__(self) -> Step:
@@ -171,20 +175,19 @@ def attend(
     keyed = key.shape[1]
     scale = width**-0.5 if scaling is None else scaling
     query = query.reshape(rows, keyed, heads // keyed, width)
-    scores = torch.baddbmm(
-        step.mask_of(keyed),
-        query.flatten(0, 1),
-        key.transpose(2, 3).flatten(0, 1),
-        alpha=scale,
-    )
-    values = value.flatten(0, 1)
-    if step.groups.trunks:
-        shared, mass = _over_trunks(query, step.groups, step.layer, scale)
-        weights = torch.cat([scores.to(mass.dtype), mass.reshape(*scores.shape[:2], 1)], -1).softmax(-1).to(value.dtype)
-        mixed = torch.bmm(weights[..., :-1], values).addcmul_(weights[..., -1:], shared.reshape(-1, *shared.shape[2:]))
-    else:
-        mixed = torch.bmm(scores.softmax(-1, dtype=torch.float32).to(value.dtype), values)
-    return mixed.view(rows, 1, heads, -1), None
+    shared, mass = _over_trunks(query, step.groups, step.layer, scale) if step.groups.trunks else (None, None)
+    parts = []
+    for (first, last, skip), mask in zip(step.spans, step.masks_of(keyed), strict=True):
+        keys, values = (tensor[first:last, :, skip:].flatten(0, 1) for tensor in (key, value))
+        scores = torch.baddbmm(mask, query[first:last].flatten(0, 1), keys.transpose(1, 2), alpha=scale)
+        if shared is None or mass is None:
+            parts.append(torch.bmm(scores.softmax(-1, dtype=torch.float32).to(value.dtype), values))
+            continue
+        also = mass[first:last].reshape(*scores.shape[:2], 1)
+        weights = torch.cat([scores.to(mass.dtype), also], -1).softmax(-1).to(value.dtype)
+        mixed = torch.bmm(weights[..., :-1], values)
+        parts.append(mixed.addcmul_(weights[..., -1:], shared[first:last].reshape(mixed.shape)))
+    return (torch.cat(parts) if len(parts) > 1 else parts[0]).view(rows, 1, heads, -1), None
 
 
 def _over_trunks(query: Tensor, groups: Groups, layer: int, scale: float) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,9 @@ The model sees a window of the buffers, and a mask that hides what stands before
 
 from __future__ import annotations
 
+import math
+import mmap
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +19,9 @@ from testbed.models.hf_prefix import Blocks, Layout
 
 Tensor = torch.Tensor
 
-_AHEAD = 64  # columns kept free after the last one: the cache is moved at most once in so many tokens
+# Columns kept free after the last one: the rows are moved back once in so many tokens. To go on further would touch
+# more memory, which costs more than that.
+_AHEAD = 64
 
 
 class _AlignedLayer(DynamicLayer):  # type: ignore[misc]
@@ -56,7 +61,7 @@ class AlignedCache(Cache):  # type: ignore[misc]
     def __init__(self, layout: Layout, slots: int, cells: int) -> None:
         super().__init__(layers=[_new_layer(index, layout.like) for index in range(len(layout.places))])
         self._layout, self._slots, self._cells = layout, slots, cells
-        self._rows, self._columns, self._end = 0, 0, 0
+        self._rows, self._columns, self._end, self._most, self._turn = 0, 0, 0, 0, 0
         self._buffers: list[Tensor] = []
 
     def show(self, rows: int, width: int, new: int = 1, step: Step | None = None) -> None:
@@ -65,48 +70,56 @@ class AlignedCache(Cache):  # type: ignore[misc]
             layer.rows, layer.low, layer.end, layer.step = rows, self._end - width, self._end, step
         self._end += new
 
-    def open(self, rows: int, width: int, new: int) -> None:
-        """Makes an empty cache have room for just so many rows, columns, and columns that follow."""
-        self._allocate(rows, width + new, width, 0, 0)
+    def lacks(self, rows: int, width: int, most: int = 0) -> bool:
+        """Whether there is no room for rows of up to `width` columns, which may become `most`, and one column more."""
+        self._most = most or self._most
+        return rows > self._rows or self._end < width or self._end >= min(self._columns, self._turn)
 
-    def reserve(self, rows: int, width: int, used: int, used_width: int, most: int = 0) -> None:
-        """Makes room for rows of up to `width` columns and one column more, keeping the window of used ones.
+    def open(self, pasts: Sequence[int], new: int) -> None:
+        """Makes an empty cache have room for just rows of so many columns, which `fill` gives, and columns after."""
+        width = max(pasts)
+        shape = len(pasts), width + new
+        self._buffers = [self._layout.like.new_empty(n, shape[0], h, shape[1], w) for n, h, w in self._layout.shapes]
+        for buffer in self._buffers:
+            buffer[..., : width - min(pasts), :] = 0  # what the mask hides is multiplied by zero, and must be a number
+        self._show_buffers(*shape, width)
+
+    def reserve(self, rows: int, width: int, kept: Sequence[int]) -> None:
+        """Makes room for rows of up to `width` columns and one column more.
 
         Args:
             rows: how many.
             width: their columns.
-            used: how many of them hold something.
-            used_width: columns of those.
-            most: columns that they may grow to.
+            kept: columns of the first rows that hold something.
         """
-        if rows <= self._rows and self._end >= width and self._end < self._columns:
-            return
-        size, target = self._rows, max(width, used_width)
-        if rows > size:
-            size = max(rows, min(self._slots, 2 * size, self._cells // max(most, target + 1)))
-        columns = self._columns if target + _AHEAD <= self._columns else 2 * (target + _AHEAD)
-        self._allocate(size, max(target + 1, min(columns, self._cells // size)), target, used, used_width)
+        target = max([width, *kept])
+        wanted = 2 * self._rows if rows > self._rows else self._rows
+        size = max(rows, min(self._slots, wanted, self._cells // max(self._most, target + 1)))
+        grown = self._most + _AHEAD if _is_lazy(self._layout.like) else 0
+        columns = self._columns if target + _AHEAD <= self._columns else max(target + 2 * _AHEAD, grown)
+        self._allocate(size, max(target + 1, min(columns, self._cells // size)), target, kept)
 
-    def _allocate(self, rows: int, columns: int, end: int, used: int, used_width: int) -> None:
+    def _allocate(self, rows: int, columns: int, end: int, kept: Sequence[int]) -> None:
         same = (rows, columns) == (self._rows, self._columns)
         for n, (count, heads, width) in enumerate(self._layout.shapes):
             if n == len(self._buffers):
                 self._buffers.append(self._layout.like.new_empty(count, 0, heads, 0, width))
             old = self._buffers[n]
-            kept = old[:, :used, :, self._end - used_width : self._end]
-            if same:
-                kept = kept.clone()
-            else:
-                self._buffers[n] = old.new_zeros(count, rows, heads, columns, width)
-            self._buffers[n][:, :used, :, end - used_width : end] = kept
+            new = self._buffers[n] = old if same else _zeros((count, rows, heads, columns, width), old)
+            for row, size in enumerate(kept):
+                text = old[:, row, :, self._end - size : self._end]
+                new[:, row, :, end - size : end] = text.clone() if same else text
+        self._show_buffers(rows, columns, end)
+
+    def _show_buffers(self, rows: int, columns: int, end: int) -> None:
         for layer, (keys, values) in zip(self.layers, self._layout.pairs(self._buffers), strict=True):
             layer.keys, layer.values = keys, values
-        self._rows, self._columns, self._end = rows, columns, end
+        self._rows, self._columns, self._end, self._turn = rows, columns, end, end + _AHEAD
 
-    def fill(self, first: int, last: int, text: Blocks) -> None:
-        """Gives rows `first` to `last` − 1 a text."""
+    def fill(self, row: int, text: Blocks) -> None:
+        """Gives a row a text."""
         for buffer, block in zip(self._buffers, text, strict=True):
-            buffer[:, first:last, :, self._end - block.shape[2] : self._end] = block[:, None]
+            buffer[:, row, :, self._end - block.shape[2] : self._end] = block
 
     def copy(self, row: int, width: int, behind: int = 0) -> Blocks:
         """The last `width` columns of a row, but for the very last ones `behind`."""
@@ -116,10 +129,22 @@ class AlignedCache(Cache):  # type: ignore[misc]
             for buffer in self._buffers
         )
 
-    def move(self, source: int, target: int, width: int) -> None:
-        """Copies the last `width` columns of a row to another."""
-        for buffer in self._buffers:
-            buffer[:, target, :, self._end - width : self._end] = buffer[:, source, :, self._end - width : self._end]
+
+def _is_lazy(like: Tensor) -> bool:
+    return like.device.type == "cpu" and hasattr(mmap, "MAP_ANONYMOUS")
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros, since what the mask hides is multiplied by zero; where the system can, memory is taken page by page."""
+    if not _is_lazy(like):
+        return like.new_zeros(shape)
+    size = math.prod(shape) * like.element_size()
+    # Not `np.zeros`: it asks for huge pages, each of which is cleared for a few columns of one row.
+    try:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"no {size} bytes for keys and values: {error}") from error
+    return torch.frombuffer(pages, dtype=like.dtype).view(shape)
 
 
 def _new_layer(index: int, like: Tensor) -> _AlignedLayer:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import groupby
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +21,7 @@ from testbed.models import hf_attention
 from testbed.models.hf_attention import Groups, Step
 from testbed.models.hf_cache import AlignedCache
 from testbed.models.hf_memory import Room, free_bytes
+from testbed.models.hf_places import Span, arrange
 from testbed.models.hf_prefill import Reader
 from testbed.models.hf_prefix import Layout, Prefixes, Read, Tokens
 from testbed.models.hf_row import Row
@@ -36,6 +37,7 @@ Tensor = torch.Tensor
 # A beginning is shared where rows times tokens come to this: what attending to it apart costs as copies, measured.
 _SHARE_FROM = {"cpu": 256}
 _SHARE_FROM_ELSEWHERE = 1 << 17
+_SPAN_WORTH = {"cpu": 512}  # cells of padding that cost as much as attending to some rows apart, measured
 
 
 class Decoder:
@@ -67,6 +69,8 @@ class Decoder:
         self._model, self._stops, self.slots = model, stops, slots
         self._cache: AlignedCache
         self._reader: Reader
+        self._changed: bool
+        self._removed: bool
         self._device, self._dtype = model.device, model.dtype
         self._ends = sorted(ends)
         self._layout = _layout(model)
@@ -93,29 +97,24 @@ class Decoder:
         many = Counter(row.prompt for row in rows)
         reads = self._reader.read({row.prompt: row.position > 0 and many[row.prompt] == 1 for row in rows}.items())
         self._choose_trunks(rows, reads)
-        most = max(row.most for row in (*self.rows, *rows))
-        self._cache.reserve(len(self.rows) + len(rows), _width(rows), len(self.rows), _width(self.rows), most)
-        slot = len(self.rows)
-        for _, same in groupby(rows, key=lambda row: row.prompt):
-            alike = list(same)
-            first, slot = slot, slot + len(alike)
-            if size := alike[0].own:
-                end = len(alike[0].prompt)
-                self._cache.fill(first, slot, reads[alike[0].prompt].part(end - size, end))
+        self._take_in(rows)
+        for row in rows:
+            if row.own:
+                self._cache.fill(self._places[row], reads[row.prompt].part(row.apart, len(row.prompt)))
         known = [reads[row.prompt].logits for row in rows]
         logits = torch.stack([after for after in known if after is not None])  # what was just read has them all
-        self.rows += rows
-        self._changed = True
-        return self._append(len(self.rows) - len(rows), logits)
+        return self._append(rows, logits)
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
         """Writes one more token of every row; returns the rows that are done."""
         logits = self._advance()
-        return self._append(0, logits)
+        return self._append(self.rows, logits)
 
     def _advance(self) -> Tensor:
         """Reads the last token of every row; returns the logits after it, shape (rows, vocabulary)."""
+        if self._removed:
+            self._arrange()
         rows = self.rows
         if self._changed:
             seen = [len(row.prompt) + len(row.tokens) - 1 for row in rows]
@@ -130,7 +129,8 @@ class Decoder:
         return logits
 
     def _forward(self, tokens: Sequence[Sequence[int]], width: int) -> Any:
-        self._cache.reserve(len(tokens), width, len(tokens), width)
+        if self._cache.lacks(len(tokens), width):
+            self._cache.reserve(len(tokens), width, [row.own for row in self.rows])
         shown = torch.arange(width + 1, device=self._device) >= width - self._own
         inputs = {
             "input_ids": torch.tensor(tokens, device=self._device),
@@ -142,7 +142,7 @@ class Decoder:
             self._cache.show(len(tokens), width)
             return self._model(attention_mask=shown, **inputs)
         mask = torch.zeros(shown.shape, dtype=self._dtype, device=self._device).masked_fill_(~shown, -torch.inf)
-        with Step(self._groups, mask) as step:
+        with Step(self._groups, mask, self._spans) as step:
             self._cache.show(len(tokens), width, step=step)
             # A mask of four dimensions is taken as it is: no time is spent on making another one.
             return self._model(attention_mask=mask[:, None, None], **inputs)
@@ -153,16 +153,17 @@ class Decoder:
 
         return forced(self._model, texts, self._ends)
 
+    @torch.inference_mode()
     def drop(self, gone: Iterable[Row]) -> None:
         """Gives up rows that nobody waits for."""
-        for row in gone:
-            if row in self.rows:
-                self._remove([self.rows.index(row)])
+        self._remove(row for row in gone if row in self._places)
 
     def clear(self) -> None:
         """Gives up every row and frees the memory."""
         self.rows: list[Row] = []
-        self._changed = True
+        self._places: dict[Row, int] = {}  # rows in the cache
+        self._spans: list[Span] = []
+        self._changed, self._removed = True, False
         self._cache = AlignedCache(self._layout, self.slots, self.room.cells)
         self._reader = Reader(self._model, self._layout, Prefixes(self.room.texts))
         if self._device.type == "cuda":
@@ -179,13 +180,31 @@ class Decoder:
         for row, trunk in trunks.items():
             row.stand_on(trunk if many[id(trunk)] * len(trunk.tokens) >= enough else None)
 
-    def _append(self, first: int, logits: Tensor) -> list[Row]:
-        """Draws the next token of the rows from `first` on, logits (rows, vocabulary); removes those that are done."""
-        rows = self.rows[first:]
+    def _take_in(self, rows: Sequence[Row]) -> None:
+        """Gives new rows their places."""
+        width, many = max(row.own for row in rows), len(self.rows) + len(rows)
+        if self._cache.lacks(many, width, max(row.most for row in (*self.rows, *rows))):
+            self._arrange()
+            self._cache.reserve(many, width, [row.own for row in self.rows])
+        self._arrange(rows)
+
+    def _arrange(self, new: Sequence[Row] = ()) -> None:
+        """Orders the rows by their width, and moves in the cache what must be moved for that."""
+        worth = _SPAN_WORTH.get(self._device.type, inf) if self.shares else inf
+        self.rows, self._spans = arrange((*self.rows, *new), self._places, worth)
+        moved = [(at, row) for at, row in enumerate(self.rows) if self._places.get(row, at) != at]
+        texts = [self._cache.copy(self._places[row], row.own) for _, row in moved]
+        for (at, _), text in zip(moved, texts, strict=True):
+            self._cache.fill(at, text)
+        self._places = {row: at for at, row in enumerate(self.rows)}
+        self._changed, self._removed = True, False
+
+    def _append(self, rows: Sequence[Row], logits: Tensor) -> list[Row]:
+        """Draws the next token of some rows, logits (rows, vocabulary); removes and returns those that are done."""
         done = []
         drawn = sample(logits, rows)
         note_logprobs(logits, rows, drawn)
-        for slot, (row, token) in enumerate(zip(rows, drawn, strict=True), start=first):
+        for row, token in zip(rows, drawn, strict=True):
             row.tokens.append(token)
             if (row.stops or self._stops)(row.tokens):
                 row.finish = "stop"
@@ -193,27 +212,23 @@ class Decoder:
                 row.finish = "length"
             else:
                 continue
-            done.append(slot)
-        finished = [self.rows[slot] for slot in done]
-        for slot in done:
-            self._remember(slot)
+            done.append(row)
+            self._remember(row)
         self._remove(done)
-        return finished
+        return done
 
-    def _remember(self, slot: int) -> None:
-        row = self.rows[slot]
+    def _remember(self, row: Row) -> None:
         if row.keep and len(row.tokens) > 1:
             text = (*row.prompt, *row.tokens[:-1])
-            self._reader.kept.add(Read(self._layout, text, self._cache.copy(slot, row.own), row.trunk))
+            self._reader.kept.add(Read(self._layout, text, self._cache.copy(self._places[row], row.own), row.trunk))
 
-    def _remove(self, slots: Sequence[int]) -> None:
-        """Takes rows out; the last ones move into their places, so that the batch stays without holes."""
-        self._changed = self._changed or bool(slots)
-        for slot in reversed(slots):
-            last = self.rows.pop()
-            if slot < len(self.rows):
-                self._cache.move(len(self.rows), slot, last.own)
-                self.rows[slot] = last
+    def _remove(self, rows: Iterable[Row]) -> None:
+        """Takes rows out; their places stay empty until the others are arranged anew."""
+        for row in rows:
+            del self._places[row]
+            self._removed = True
+        if self._removed:
+            self.rows = [row for row in self.rows if row in self._places]
 
     @torch.inference_mode()
     def _decodes_as_it_reads(self) -> bool:
@@ -225,14 +240,14 @@ class Decoder:
         try:
             whole = self._model(torch.tensor([text], device=self._device), use_cache=False).logits[0]
             read = self._reader.read([(begun, False)])[begun]
-            self.rows = [Row(begun, 8) for _ in range(3)]
-            self.rows[0].stand_on(read)
-            self.rows[2].stand_on(read)
-            self._cache.reserve(3, len(begun), 0, 0)
-            self._cache.fill(1, 2, read.blocks)
+            rows = [Row(begun, 8) for _ in range(3)]
+            rows[0].stand_on(read)
+            rows[2].stand_on(read)
+            self._take_in(rows)
+            self._cache.fill(self._places[rows[1]], read.blocks)
             found = []
             for token in text[8:]:
-                for row in self.rows:
+                for row in rows:
                     row.tokens.append(token)
                 found.append(self._advance())
         except torch.OutOfMemoryError:
@@ -242,10 +257,6 @@ class Decoder:
         eps = torch.finfo(self._dtype).eps
         allowed = max(16 * eps, 1e-4) * max(1.0, float(whole.abs().max()))
         return float((torch.stack(found, 1) - whole[8:]).abs().max()) <= allowed
-
-
-def _width(rows: Sequence[Row]) -> int:
-    return max([row.own for row in rows], default=0)
 
 
 def _layout(model: Any) -> Layout:

@@ -62,6 +62,27 @@ def open_result(codec: TextCodec, messages: Sequence[Message], tools: Sequence[M
     )
 
 
+def closings(
+    codec: TextCodec, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], which: Sequence[int]
+) -> list[list[int]]:
+    """Places of the tokens of a conversation that close some results: whoever writes these writes them as well.
+
+    Empty where the template writes nothing behind a result.
+
+    Raises:
+        ModelError: as `TextCodec.located`.
+    """
+    text, places, _, offsets = codec.located(messages, tools)
+    found = []
+    for n in which:
+        last = (places[n] or (0, 0))[1]
+        after = text[last:]
+        piece = _PIECE.match(after.lstrip())
+        end = last + len(after) - len(after.lstrip()) + (len(piece.group()) if piece else 0)
+        found.append([i for i, (begin, _) in enumerate(offsets) if last <= begin < end] if piece else [])
+    return found
+
+
 def closes(codec: TextCodec, opened: Opened, tokens: Sequence[int]) -> bool:
     """Whether the last of the tokens that the model wrote closes the result, or ends its text for good."""
     last = codec.spell(tokens[-1:])

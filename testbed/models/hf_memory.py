@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from testbed.models.hf_row import Row
 
 _OF_HOST, _OF_DEVICE = 0.5, 0.8  # of what is free: the host has other users, the device's activations need some too
-_FOR_TEXTS = 0.25  # of the memory, for what was read and may be asked again
+_FOR_TEXTS = 0.25  # of the memory, at most, for what was read and may be asked again
+_TEXT_TOKENS = 1 << 16  # and at most so many: prompts, and earlier turns of the attempts that are under way
 _GIB = 1 << 30
 _UNKNOWN = _GIB  # bytes, where the system does not say what is free
 _granted: WeakKeyDictionary[object, dict[str, int]] = WeakKeyDictionary()  # bytes by model and device
@@ -39,7 +40,7 @@ class Room:
     @property
     def texts(self) -> int:
         """Bytes for texts that were read and may be asked again."""
-        return int(self.bytes * _FOR_TEXTS)
+        return min(int(self.bytes * _FOR_TEXTS), _TEXT_TOKENS * self.token)
 
     @property
     def cells(self) -> int:
@@ -57,17 +58,21 @@ class Room:
             raise ModelError(
                 f"{name} takes conversations of {context:,} tokens, whose keys and values need {need:.2f} GiB, and "
                 f"there is memory for {have:.2f} GiB ({self.cells:,} tokens). Give the model context = … tokens that "
-                "fit (it then is another model to the comparison), or raise memory = … (GiB, a quarter of which is "
-                "kept for texts that are read again)."
+                "fit (it then is another model to the comparison), or raise memory = … (GiB, up to a quarter of which "
+                "is kept for texts that are read again)."
             )
 
     def fitting(self, waiting: Sequence[Row], under_way: Iterable[Row]) -> int:
-        """How many of the rows that wait, in order, can join those under way, all of them written to their limits."""
+        """How many of the rows that wait, in order, can join those under way, all of them written to their limits.
+
+        The beginnings that rows stand on count once, since nothing else may hold them any more.
+        """
         under_way = list(under_way)
+        apart = sum({id(row.trunk): row.apart for row in under_way}.values())
         width = max([row.most for row in under_way], default=0)
         for n, row in enumerate(waiting):
             width = max(width, row.most)
-            if (len(under_way) + n + 1) * width > self.cells:
+            if (len(under_way) + n + 1) * width + apart > self.cells:
                 return n
         return len(waiting)
 

@@ -15,6 +15,7 @@ Tensor = torch.Tensor
 
 _PREFILL_TOKENS = 2048  # most new tokens, padding included, of one reading
 _PAST_TOKENS = 8192  # most tokens read before, padding included, that one reading goes on from
+_PADDING = 64  # tokens of padding that cost no more than one more reading
 _WORTH = 16  # tokens in common, at least, from which a text is read on: a shorter beginning is read again sooner
 
 
@@ -88,10 +89,10 @@ class Reader:
     def _cache(self, group: Sequence[_Wanted], before: int, longest: int) -> AlignedCache:
         """A cache that holds what was read before, and has room for what is new."""
         cache = AlignedCache(self._layout, len(group), 0)
-        cache.open(len(group), before, longest)
+        cache.open([past for _, _, _, past in group], longest)
         for row, (_, _, read, size) in enumerate(group):
             if read is not None:
-                cache.fill(row, row + 1, read.part(0, size))
+                cache.fill(row, read.part(0, size))
         cache.show(len(group), before, longest)
         return cache
 
@@ -108,13 +109,14 @@ def _trunk(read: Read | None, size: int) -> Read | None:
 
 
 def _alike(wanted: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
-    """Groups in which padding is at most about a quarter and the whole fits one reading, shortest first."""
+    """Groups in which there is little padding and the whole fits one reading, shortest first."""
     group: list[_Wanted] = []
     for each in sorted(wanted, key=lambda each: (len(each[0]) - each[3], each[3])):
         size, past = len(each[0]) - each[3], max([each[3], *(other[3] for other in group)])
         rows = len(group) + 1
         too_many = size * rows > _PREFILL_TOKENS or past * rows > _PAST_TOKENS
-        if group and (too_many or 4 * (len(group[0][0]) - group[0][3]) < 3 * size):
+        padding = size * rows - sum(len(prompt) - past for prompt, _, _, past in (*group, each))
+        if group and (too_many or padding > max(_PADDING, size * rows // 8)):
             yield group
             group = []
         group.append(each)

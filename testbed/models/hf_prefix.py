@@ -115,7 +115,7 @@ class Prefixes:
         found = self._kept.get(text)
         if found is None or found.logits is None:
             return None
-        self._kept.move_to_end(text)
+        self._touch(found)
         return found
 
     def longest(self, text: Tokens) -> tuple[Read | None, int]:
@@ -126,11 +126,13 @@ class Prefixes:
         size, best = max(near, default=(0, ()))
         if not size:
             return None, 0
-        self._kept.move_to_end(best)
+        self._touch(self._kept[best])
         return self._kept[best], size
 
     def add(self, read: Read) -> None:
-        """Keeps a text; the ones used longest ago make room."""
+        """Keeps a text, and the one it has as its trunk; the ones used longest ago make room."""
+        if read.trunk is not None and self._kept.get(read.trunk.tokens) is not read.trunk:
+            self.add(read.trunk)
         old = self._kept.pop(read.tokens, None)
         if old is None:
             insort(self._sorted, read.tokens)
@@ -138,10 +140,17 @@ class Prefixes:
             self._bytes -= old.bytes
         self._kept[read.tokens] = read
         self._bytes += read.bytes
+        self._touch(read)
         while self._bytes > self._limit and self._kept:
             tokens, gone = self._kept.popitem(last=False)
             del self._sorted[bisect_left(self._sorted, tokens)]
             self._bytes -= gone.bytes
+
+    def _touch(self, read: Read) -> None:
+        """Counts a text as used just now, and its trunk after it: else its memory would be held and in no account."""
+        self._kept.move_to_end(read.tokens)
+        if read.trunk is not None and read.trunk.tokens in self._kept:
+            self._kept.move_to_end(read.trunk.tokens)
 
 
 def _common(one: Tokens, other: Tokens) -> int:

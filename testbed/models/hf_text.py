@@ -151,14 +151,7 @@ class TextCodec:
             ModelError: the template refuses the conversation or does not show it word for word, or the tokenizer does
                 not say where its tokens begin and end.
         """
-        if self._fast is None:
-            raise ModelError(f"{self._name}: its tokenizer does not say where its tokens begin and end.")
-        turns = [(message["role"], message["content"]) for message in messages]
-        try:
-            text, places = self._places(turns, tools)
-        except REJECTIONS as error:
-            raise ModelError(f"the chat template of {self._name} refuses this conversation: {error}.") from error
-        encoded = self._fast.encode(text, add_special_tokens=self.rendering.turns == "plain")
+        _, places, tokens, offsets = self.located(messages, tools)
         spans = []
         for n in which:
             first, last = places[n] or (0, 0)
@@ -167,8 +160,26 @@ class TextCodec:
                     f"the chat template of {self._name} does not show message {n} word for word: it cannot be told "
                     "which tokens are its own."
                 )
-            spans.append([i for i, (begin, end) in enumerate(encoded.offsets) if begin < last and end > first])
-        return tuple(encoded.ids), spans
+            spans.append([i for i, (begin, end) in enumerate(offsets) if begin < last and end > first])
+        return tokens, spans
+
+    def located(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> tuple[str, Sequence[tuple[int, int] | None], tuple[int, ...], Sequence[tuple[int, int]]]:
+        """A conversation to its end, where each message's content stands in it, its tokens, and where these stand.
+
+        Raises:
+            ModelError: as `spans`, but for messages that are not shown word for word: their place is None.
+        """
+        if self._fast is None:
+            raise ModelError(f"{self._name}: its tokenizer does not say where its tokens begin and end.")
+        turns = [(message["role"], message["content"]) for message in messages]
+        try:
+            text, places = self._places(turns, tools)
+        except REJECTIONS as error:
+            raise ModelError(f"the chat template of {self._name} refuses this conversation: {error}.") from error
+        encoded = self._fast.encode(text, add_special_tokens=self.rendering.turns == "plain")
+        return text, places, tuple(encoded.ids), encoded.offsets
 
     def _places(
         self, turns: Sequence[tuple[str, str]], tools: Sequence[Mapping[str, Any]]

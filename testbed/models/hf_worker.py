@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import queue
 import threading
@@ -29,6 +30,8 @@ _log = logging.getLogger(__name__)
 # reading prompts a few at a time costs more than a short wait.
 _JOIN_SHARE = 1 / 16
 _JOIN_WAIT = 8
+# How the allocators that raise plain RuntimeErrors put it: the host's, and CUDA's where PyTorch's own is not asked.
+_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 @dataclass(eq=False)
@@ -214,13 +217,14 @@ class Worker:
 
     def _recover(self, decoder: Decoder, error: Exception) -> None:
         """Gives up the batch; where it was too large, its rows are written again, half as many at once."""
-        decoder.clear()
         no_memory = _out_of_memory(error)
         if no_memory is None or len(self._jobs) < 2:
+            decoder.clear()
             self._fail(no_memory or error)
             return
         jobs, self._jobs = self._jobs, {}
         decoder.slots = len(jobs) // 2
+        decoder.clear()  # which makes a cache for so many
         for row in jobs:
             row.restart()
         self._waiting.extendleft(reversed(jobs.values()))
@@ -270,13 +274,13 @@ def _settle_all(loop: asyncio.AbstractEventLoop, results: Iterable[tuple[asyncio
             else:
                 future.set_result(result)
 
-    if not loop.is_closed():
+    with contextlib.suppress(RuntimeError):  # a loop that is closed: nobody waits there any more
         loop.call_soon_threadsafe(settle)
 
 
 def _out_of_memory(error: Exception) -> ModelUnavailable | None:
-    host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    if not host and not isinstance(error, torch.OutOfMemoryError | MemoryError):
+    untyped = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    if not untyped and not isinstance(error, torch.OutOfMemoryError | MemoryError):
         return None
     return ModelUnavailable(
         "the model ran out of memory; a smaller batch = … or memory = … in the model's options needs less."

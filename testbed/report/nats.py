@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from testbed.stats.stopping import StoppingRule
     from testbed.store import ArmRecord, Run, ScorerRecord, Scores, Store
 
-TOLD = ("tool", "feedback")  # roles of messages that come from outside
+TOLD = ("tool",)  # roles of what tools said; what a wrong answer is told, the bare arm is told too
 IntArray = npt.NDArray[np.int64]
 
 
