@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.tiny_models import TEMPLATE, ask, decode, has_reference, make_tokenizer, random_model, save
+from helpers.tiny_models import TEMPLATE, ask, countable, decode, has_reference, make_tokenizer, random_model, save
 from testbed.errors import ContextFull, ModelError, ModelUnavailable
 from testbed.models import Sampling, make_model
 from testbed.models.base import Scorer
@@ -47,7 +47,7 @@ def test_rows_that_do_not_want_log_probabilities_have_none() -> None:
 
 
 def test_every_sequence_listed_they_add_up_to_one_and_to_the_product_of_the_steps() -> None:
-    model, prompt, vocabulary = tiny_vocabulary(), (1, 2), range(5)
+    model, prompt, vocabulary = countable(3), (1, 2), range(5)
     texts = [(*prompt, *rest) for rest in itertools.product(vocabulary, repeat=3)]
     total = [sum(logprobs[2:]) for logprobs in score(model, texts)]
     assert sum(map(math.exp, total)) == pytest.approx(1.0, abs=1e-5)
@@ -58,7 +58,7 @@ def test_every_sequence_listed_they_add_up_to_one_and_to_the_product_of_the_step
 
 
 def test_sequences_are_sampled_as_often_as_their_score_says() -> None:
-    model, prompt, n = tiny_vocabulary(), (1, 2), 6000
+    model, prompt, n = countable(3), (1, 2), 6000
     rows = [Row(prompt, 2, stream=stream) for stream in range(n)]
     decode(model, rows, slots=512)
     seen = Counter(tuple(row.tokens) for row in rows)
@@ -66,21 +66,6 @@ def test_sequences_are_sampled_as_often_as_their_score_says() -> None:
     chances = [math.exp(sum(found[2:])) for found in score(model, [(*prompt, *pair) for pair in pairs])]
     chi = sum((seen[pair] - n * p) ** 2 / (n * p) for pair, p in zip(pairs, chances, strict=True))
     assert chi < 51.2  # .999 of chi-square with 24 degrees of freedom
-
-
-def tiny_vocabulary():
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=5, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=16, bos_token_id=None, eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config).eval()
-    for weight in model.parameters():
-        if weight.ndim == 2:
-            torch.nn.init.normal_(weight, std=0.3)
-    return model
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from helpers.oracle_model import CALL, TOLD, oracle_player
-from helpers.tiny_models import ask, decode, has_reference
+from helpers.tiny_models import ask, countable, decode, has_reference
 from testbed.models import make_model
 from testbed.models.hf import HuggingFace
 from testbed.models.hf_decode import Row
@@ -26,27 +25,12 @@ PROMPT, LENGTH, VOCABULARY = (1, 2), 3, 5
 EVERY = [(*PROMPT, *rest) for rest in itertools.product(range(VOCABULARY), repeat=LENGTH)]
 
 
-def tiny(seed: int):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=16, bos_token_id=None, eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config).eval()
-    for weight in model.parameters():
-        if weight.ndim == 2:
-            torch.nn.init.normal_(weight, std=0.3)
-    return model
-
-
 def nats(model, texts=EVERY) -> np.ndarray:
     return -np.array([sum(found[len(PROMPT) :]) for found in score(model, texts)])
 
 
 def test_the_divergence_of_two_models_is_the_mean_difference_of_nats_every_sequence_listed() -> None:
-    one, other = tiny(3), tiny(4)
+    one, other = countable(3), countable(4)
     p, q = np.exp(-nats(one)), np.exp(-nats(other))
     exact = float((p * np.log(p / q)).sum())
     rows = [Row(PROMPT, LENGTH, stream=stream) for stream in range(4000)]
@@ -59,7 +43,7 @@ def test_the_divergence_of_two_models_is_the_mean_difference_of_nats_every_seque
 
 
 def test_no_reweighting_spends_less_than_the_kl_of_success_every_sequence_listed() -> None:
-    p = np.exp(-nats(tiny(3)))
+    p = np.exp(-nats(countable(3)))
     success = np.array([text[-1] == text[2] for text in EVERY])
     chance = p[success].sum()
     rng = np.random.default_rng(0)

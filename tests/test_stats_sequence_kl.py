@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import torch
 
-from helpers.tiny_models import decode
+from helpers.tiny_models import countable, decode
 from testbed.models.hf_decode import Row
 from testbed.models.hf_score import forced
 from testbed.stats import StatsError
@@ -19,21 +18,6 @@ from testbed.stats.sequence_kl import affordable, sequence_kl
 VOCABULARY, LONGEST, END = 5, 3, 4
 PROMPTS = ((1, 2), (3, 1), (2, 2), (3, 3))
 N = 1200  # attempts at each
-
-
-def tiny(seed: int):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=16, bos_token_id=None, eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config).eval()
-    for weight in model.parameters():
-        if weight.ndim == 2:
-            torch.nn.init.normal_(weight, std=0.4)
-    return model
 
 
 def every() -> list[tuple[int, ...]]:
@@ -75,7 +59,7 @@ class Listed:
 
 @pytest.fixture(scope="module")
 def listed() -> list[Listed]:
-    post, base = tiny(3), tiny(4)
+    post, base = countable(3, std=0.4), countable(4, std=0.4)
     made = []
     for prompt in PROMPTS:
         rows = [Row(prompt, LONGEST, stream=stream) for stream in range(N)]
@@ -133,7 +117,7 @@ def test_so_many_attempts_do_write_an_affordable_text_as_often_as_is_said(listed
     k = math.ceil(math.exp(base[at]))
     said = affordable(["t"], [True], [base[at]], k).written
     rows = [Row(PROMPTS[0], LONGEST, stream=stream) for stream in range(150 * k)]
-    decode(tiny(4), rows, slots=512, stops=lambda tokens: tokens[-1] == END)
+    decode(countable(4, std=0.4), rows, slots=512, stops=lambda tokens: tokens[-1] == END)
     hits = np.array([tuple(row.tokens) == EVERY[at] for row in rows]).reshape(150, k).any(axis=1).mean()
     assert 0.63 < said < 0.75
     assert said - 4 * math.sqrt(0.25 / 150) <= hits < 0.95

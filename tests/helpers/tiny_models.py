@@ -83,6 +83,20 @@ def random_model(kind: str = "llama", context: int = 512) -> Any:
     return model.eval()
 
 
+def countable(seed: int, *, std: float = 0.3) -> Any:
+    """A model of five tokens, all of whose short sequences can be listed; chances differ more with a greater `std`."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=5, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=16, bos_token_id=None, eos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    for weight in model.parameters():
+        if weight.ndim == 2:
+            torch.nn.init.normal_(weight, std=std)
+    return model
+
+
 def save(model: Any, tokenizer: Any, path: Path) -> Path:
     logging.disable_progress_bar()
     model.save_pretrained(path)
