@@ -250,7 +250,7 @@ class Attempt:
         score: partial credit, None where there is none.
         answer: the answer that was graded, None where none was given.
         cost: what it used.
-            faults: number of the model's tool faults by kind; under `REDRAWN`, how many earlier tries were lost to the
+        faults: number of the model's tool faults by kind; under `REDRAWN`, how many earlier tries were lost to the
             infrastructure after a model had begun to write that would not write the same again; under `RESENT`, how
             many requests a server refused before the model began, which were sent again and cost nothing.
         transcript: every message, in order.

@@ -73,6 +73,7 @@ def test_a_secret_of_a_corpus_is_not_shown() -> None:
     ("control", "spec", "said"),
     [
         ("inert", {}, "placebos of search over Facts-v0 (world 7) and python; 16"),
+        ("imagined", {}, "python, imagined: the model writes their results itself; 16"),
         ("yoked", {"yoke": "hash of bare"}, "yoked: they return what attempts of arm 'bare' were given; 16"),
         ("live", {"replays": {"run": "old", "arm": "a"}}, "results as recorded for arm 'a' of run 'old'; 16"),
         (

@@ -110,6 +110,8 @@ def _offered(arm: ArmSubject) -> str:
     tools = joined([f"{tool} over {corpus}" if corpus else tool for tool, corpus in arm.tools.items()])
     if arm.control == Control.INERT:
         return f"placebos of {tools}"
+    if arm.control == Control.IMAGINED:
+        return f"{tools}, imagined: the model writes their results itself"
     if arm.control == Control.YOKED:
         whose = f"arm {arm.yoke!r}" if arm.yoke else "another arm"
         return f"{tools}, yoked: they return what attempts of {whose} were given"

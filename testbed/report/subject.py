@@ -36,7 +36,7 @@ class ArmSubject:
 
     Attributes:
         name: its name.
-        control: absent, inert, yoked or live; empty for imported outcomes.
+        control: absent, inert, imagined, yoked or live; empty for imported outcomes.
         tools: what it offers → the corpus that this works over, as the experiment names it, or "".
         corpora: the hash of each such corpus.
         least: attempts per task that are made in any case.
