@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from testbed import check_command, corpus_command, nats_command, plan_command, search_command
+from testbed import board_command, check_command, corpus_command, nats_command, plan_command, search_command
 from testbed.command_options import (
     DEFAULT_STORE,
     BareOption,
@@ -42,6 +42,7 @@ app = typer.Typer(
 
 corpus_command.app.command(epilog='Example: testbed corpus search my_corpus "who sells lamps"')(search_command.search)
 app.add_typer(corpus_command.app, name="corpus")
+app.add_typer(board_command.app, name="board")
 app.command(epilog="Example: testbed check --plugin my_env.py    or: testbed check Addition-v0")(check_command.check)
 app.command(epilog="Example: testbed nats demo    or: testbed nats demo --by hf:base")(nats_command.nats)
 
@@ -52,13 +53,18 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     concurrency: Annotated[int, typer.Option(help="Attempts under way at once.")] = 256,
     plugin: PluginOption = None,
+    agent: Annotated[
+        str,
+        typer.Option(help="Agent that drives the environments in the models' place: MODULE:OBJECT, file.py:OBJECT."),
+    ] = "",
 ) -> None:
     """Make the attempts of an experiment that the store does not have yet; run it again to go on after a stop."""
     import asyncio
 
     from testbed.running import run_experiment
 
-    outcome = asyncio.run(run_experiment(experiment, store, concurrency=concurrency, plugins=plugin or []))
+    made = run_experiment(experiment, store, concurrency=concurrency, plugins=plugin or [], agent=agent)
+    outcome = asyncio.run(made)
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     if outcome.missing:
@@ -190,14 +196,15 @@ def export(
     store: StoreOption = DEFAULT_STORE,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     transcripts: Annotated[bool, typer.Option(help="Include the transcripts.")] = True,
+    scores: Annotated[bool, typer.Option("--scores", help="What `testbed nats` gave each message instead.")] = False,
 ) -> None:
     """Export a run's attempts, a row each."""
     from testbed.store import Store
     from testbed.transfer import export as write
 
     with Store.open(store, create=False) as opened:
-        rows = write(opened, run, file, force=force, transcripts=transcripts)
-    print(f"wrote {rows} attempts to {file}")
+        rows = write(opened, run, file, force=force, transcripts=transcripts, scores=scores)
+    print(f"wrote {rows} {'scores' if scores else 'attempts'} to {file}")
 
 
 @app.command(epilog="Example: testbed doctor")

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from testbed.errors import StoreError, UnknownName, UsageError
-from testbed.store import ArmRecord, Run, Store
+from testbed.store import ArmRecord, MessageScore, Run, ScorerRecord, Store
 from testbed.transfer import Columns, export, import_outcomes
 from testbed.types import COST_COMPONENTS, Attempt, Cost, Status, Task, attempt_id, digest
 
@@ -145,3 +145,32 @@ def test_an_unknown_run_or_format_or_folder_is_named(store: Store, folder: Path)
         export(store, "dmo", folder / "out.jsonl")
     with pytest.raises(UsageError, match="cannot be written: No such file or directory"):
         export(store, "demo", folder / "none" / "out.jsonl")
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+async def test_scores_go_out_a_row_for_each_message_and_model(folder: Path, ending: str) -> None:
+    scorers = (ScorerRecord("one", {"weights": "a"}), ScorerRecord("other", {"weights": "b"}))
+    path = folder / f"scores.{ending}"
+    with Store.open(folder / "s.sqlite") as store:
+        await fill(store)
+        attempt = store.find(attempt_id(store.tasks("r")[0].hash, digest("python"), 1, 5))
+        assert attempt is not None
+        for scorer in scorers:
+            store.scores.add(scorer, [MessageScore(attempt.id, n, "assistant", 3, n + 0.5) for n in (1, 3)])
+        assert export(store, "r", path, scores=True) == 4
+    text = path.read_text("utf-8") if ending == "jsonl" else ""
+    rows = [json.loads(line) for line in text.splitlines()] if text else pq.read_table(path).to_pylist()
+    assert {(row["scorer"], row["message"], row["nats"]) for row in rows} == {
+        (scorer.name, n, n + 0.5) for scorer in scorers for n in (1, 3)
+    }
+    assert {(row["arm"], row["sample"], row["attempt"], row["success"]) for row in rows} == {
+        ("python", 1, attempt.id, False)
+    }
+
+
+async def test_a_run_that_nobody_scored_has_no_scores_to_write(folder: Path) -> None:
+    with Store.open(folder / "s.sqlite") as store:
+        await fill(store)
+        with pytest.raises(UsageError, match="testbed nats r"):
+            export(store, "r", folder / "scores.jsonl", scores=True)
+    assert not (folder / "scores.jsonl").exists()

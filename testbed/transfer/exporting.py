@@ -1,10 +1,10 @@
-"""Attempts as files for other programs: Parquet or JSON lines, one row an attempt."""
+"""Attempts, and what models give their messages, as files for other programs: Parquet or JSON lines."""
 
 from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,24 @@ from testbed.types import COST_COMPONENTS, Attempt, Task
 
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl.gz"}
 _GROUP = 5000  # rows held at once
+_SCORES = {
+    **dict.fromkeys(("run", "arm", "task"), "string"),
+    **{"sample": "int32", "attempt": "string", "success": "bool_", "scorer": "string", "scorer_hash": "string"},
+    **{"message": "int32", "role": "string", "tokens": "int32", "nats": "float64"},
+}
 
 Row = dict[str, Any]
 
 
 def export(
-    store: Store, run: str, path: Path, *, format: str | None = None, force: bool = False, transcripts: bool = True
+    store: Store,
+    run: str,
+    path: Path,
+    *,
+    format: str | None = None,
+    force: bool = False,
+    transcripts: bool = True,
+    scores: bool = False,
 ) -> int:
     """Writes a run's attempts to a file, which appears only when it is whole.
 
@@ -34,12 +46,13 @@ def export(
         format: "parquet", "jsonl" or "jsonl.gz"; by default the file's ending says it.
         force: replace a file that exists.
         transcripts: include the messages.
+        scores: write what models give the messages, a row for each message and model, in place of the attempts.
 
     Returns:
-        The number of attempts written.
+        The number of rows written.
 
     Raises:
-        UsageError: there is no such run or format, or the file exists or cannot be written.
+        UsageError: there is no such run or format, nothing was scored, or the file exists or cannot be written.
     """
     kind = format or next((kind for ending, kind in FORMATS.items() if path.name.lower().endswith(ending)), path.suffix)
     if kind not in FORMATS.values():
@@ -47,10 +60,15 @@ def export(
     store.run(run)
     if path.exists() and not force:
         raise UsageError(f"{path} exists. Give another name, or replace it with --force.")
-    rows = _rows(store, run, transcripts)
+    if scores and not store.scores.scorers(run):
+        raise UsageError(f"no message of run {run!r} has a score; `testbed nats {run}` makes them.")
+    rows = _score_rows(store, run) if scores else _rows(store, run, transcripts)
+    schema = _SCORES if scores else _attempts(transcripts)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        count = _write_parquet(part, rows) if kind == "parquet" else _write_lines(part, rows, kind.endswith("gz"))
+        count = (
+            _write_parquet(part, rows, schema) if kind == "parquet" else _write_lines(part, rows, kind.endswith("gz"))
+        )
         os.replace(part, path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
@@ -92,6 +110,27 @@ def _row(run: str, arm: str, attempt: Attempt, task: Task) -> Row:
     }
 
 
+def _score_rows(store: Store, name: str) -> Iterator[Row]:
+    run, tasks = store.run(name), store.tasks(name)
+    for hash_, scorer in store.scores.scorers(name).items():
+        found = store.scores.of(name, hash_)
+        for n, at in enumerate(found.attempt.tolist()):
+            yield {
+                "run": name,
+                "arm": run.arms[found.arm[at]].name,
+                "task": tasks[found.task[at]].hash,
+                "sample": int(found.sample[at]),
+                "attempt": str(found.id[at]),
+                "success": None if found.success[at] < 0 else bool(found.success[at]),
+                "scorer": scorer.name,
+                "scorer_hash": hash_,
+                "message": int(found.message[n]),
+                "role": str(found.role[n]),
+                "tokens": int(found.tokens[n]),
+                "nats": float(found.nats[n]),
+            }
+
+
 def _write_lines(path: Path, rows: Iterable[Row], packed: bool) -> int:
     count = 0
     with gzip.open(path, "wb") if packed else path.open("wb") as file:
@@ -100,32 +139,26 @@ def _write_lines(path: Path, rows: Iterable[Row], packed: bool) -> int:
     return count
 
 
-def _write_parquet(path: Path, rows: Iterator[Row]) -> int:
+def _write_parquet(path: Path, rows: Iterator[Row], columns: Mapping[str, str]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     count = 0
-    first = list(islice(rows, _GROUP))
-    schema = _schema(with_transcripts=not first or "transcript" in first[0])
+    schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in columns.items()])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        group = first
-        while group:
+        while group := list(islice(rows, _GROUP)):
             writer.write_table(pa.Table.from_pylist([_flat(row) for row in group], schema=schema))
             count += len(group)
-            group = list(islice(rows, _GROUP))
     return count
 
 
-def _schema(*, with_transcripts: bool) -> Any:
-    import pyarrow as pa
-
-    text, whole, number = pa.string(), pa.int64(), pa.float64()
-    fields = [(name, text) for name in ("run", "environment", "task", "prompt", "cluster", "arm", "arm_hash")]
-    fields += [("sample", pa.int32()), ("seed", whole), ("id", text), ("status", text), ("ended", text)]
-    fields += [("success", pa.bool_()), ("score", number), ("answer", text)]
-    fields += [(name, number if name in ("seconds", "usd") else whole) for name in COST_COMPONENTS]
-    fields += [("faults", text)] + ([("transcript", text)] if with_transcripts else [])
-    return pa.schema(fields)
+def _attempts(transcripts: bool) -> dict[str, str]:
+    """Columns of attempts with their kinds, as pyarrow names these."""
+    columns = dict.fromkeys(("run", "environment", "task", "prompt", "cluster", "arm", "arm_hash"), "string")
+    columns |= {"sample": "int32", "seed": "int64", "id": "string", "status": "string", "ended": "string"}
+    columns |= {"success": "bool_", "score": "float64", "answer": "string"}
+    columns |= {name: "float64" if name in ("seconds", "usd") else "int64" for name in COST_COMPONENTS}
+    return columns | {"faults": "string"} | ({"transcript": "string"} if transcripts else {})
 
 
 def _flat(row: Row) -> Row:
