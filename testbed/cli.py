@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from testbed import board_command, check_command, corpus_command, nats_command, plan_command, search_command
+from testbed import (
+    board_command,
+    check_command,
+    compare_command,
+    corpus_command,
+    nats_command,
+    plan_command,
+    search_command,
+    show_command,
+)
 from testbed.command_options import (
     DEFAULT_STORE,
     BareOption,
@@ -26,6 +35,7 @@ from testbed.command_options import (
 
 if TYPE_CHECKING:
     from testbed.report.analyse import Analysis
+    from testbed.report.transcript_links import TranscriptLinks
 
 MISSING, INTERRUPTED = 3, 130
 
@@ -76,21 +86,30 @@ def report(
     run: Annotated[str, typer.Argument(help="Name of a run in the store; see `testbed list runs`.")],
     store: StoreOption = DEFAULT_STORE,
     html: Annotated[Path | None, typer.Option(help="Also write one self-contained HTML page.")] = None,
-    png: Annotated[Path | None, typer.Option(help="Also write the charts as PNG into this folder.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Also write the charts as PNG and SVG into this folder.")] = None,
+    transcripts: Annotated[
+        int,
+        typer.Option(
+            min=0, max=10**6, help="With --html: so many transcripts of each task and arm, in a folder beside the page."
+        ),
+    ] = 0,
     json: JsonOption = False,
     bare: BareOption = "",
     operating: OperatingOption = None,
     elicitation: ElicitationOption = None,
 ) -> None:
     """Print what each arm added to the bare one, with intervals and verdicts."""
+    from testbed.errors import UsageError
     from testbed.report.text import print_report
 
+    if transcripts and html is None:
+        raise UsageError("--transcripts writes pages beside an HTML page: name one with --html.")
     analysis = _analysis(run, store, bare, operating, elicitation)
     if html is not None or png is not None:
         from testbed.report.page import write_page, write_png
 
         if html is not None:
-            write_page(analysis, html)
+            write_page(analysis, html, _transcripts(store, analysis, html, transcripts) if transcripts else None)
         if png is not None:
             write_png(analysis, png)
     if json:
@@ -107,28 +126,15 @@ app.command(epilog="Example: testbed plan --effect 0.05    or: testbed plan my.t
 )
 
 
-@app.command(epilog="Example: testbed show demo --arm python --failed    then: testbed show 3f2a91")
-def show(
-    what: Annotated[str, typer.Argument(help="Id of an attempt (its first characters are enough), or name of a run.")],
-    attempt: Annotated[str, typer.Argument(hidden=True)] = "",
-    store: StoreOption = DEFAULT_STORE,
-    arm: Annotated[str, typer.Option(help="Of a run: only this arm.")] = "",
-    task: Annotated[str, typer.Option(help="Of a run: only tasks whose prompt or hash contains this.")] = "",
-    failed: Annotated[bool, typer.Option("--failed", help="Of a run: only attempts that did not succeed.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=10**9, help="Of a run: most attempts to list.")] = 20,
-) -> None:
-    """Show the transcript of one attempt, or list the attempts of a run."""
-    from testbed.errors import UsageError
-    from testbed.report.transcript import print_attempt, print_attempts
-    from testbed.store import Store
+app.command(
+    epilog="Example: testbed compare demo:bare demo:python    or: testbed compare old new --store-b new.sqlite"
+)(compare_command.compare)
 
-    if attempt:
-        raise UsageError(f"give only the id: testbed show {attempt}")
-    with Store.open(store, create=False) as opened:
-        if what in [summary.name for summary in opened.runs()]:
-            print_attempts(opened, what, arm=arm, task=task, failed=failed, limit=limit)
-        else:
-            print_attempt(opened, what)
+
+app.command(
+    epilog="Example: testbed show demo --arm python --failed    then: testbed show 3f2a91    "
+    'or: testbed show demo --task "6632*2756" --arm python --against bare'
+)(show_command.show)
 
 
 @app.command("list", epilog="Example: testbed list envs    or: testbed list runs --store results.sqlite")
@@ -229,6 +235,14 @@ def calibrate(
 
     if not run_cases(case or [], FULL if full else QUICK, seed, as_json=json):
         raise typer.Exit(1)
+
+
+def _transcripts(store: str, analysis: Analysis, html: Path, each: int) -> TranscriptLinks:
+    from testbed.report.transcript_pages import write_transcripts
+    from testbed.store import Store
+
+    with Store.open(store, create=False) as opened:
+        return write_transcripts(opened, analysis, html, each)
 
 
 def _analysis(run: str, store: str, bare: str, operating: int | None, elicitation: int | None) -> Analysis:

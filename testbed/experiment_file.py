@@ -18,6 +18,7 @@ from testbed.budget import Budget
 from testbed.errors import ExperimentError, UnknownName, did_you_mean, nearest_path
 from testbed.experiment import ArmSpec, EnvSpec, Experiment, Measure, Replay
 from testbed.experiment_samples import SampleTables
+from testbed.experiment_tables import with_agent
 from testbed.lookahead import read_lookahead
 from testbed.models import MODEL_KINDS
 from testbed.models.base import Sampling
@@ -44,12 +45,13 @@ LARGEST_SEED = 2**63 - 1  # stores hold seeds in 64 bits
 COMMON_OPTIONS = frozenset({"budget", "count", "render_mode"})  # set by the arm, not by [[env]]
 
 
-def read_experiment(source: str | Path, plugins: Sequence[str] = ()) -> Experiment:
+def read_experiment(source: str | Path, plugins: Sequence[str] = (), agent: str = "") -> Experiment:
     """Reads and checks an experiment file, or one that ships with the testbed.
 
     Args:
         source: path of a TOML file, or the name of a shipped experiment such as "demo".
         plugins: further plug-in files to load first.
+        agent: "module:object" or "file.py:object" of an agent that takes the place of the models; empty for none.
 
     Raises:
         ExperimentError: the file is missing, is not TOML, or cannot be run; names the file and the line.
@@ -63,7 +65,7 @@ def read_experiment(source: str | Path, plugins: Sequence[str] = ()) -> Experime
         line = re.search(r"line (\d+)", str(error))
         number = int(line.group(1)) if line else None
         raise ExperimentError(f"not valid TOML: {error}", path=path, line=number) from None
-    return parse_experiment(data, path=path, text=text, plugins=plugins)
+    return parse_experiment(with_agent(data, agent), path=path, text=text, plugins=plugins)
 
 
 def parse_experiment(

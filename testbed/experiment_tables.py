@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
-from testbed.errors import UnknownName
+from testbed.errors import ExperimentError, UnknownName
 from testbed.places import Key, Places
 
 
@@ -56,3 +56,26 @@ class Tables:
 
     def _fail(self, message: str, *at: Key) -> NoReturn:
         raise self.places.error(message, *at)
+
+
+def with_agent(data: Mapping[str, Any], agent: str) -> dict[str, Any]:
+    """An experiment's data with an agent in the place of its model.
+
+    A [model] without an id may hold the agent's options; one with an id is of a model, and goes as a whole.
+
+    Args:
+        data: what the TOML file holds.
+        agent: "module:object" or "file.py:object"; empty to leave the data as they are.
+
+    Raises:
+        ExperimentError: an arm names a model of its own.
+    """
+    if not agent:
+        return dict(data)
+    arms = data.get("arm", [])
+    for arm in arms if isinstance(arms, list) else []:
+        if isinstance(arm, dict) and "model" in arm:
+            raise ExperimentError(f"arm {arm.get('name')!r} has a model of its own, and --agent drives all arms alike.")
+    model = data.get("model", {})
+    options = model if isinstance(model, dict) and "id" not in model else {}
+    return {**data, "model": {**options, "id": f"agent:{agent}"}}

@@ -13,6 +13,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 NAMESPACE = "testbed/"
+REMOTE = "testbed/Remote-v0"  # a client of other machines' tasks, which the registry therefore does not list
 
 
 def register_when_loaded() -> None:
@@ -24,9 +25,13 @@ def register_when_loaded() -> None:
 
 
 def _register() -> None:
+    import gymnasium
+
     from testbed.registry import env_names
 
     register_with_gymnasium(env_names())
+    if REMOTE not in gymnasium.registry:
+        gymnasium.register(REMOTE, entry_point="testbed.envs.remote:Remote")
 
 
 def register_with_gymnasium(names: Iterable[str]) -> None:

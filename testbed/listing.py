@@ -22,10 +22,10 @@ def print_list(what: str, store: str, plugins: Sequence[str]) -> None:
     for plugin in plugins:
         registry.load_plugin(plugin)
     lists: dict[str, Callable[[], Table]] = {
-        "envs": lambda: _table(("environment", "what it is"), _classes("envs")),
-        "tools": lambda: _table(("tool", "what it does"), [*_classes("tools"), *_foreign()]),
-        "models": lambda: _table(("model", "what it is"), _models()),
-        "experiments": lambda: _table(("experiment", "what it shows"), _experiments()),
+        "envs": lambda: table(("environment", "what it is"), _classes("envs")),
+        "tools": lambda: table(("tool", "what it does"), [*_classes("tools"), *_foreign()]),
+        "models": lambda: table(("model", "what it is"), _models()),
+        "experiments": lambda: table(("experiment", "what it shows"), _experiments()),
         "runs": lambda: _runs(store),
     }
     if what not in lists:
@@ -33,13 +33,14 @@ def print_list(what: str, store: str, plugins: Sequence[str]) -> None:
     Console(highlight=False).print(lists[what]())
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table as all lists have it: its first column whole, the others folded."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
     for n, name in enumerate(head):
-        table.add_column(name, no_wrap=n == 0, overflow="fold")
+        made.add_column(name, no_wrap=n == 0, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    return table
+        made.add_row(*row)
+    return made
 
 
 def _classes(group: str) -> Iterable[tuple[str, str]]:
@@ -81,4 +82,4 @@ def _runs(store: str) -> Table:
 
     with Store.open(store, create=False) as opened:
         rows = [(r.name, r.created, str(r.tasks), str(r.arms), str(r.attempts), str(r.missing)) for r in opened.runs()]
-    return _table(("run", "created", "tasks", "arms", "attempts", "missing"), rows)
+    return table(("run", "created", "tasks", "arms", "attempts", "missing"), rows)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from langchain_core.tools import BaseTool
 
+from testbed.agents import Agent
 from testbed.env import Environment
 from testbed.errors import UnknownName, UsageError
 from testbed.experiment import ArmSpec, Experiment
 from testbed.lookahead.beginning import refuse_environment
 from testbed.models import make_model
-from testbed.models.base import Imaginer, Model
+from testbed.models.base import Imaginer, Model, Sampling
 from testbed.places import Key
 from testbed.protocol import VERSION as PROTOCOL_VERSION
 from testbed.recording import Recording
@@ -144,7 +145,9 @@ class Prepared:
                 recording.check_tools(of_tools)
         identity: dict[str, object] = {
             "model": of_model,
-            "sampling": spec.sampling.as_dict(),
+            "sampling": {}
+            if isinstance(model, Agent)
+            else spec.sampling.as_dict(),  # agents' models decode as these say
             "tools": of_tools,
             "control": str(spec.control),
             "budget": spec.budget.as_dict(),
@@ -182,7 +185,7 @@ class Prepared:
     def _check_prices(self, spec: ArmSpec, model: Model, at: Key) -> None:
         """Refuses a limit on money that no attempt would ever come near."""
         if spec.budget.usd is not None and not getattr(model, "priced", True):
-            hosted = spec.model.startswith("chat")
+            hosted = spec.model.startswith(("chat", "agent"))
             raise self._experiment.places.error(
                 "budget: usd needs usd_per_million = { input = …, output = … } of the model, or prices = FILE: without "
                 "prices every attempt costs 0 and the limit holds nothing"
@@ -201,6 +204,17 @@ class Prepared:
                 "reference and hf: models can",
                 (*at, "control"),
                 (*at, "model"),
+            )
+        if isinstance(model, Agent) and spec.sampling != Sampling():
+            raise self._experiment.places.error(
+                f"temperature, top_p and max_tokens are not passed on: {spec.model!r} sets them for its own models",
+                (*at, "model"),
+                ("model",),
+            )
+        if spec.lookahead is not None and isinstance(model, Agent):
+            raise self._experiment.places.error(
+                f"lookahead: {spec.model!r} drives its attempts itself, so nothing can search in its place",
+                (*at, "lookahead"),
             )
         if spec.logprobs and not getattr(model, "gives_logprobs", False):
             raise self._experiment.places.error(

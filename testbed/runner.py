@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from testbed.agents_trial import trial_of
 from testbed.allocation import Allocation, recorded_rules, rule_of
 from testbed.errors import (
     InfrastructureError,
@@ -32,7 +33,7 @@ from testbed.schedule import Progress, RetryQueue
 from testbed.stats.stopping import UNKNOWN, Outcomes
 from testbed.store import AttemptWriter, Run, Store
 from testbed.threads import DaemonThreads
-from testbed.trial import Trial, has_reply
+from testbed.trial import has_reply
 from testbed.types import REDRAWN, Attempt, Control, Status, Task, attempt_id
 
 CONCURRENCY = 256
@@ -218,7 +219,7 @@ class Runner:
     async def _try(self, cell: Cell, tries: int, queue: RetryQueue) -> Attempt | None:
         """One attempt; after a fault of the infrastructure it is queued again, at last recorded as missing."""
         arm, task = self.arms[cell.arm], self.tasks[cell.task]
-        trial = Trial(arm, task, self._prepared.environment(cell.task), cell.sample, self.experiment.seed)
+        trial = trial_of(arm, task, self._prepared.environment(cell.task), cell.sample, self.experiment.seed)
         id = self._id(cell)
         try:
             attempt = await trial.run(self._replay(arm, cell), self._graders)

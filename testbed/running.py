@@ -32,14 +32,16 @@ class Ending:
     interrupted: bool
 
 
-async def run_experiment(source: str, store: str, *, concurrency: int, plugins: Sequence[str] = ()) -> Ending:
+async def run_experiment(
+    source: str, store: str, *, concurrency: int, plugins: Sequence[str] = (), agent: str = ""
+) -> Ending:
     """Runs an experiment and tells on stderr how it goes.
 
     Raises:
         UsageError: the experiment, the store or the machine does not allow it.
     """
     console = Console(stderr=True)
-    experiment = read_experiment(source, plugins)
+    experiment = read_experiment(source, plugins, agent)
     with contextlib.ExitStack() as opened:
         # The store comes last: an experiment that cannot run leaves none behind. What replays one finds it there.
         create = not any(arm.replay and not arm.replay.store for arm in experiment.arms)
@@ -57,6 +59,7 @@ async def run_experiment(source: str, store: str, *, concurrency: int, plugins: 
     counts = runner.progress
     made = counts.done - counts.resumed
     where = "" if store == "testbed.sqlite" else f" --store {store}"
+    again = f"testbed run {source}{f' --agent {agent}' if agent else ''}{where}"
     _tell(console, f"{_sum_up(counts)}.")
     if counts.missing:
         _tell(console, f"{counts.causes.told(where)}.")
@@ -64,12 +67,12 @@ async def run_experiment(source: str, store: str, *, concurrency: int, plugins: 
         _tell(
             console,
             f"Stopped early: the model was not heard in any of the first {counts.unheard} attempts. Mend the cause, "
-            f"then go on with: testbed run {source}{where}",
+            f"then go on with: {again}",
         )
     elif runner.stopped and not counts.gave_up:
-        _tell(console, f"Stopped; all finished attempts are kept. Go on with: testbed run {source}{where}")
+        _tell(console, f"Stopped; all finished attempts are kept. Go on with: {again}")
     elif counts.missing:
-        _tell(console, f"Try the missing ones again with: testbed run {source}{where}")
+        _tell(console, f"Try the missing ones again with: {again}")
     else:
         _tell(console, f"See what the tools added: testbed report {experiment.name}{where}")
     return Ending(made, counts.missing, runner.stopped and not counts.gave_up)

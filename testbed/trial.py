@@ -130,7 +130,7 @@ class Trial:
         if episode.action.answer is None or not self._environment.grades_slowly:
             episode.finish(results)
             return
-        with _standing(clock, asyncio.get_running_loop().time()):  # the episode itself leaves out a grader's time
+        with standing(clock, asyncio.get_running_loop().time()):  # the episode itself leaves out a grader's time
             await graders.run(lambda: episode.finish(results))
 
     def _record(self, status: Status, ended: str, transcript: Sequence[Message]) -> Attempt:
@@ -161,7 +161,7 @@ def _off_clock(episode: Episode, clock: asyncio.Timeout, asked: float, since: fl
     """
     now = asyncio.get_running_loop().time
     began = now() if since is None else max(since, asked)
-    with _standing(clock, began):
+    with standing(clock, began):
         try:
             yield
         finally:
@@ -169,7 +169,7 @@ def _off_clock(episode: Episode, clock: asyncio.Timeout, asked: float, since: fl
 
 
 @contextmanager
-def _standing(clock: asyncio.Timeout, began: float) -> Iterator[None]:
+def standing(clock: asyncio.Timeout, began: float) -> Iterator[None]:
     """The attempt's limit of seconds moves away by the time that passes from `began` to the end."""
     ends = clock.when()
     clock.reschedule(None)

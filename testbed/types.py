@@ -245,7 +245,8 @@ class Attempt:
         sample: index of the attempt within its task and arm, from 0.
         seed: the experiment's seed.
         status: complete or missing.
-        ended: "answered", "limit:<component>" or "missing:<kind>".
+        ended: "answered", "limit:<component>", "missing:<kind>"; of an agent also "agent:silent", where it returned
+            without an answer, and "agent:error", where it raised one.
         success: strict success; None when missing.
         score: partial credit, None where there is none.
         answer: the answer that was graded, None where none was given.

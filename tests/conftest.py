@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from helpers.command import Done
+    from testbed.board.database import BoardDatabase
     from testbed.sandbox.bwrap import Bwrap
     from testbed.sandbox.cgroup import Cgroups
     from testbed.sandbox.docker_engine import Engine
@@ -120,6 +121,36 @@ def grader() -> Iterator[Grader]:
 
     with Grader(Bwrap(), 2) as grader:
         yield grader
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server of the tests' own; skips where there is no such program."""
+    from helpers.postgres import server
+
+    with server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A place for a new store, in each database."""
+    from helpers.postgres import place
+
+    if request.param == "sqlite":
+        yield str(tmp_path / "store.sqlite")
+        return
+    with place(request.getfixturevalue("postgres")) as url:
+        yield url
+
+
+@pytest.fixture
+def db(where: str) -> Iterator[BoardDatabase]:
+    """A new database for boards, in each kind."""
+    from testbed.board.database import BoardDatabase
+
+    with BoardDatabase.open(where) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_show_lists_attempts_and_then_one_of_them(made: Path, testbed: Callable[
     rows = listed.out.splitlines()[1:]
     assert len(rows) == 3
     shown = testbed("show", rows[0].split()[0])
-    assert "tool · python" in shown.out
+    assert "tool python" in shown.out
     assert "(no output)" in shown.out
     assert "ended" in shown.out
     assert "reference" in shown.out
@@ -270,7 +270,7 @@ def test_an_interrupt_before_a_command_has_begun_leaves_no_traceback(
 
 
 def test_every_command_has_help_with_an_example(testbed: Callable[..., Done]) -> None:
-    for command in ("run", "report", "show", "list", "import", "export", "doctor", "plan", "calibrate"):
+    for command in ("run", "report", "compare", "show", "list", "import", "export", "doctor", "plan", "calibrate"):
         done = testbed(command, "--help")
         assert done.code == 0
         assert "Example: testbed" in done.out

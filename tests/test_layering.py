@@ -15,9 +15,10 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"types", "errors"},
     {"spaces", "protocol", "budget", "threads", "results", "game", "replay", "overlap"}
-    | {"schemas", "own_loop", "scramble"},
+    | {"schemas", "own_loop", "scramble", "remote_client"},
     {"tool", "tool_base", "sandbox_tool", "game_tool", "offer", "episode", "family", "env"}
-    | {"sandbox", "models", "mcp"},
+    | {"sandbox", "models", "mcp", "plugins"}
+    | {"agents", "agents_env", "agents_meter", "agents_runnable"},
     {
         "corpus",
         "corpus_named",
@@ -29,7 +30,7 @@ LAYERS = [
         "dense",
         "encoders",
     }
-    | {"records", "wrappers", "registry", "foreign_tools", "builtin", "options", "plugins", "gymnasium_hook"}
+    | {"records", "wrappers", "registry", "foreign_tools", "builtin", "options", "gymnasium_hook"}
     | {"benchmark_env", "program_env", "question_env", "code_env"}
     | {"contract", "contract_tools", "lookahead"},
     {
@@ -45,10 +46,11 @@ LAYERS = [
     }
     | {"causes", "bare"},
     {"allocation", "preparation", "recording"},
-    {"trial"},
+    {"trial", "agents_drive", "agents_trial"},
     {"runner"},
     {"report", "board", "progress", "running", "listing", "doctor", "planning", "corpus_command", "check_command"}
-    | {"search_command", "plan_command", "command_options"}
+    | {"search_command", "plan_command", "board_command", "board_export_command", "command_options"}
+    | {"show_command", "compare_command"}
     | {"message_ends", "scoring", "nats_command"},
     {"cli"},
     {"__main__"},
@@ -96,6 +98,12 @@ def test_stats_import_only_numpy_and_scipy() -> None:
             top = module.split(".")[0]
             allowed = top in ("numpy", "scipy") or top in sys.stdlib_module_names or module.startswith("testbed.stats")
             assert allowed or module == "testbed", f"{path.name} imports {module}"
+
+
+def test_only_the_board_knows_how_pages_are_served() -> None:
+    for path in FILES:
+        web = {m for m in imports(path) if m.split(".")[0] in ("fastapi", "starlette", "uvicorn", "argon2")}
+        assert not web or part(path) == "board", f"{path} imports {web}"
 
 
 def test_built_in_environments_and_tools_do_not_import_each_other() -> None:

@@ -83,3 +83,11 @@ def test_only_common_tasks_are_compared_and_bad_input_is_named() -> None:
         least_reweighting(arm_of("bare", [1]), ArmOutcomes.from_counts("tool", ["y"], 8, 4))
     with pytest.raises(StatsError, match="arm 'tool', task 't0': no scored attempts"):
         least_reweighting(arm_of("bare", [1]), arm_of("tool", [0], 0))
+
+
+def test_a_strict_level_has_a_limit_too_below_that_of_a_laxer_one() -> None:
+    bare, tool = arm_of("bare", [1, 2, 0, 3] * 5, 40), arm_of("tool", [30, 36, 20, 38] * 5, 40)
+    strict, lax = (least_reweighting(bare, tool, alpha=alpha, replicates=100) for alpha in (0.001, 0.05))
+    assert strict.mean_low is not None
+    assert lax.mean_low is not None
+    assert 0 < strict.mean_low < lax.mean_low

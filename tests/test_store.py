@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import random
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,42 +16,6 @@ from testbed.errors import StoreError, UnknownName
 from testbed.store import ArmRecord, MessageScore, ScorerRecord, Store
 from testbed.store import schema as store_schema
 from testbed.types import COST_COMPONENTS, REDRAWN, Task, digest
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """URL of a throw-away PostgreSQL server, where the machine has the programs and the driver."""
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    places = [*glob.glob("/usr/lib/postgresql/*/bin"), os.environ["PATH"]]  # Debian keeps them off the PATH
-    initdb, pg_ctl = (shutil.which(name, path=os.pathsep.join(places)) for name in ("initdb", "pg_ctl"))
-    if initdb is None or pg_ctl is None:
-        pytest.skip("PostgreSQL's initdb and pg_ctl are not installed (Debian: postgresql)")
-    user = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
-    folder = Path(tempfile.mkdtemp(prefix="testbed-pg"))
-    if user:
-        shutil.chown(folder, user)
-    options = {"check": True, "user": user, "cwd": folder, "stdout": subprocess.DEVNULL}
-    subprocess.run([initdb, "-D", "data", "-U", "tester", "--auth=trust", "-E", "UTF8"], **options)
-    serve = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
-    subprocess.run([pg_ctl, "-D", "data", "-w", "-l", "log", "-o", serve, "start"], **options)
-    try:
-        yield f"postgresql://tester@/postgres?host={folder}"
-    finally:
-        subprocess.run([pg_ctl, "-D", "data", "-m", "immediate", "stop"], **options)
-        shutil.rmtree(folder)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A place for a new store, in each database."""
-    if request.param == "sqlite":
-        yield str(tmp_path / "store.sqlite")
-        return
-    url = request.getfixturevalue("postgres")
-    yield url
-    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
-    store_schema.schema.drop_all(engine)
-    engine.dispose()
 
 
 @pytest.fixture

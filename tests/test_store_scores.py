@@ -1,12 +1,9 @@
-"""Scores beside attempts: a row a message, kept once, read back as arrays; also in stores from before."""
+"""Scores beside attempts: a row a message, kept once, read back as arrays, in both databases; also in older stores."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import sqlalchemy as sa
 
 from helpers.stored import ARMS, TASKS, every_attempt, make_attempt, make_run, missing, put
 from testbed.errors import UnknownName
@@ -22,8 +19,8 @@ def of(attempt, *nats: float) -> list[MessageScore]:
 
 
 @pytest.fixture
-async def store(tmp_path: Path):
-    with Store.open(tmp_path / "s.sqlite") as opened:
+async def store(where: str):
+    with Store.open(where) as opened:
         run = make_run()
         opened.add_run(run, TASKS)
         await put(opened, *every_attempt(run))
@@ -65,24 +62,24 @@ async def test_only_the_runs_own_attempts_are_its_scores(store: Store) -> None:
         store.scores.of("s", ONE.hash)
 
 
-async def test_an_attempt_whose_first_draw_was_lost_counts_as_no_success(tmp_path: Path) -> None:
+async def test_an_attempt_whose_first_draw_was_lost_counts_as_no_success(where: str) -> None:
     from dataclasses import replace
 
     attempt = replace(make_attempt(), faults={REDRAWN: 1})
-    with Store.open(tmp_path / "t.sqlite") as store:
+    with Store.open(where) as store:
         store.add_run(make_run(), TASKS)
         await put(store, attempt, missing(make_attempt(sample=1)))
         store.scores.add(ONE, of(attempt, 1.0))
         assert store.scores.of("r", ONE.hash).success.tolist() == [-1]
 
 
-async def test_a_store_from_before_has_none_and_takes_some(store: Store, tmp_path: Path) -> None:
-    with sa.create_engine(f"sqlite:///{tmp_path / 's.sqlite'}").begin() as connection:
+async def test_a_store_from_before_has_none_and_takes_some(store: Store, where: str) -> None:
+    with store._database.writing() as connection:
         connection.exec_driver_sql("DROP TABLE scores")
         connection.exec_driver_sql("DROP TABLE scorers")
     assert store.scores.scorers("r") == {}
     assert store.scores.done("r", ONE.hash) == set()
     assert store.scores.of("r", ONE.hash).id.size == 0
     store.scores.add(ONE, of(make_attempt(), 1.5))
-    with Store.open(tmp_path / "s.sqlite") as again:
+    with Store.open(where) as again:
         assert np.array_equal(again.scores.of("r", ONE.hash).nats, [1.5])

@@ -1,4 +1,4 @@
-"""The writer: batches, durability, and what a kill or a full disk costs."""
+"""The writer: batches, durability, and what a kill or a full disk costs; in both databases."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from helpers.stored import ARMS, TASKS, make_attempt, make_run
 from testbed.errors import StoreError
@@ -28,31 +31,41 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "store.sqlite"
 
 
-async def test_every_attempt_is_reported_durable_once_on_the_event_loop(file: Path) -> None:
+@contextmanager
+def locked(where: str) -> Iterator[Callable[[], None]]:
+    """Somebody else writes to the store, until the end or until what is given is called."""
+    other = store_schema.Database(where, create=False)
+    with ExitStack() as held:
+        held.callback(other.close)
+        held.enter_context(other.writing())
+        yield held.close
+
+
+async def test_every_attempt_is_reported_durable_once_on_the_event_loop(where: str) -> None:
     reported: list[str] = []
     threads = set()
 
     def note(batch: list[Attempt]) -> None:
         threads.add(threading.current_thread())
-        with sqlite3.connect(file) as other:  # another connection sees only what was committed
-            stored = {id for (id,) in other.execute("SELECT id FROM attempts")}
-        other.close()
-        assert stored >= {a.id for a in batch}
+        with other.reading() as connection:  # which sees only what was committed
+            assert set(connection.scalars(sa.select(store_schema.attempts.c.id))) >= {a.id for a in batch}
         reported.extend(a.id for a in batch)
 
     attempts = [make_attempt(sample=n) for n in range(1000)]
-    with Store.open(file) as store:
+    with Store.open(where) as store:
+        other = store_schema.Database(where, create=False)
         async with store.writer(batch=100) as writer:
             writer.on_durable(note)
             for attempt in attempts:
                 await writer.add(attempt)
                 await asyncio.sleep(0)
+        other.close()
     assert reported == [a.id for a in attempts]
     assert threads == {threading.current_thread()}
 
 
-async def test_a_lone_attempt_is_durable_soon_without_a_flush(file: Path) -> None:
-    with Store.open(file) as store:
+async def test_a_lone_attempt_is_durable_soon_without_a_flush(where: str) -> None:
+    with Store.open(where) as store:
         async with store.writer() as writer:
             durable = asyncio.Event()
             writer.on_durable(lambda _: durable.set())
@@ -61,9 +74,9 @@ async def test_a_lone_attempt_is_durable_soon_without_a_flush(file: Path) -> Non
             assert store.find(make_attempt().id) is not None
 
 
-async def test_flush_waits_until_everything_is_stored(file: Path) -> None:
+async def test_flush_waits_until_everything_is_stored(where: str) -> None:
     attempts = [make_attempt(sample=n) for n in range(50)]
-    with Store.open(file) as store:
+    with Store.open(where) as store:
         async with store.writer() as writer:
             for attempt in attempts:
                 await writer.add(attempt)
@@ -71,48 +84,43 @@ async def test_flush_waits_until_everything_is_stored(file: Path) -> None:
             assert all(store.find(attempt.id) for attempt in attempts)
 
 
-async def test_add_waits_while_the_database_is_far_behind_and_goes_on_after(file: Path) -> None:
-    with Store.open(file) as store:
-        blocker = sqlite3.connect(file, isolation_level=None)
-        blocker.execute("BEGIN IMMEDIATE")
+async def test_add_waits_while_the_database_is_far_behind_and_goes_on_after(where: str) -> None:
+    with Store.open(where) as store, locked(where) as release:
         async with AttemptWriter(store._database, batch=10, backlog=30) as writer:
             for n in range(29):
                 await asyncio.wait_for(writer.add(make_attempt(sample=n)), 1)
             late = asyncio.create_task(writer.add(make_attempt(sample=29)))
             await asyncio.sleep(0.3)
             assert not late.done()
-            blocker.execute("ROLLBACK")
-            blocker.close()
+            release()
             await asyncio.wait_for(late, 5)
         assert all(store.find(make_attempt(sample=n).id) for n in range(30))
 
 
-async def test_an_attempt_whose_add_is_cancelled_while_it_waits_is_stored(file: Path) -> None:
-    with Store.open(file) as store:
-        blocker = sqlite3.connect(file, isolation_level=None)
-        blocker.execute("BEGIN IMMEDIATE")
+async def test_an_attempt_whose_add_is_cancelled_while_it_waits_is_stored(where: str) -> None:
+    with Store.open(where) as store, locked(where) as release:
         async with AttemptWriter(store._database, batch=1, backlog=1) as writer:
             waiting = asyncio.create_task(writer.add(make_attempt()))
             await asyncio.sleep(0.1)
             waiting.cancel()
-            blocker.close()
+            release()
         assert store.find(make_attempt().id) is not None
 
 
-async def test_what_was_added_before_an_error_is_stored(file: Path) -> None:
+async def test_what_was_added_before_an_error_is_stored(where: str) -> None:
     async def add_and_fail(store: Store) -> None:
         async with store.writer() as writer:
             await writer.add(make_attempt())
             raise ZeroDivisionError
 
-    with Store.open(file) as store:
+    with Store.open(where) as store:
         with pytest.raises(ZeroDivisionError):
             await add_and_fail(store)
         assert store.find(make_attempt().id) is not None
 
 
 async def test_a_database_that_another_process_keeps_locked_is_an_error_that_says_so(
-    file: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def add_for_ever(store: Store) -> None:
         async with store.writer(batch=1) as writer:
@@ -121,14 +129,11 @@ async def test_a_database_that_another_process_keeps_locked_is_an_error_that_say
                 await asyncio.sleep(0.01)
 
     monkeypatch.setattr(store_schema, "BUSY_SECONDS", 0.2)
-    with Store.open(file) as store:
-        blocker = sqlite3.connect(file, isolation_level=None)
-        blocker.execute("BEGIN IMMEDIATE")
+    with Store.open(where) as store, locked(where):
         with pytest.raises(StoreError, match="another process"):
             await asyncio.wait_for(add_for_ever(store), 10)
         with pytest.raises(StoreError, match="another process"):
             store.add_run(make_run(), TASKS)
-        blocker.close()
 
 
 FILL = """
@@ -191,10 +196,10 @@ asyncio.run(main())
 """
 
 
-def kill_and_resume(file: Path, seed: int, samples: int) -> None:
+def kill_and_resume(where: str, seed: int, samples: int) -> None:
     """Kills a writing process at a random moment, checks what it reported, and lets another finish the work."""
     rng = random.Random(seed)
-    process = subprocess.Popen(script(WRITE, file, 0, samples), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(script(WRITE, where, 0, samples), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     first = process.stdout.readline()  # now it writes
     time.sleep(rng.uniform(0, 0.15))
@@ -202,30 +207,31 @@ def kill_and_resume(file: Path, seed: int, samples: int) -> None:
     whole_lines = (first + process.stdout.read()).rpartition("\n")[0].splitlines()
     process.stdout.close()
     process.wait()
-    with Store.open(file, create=False) as store:
+    with Store.open(where, create=False) as store:
         assert all(store.find(make_attempt(sample=int(n)).id) for n in whole_lines)
-    subprocess.run(script(WRITE, file, 0, samples), check=True, stdout=subprocess.DEVNULL)
-    with Store.open(file, create=False) as store:
+    subprocess.run(script(WRITE, where, 0, samples), check=True, stdout=subprocess.DEVNULL)
+    with Store.open(where, create=False) as store:
         assert list(store.attempts("r")) == [make_attempt(sample=n) for n in range(samples)]
-    with sqlite3.connect(file) as plain:
-        assert plain.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    plain.close()
+    if "://" not in where:
+        with sqlite3.connect(where) as plain:
+            assert plain.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        plain.close()
 
 
-def test_a_killed_writer_loses_nothing_that_it_reported_and_resumes_without_duplicates(file: Path) -> None:
-    kill_and_resume(file, seed=0, samples=2000)
+def test_a_killed_writer_loses_nothing_that_it_reported_and_resumes_without_duplicates(where: str) -> None:
+    kill_and_resume(where, seed=0, samples=2000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 21))
-def test_a_writer_killed_at_any_of_20_moments_loses_nothing_that_it_reported(file: Path, seed: int) -> None:
-    kill_and_resume(file, seed, samples=4000)
+def test_a_writer_killed_at_any_of_20_moments_loses_nothing_that_it_reported(where: str, seed: int) -> None:
+    kill_and_resume(where, seed, samples=4000)
 
 
-def test_processes_that_make_and_fill_one_store_at_once_lose_nothing(file: Path) -> None:
-    others = [subprocess.Popen(script(WRITE, file, 0, 1500), stdout=subprocess.DEVNULL) for _ in range(4)]
+def test_processes_that_make_and_fill_one_store_at_once_lose_nothing(where: str) -> None:
+    others = [subprocess.Popen(script(WRITE, where, 0, 1500), stdout=subprocess.DEVNULL) for _ in range(4)]
     assert [other.wait(60) for other in others] == [0, 0, 0, 0]
-    with Store.open(file) as store:
+    with Store.open(where) as store:
         assert list(store.attempts("r")) == [make_attempt(sample=n) for n in range(1500)]
 
 

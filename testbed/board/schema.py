@@ -1,8 +1,8 @@
 """The board's tables, which stand beside the store's in one database.
 
-An entry's tasks, arms and attempts are the store's own: a run named `entry_run`, whose arms have hashes of their own for
-every entry (`entry_arm`). Attempts are content-addressed, and the content of an upload is what its author says: without
-that, a forged attempt would take the place of an honest one of the same configuration.
+An entry's tasks, arms and attempts are the store's own: a run named `entry_run`, whose arms have hashes of their own
+for every entry (`entry_arm`). Attempts are content-addressed, and the content of an upload is what its author says:
+without that, a forged attempt would take the place of an honest one of the same configuration.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ board_tasks = sa.Table(
     sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("task", sa.String(32), nullable=False),  # of the store's tasks
     sa.UniqueConstraint("board", "task"),
+    sa.Index("board_tasks_by_task", "task"),
 )
 accounts = sa.Table(
     "accounts",
@@ -57,6 +58,7 @@ audit = sa.Table(
     sa.Column("action", sa.String(64), nullable=False),
     sa.Column("subject", sa.String, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),  # JSON; never a secret
+    sa.Index("audit_by_subject", "subject", "action"),
 )
 uploads = sa.Table(
     "uploads",
@@ -112,13 +114,14 @@ entry_arms = sa.Table(
     sa.Column("figures", sa.Text, nullable=False),  # JSON: every figure that the pages show of the arm, with limits
     sa.Column("n", sa.LargeBinary, nullable=False),  # scored attempts by the board's tasks, little-endian int32
     sa.Column("c", sa.LargeBinary, nullable=False),  # successes likewise
+    sa.Index("entry_arms_by_arm", "arm"),
 )
 entry_reports = sa.Table(
     "entry_reports",
     board_schema,
     sa.Column("entry", sa.String(32), primary_key=True),
     sa.Column("data", sa.LargeBinary, nullable=False),  # zstd of the analysis as JSON (`Analysis.as_dict`)
-    sa.Column("charts", sa.LargeBinary, nullable=False),  # zstd of JSON: [{key, title, caption, description, spec}]
+    sa.Column("charts", sa.LargeBinary, nullable=False),  # zstd of JSON, see `board.chart_pictures.pictures`
 )
 rankings = sa.Table(
     "rankings",
@@ -131,6 +134,14 @@ rankings = sa.Table(
     sa.Column("low", sa.Integer, nullable=False),  # best rank that the data allow
     sa.Column("high", sa.Integer, nullable=False),  # worst
     sa.Index("rankings_in_order", "board", "by", "low", "value"),
+)
+# What the pages show of all of a board's entries together, computed whenever one is added.
+board_summaries = sa.Table(
+    "board_summaries",
+    board_schema,
+    sa.Column("board", sa.String(64), primary_key=True),
+    sa.Column("key", sa.String(32), primary_key=True),  # "facets", "pareto", "mechanisms" or "tasks"
+    sa.Column("data", sa.LargeBinary, nullable=False),  # zstd of JSON
 )
 # Attempts that are made against the server: the tasks, tools and graders are here, the agent is elsewhere.
 remote_entries = sa.Table(

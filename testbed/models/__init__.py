@@ -16,6 +16,7 @@ MODEL_KINDS: Mapping[str, str] = {
     "reference": "the small causal language model that ships with the testbed; runs on the CPU, needs no download",
     "hf:NAME_OR_PATH": "a local transformers model: a directory, or a name on the Hugging Face Hub",
     "chat:PROVIDER:MODEL": "a hosted or served chat model through langchain, such as chat:openai:gpt-4.1-mini",
+    "agent:MODULE:OBJECT": "a function, langchain Runnable or graph of yours that drives the environment itself",
     "oracle": "answers from the task's reference: proves graders and pipelines",
     "scripted": "answers by a function or a list of replies: for tests and calibration",
 }
@@ -40,12 +41,13 @@ def make_model(id: str, options: Mapping[str, Any] | None = None) -> Model:
         "reference": _reference,
         "hf": _hf,
         "chat": _chat,
+        "agent": _agent,
         "oracle": _oracle,
         "scripted": _scripted,
     }
     if kind not in makers:
         raise UnknownName("model", id, MODEL_KINDS)
-    if bool(name) != (kind in ("hf", "chat")):
+    if bool(name) != (kind in ("hf", "chat", "agent")):
         form = next(form for form in MODEL_KINDS if form.partition(":")[0] == kind)
         raise UsageError(f"model {id!r}: write it as {form}.")
     make = makers[kind](name)
@@ -84,6 +86,12 @@ def _chat(name: str) -> Callable[..., Model]:
     from testbed.models.chat import Chat
 
     return _with_first(Chat, name)
+
+
+def _agent(name: str) -> Callable[..., Model]:
+    from testbed.agents import Agent
+
+    return _with_first(Agent, name)
 
 
 def _oracle(name: str) -> Callable[..., Model]:

@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from testbed.allocation import recorded_rules
-from testbed.bare import bare_among
 from testbed.causes import Causes
 from testbed.errors import UsageError
 from testbed.experiment import Measure
 from testbed.report.arms import Arm, axes_of, curves, summarise
+from testbed.report.cautions import warnings_of
 from testbed.report.checkpoints import with_checkpoints
 from testbed.report.compare import compare
-from testbed.report.design import asked_for, second_bare, unfinished
+from testbed.report.design import second_bare, unfinished
+from testbed.report.fronts import cost_fronts, elicitation_frontier
 from testbed.report.groups import by_group, group_of
 from testbed.report.ladder import ladder
 from testbed.report.leaks import Found, find_leaks, without
 from testbed.report.nats import with_nats
-from testbed.report.record import Analysis, ArmComparison, ArmSummary, Leaks, WorstLeak
+from testbed.report.record import Analysis, ArmComparison, Leaks, WorstLeak
+from testbed.report.scored import bare_arm, scored_arms
 from testbed.report.searches import searches
 from testbed.report.subject import subject_of
+from testbed.report.verdict_map import verdict_map
 from testbed.report.words import leaks_told
-from testbed.stats import ArmOutcomes
 from testbed.stats.bootstrap import shared_weights
-from testbed.stats.repeats import Repeats
 from testbed.stats.stopping import StoppingRule
-from testbed.types import COST_COMPONENTS, Control, Task
+from testbed.types import Task
 
 if TYPE_CHECKING:
-    from testbed.store import ArmRecord, Outcomes, Run, Store
+    from testbed.store import Outcomes, Run, Store
 
-ENOUGH_CLUSTERS = 20  # of equal size; the coverage with fewer stands in docs/measurement.md
-
-__all__ = ["Analysis", "analyse", "analyse_run"]
+__all__ = ["Analysis", "analyse", "analyse_run", "bare_arm", "scored_arms"]
 
 
 def analyse_run(
@@ -151,10 +149,13 @@ def analyse(
         ladder=ladder(arms, base, settings),
         curves=tuple(curves(arms, axes, settings)),
         warnings=(
-            *_warnings(outcomes, arms, base, summaries, comparisons),
+            *warnings_of(outcomes, arms, base, summaries, comparisons),
             *searches(arms, base, settings),
             *([copied] if copied else []),
         ),
+        fronts=cost_fronts(arms, settings),
+        frontier=elicitation_frontier(base, arms, settings),
+        map=verdict_map(outcomes.tasks, arms, comparisons, groups),
     )
 
 
@@ -200,186 +201,3 @@ def _nothing_in_common(outcomes: Outcomes, comparison: ArmComparison) -> str:
         f"arms {comparison.bare!r} and {comparison.arm!r} have no task in common (such as {' and '.join(examples)}): a "
         "comparison is paired and needs the same tasks in both. Import both with a --task column that names them alike."
     )
-
-
-def scored_arms(outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None = None) -> list[Arm]:
-    """Every arm that has a scored attempt; `rules` are those of arms whose sampling stopped early, by name."""
-    rules = rules or {}
-    asked = asked_for(outcomes, rules)
-    hashes = [task.hash for task in outcomes.tasks]
-    clusters = {task.hash: task.cluster or task.hash for task in outcomes.tasks}
-    found = []
-    for position, record in enumerate(outcomes.arms):
-        rows = np.flatnonzero(outcomes.arm == position)
-        rule, every = rules.get(record.name), None
-        if rule is not None:  # missing attempts that the rule no longer asks for are nobody's loss
-            task, sample = outcomes.task[rows], outcomes.sample[rows]
-            rows = rows[(outcomes.success[rows] >= 0) | (sample < asked[record.name][task])]
-        success = outcomes.success[rows]
-        scored = success >= 0
-        if not scored.any():
-            continue
-        first = rows
-        if rule is not None:
-            every = ArmOutcomes.from_codes(record.name, hashes, outcomes.task[rows], success)
-            first = rows[outcomes.sample[rows] < rule.least]
-            if not (outcomes.success[first] >= 0).any():
-                continue
-        costs = {c: outcomes.cost[first, i] for i, c in enumerate(COST_COMPONENTS)}
-        made = outcomes.success[first] >= 0
-        recorded = {
-            c: np.nan_to_num(values) for c, values in costs.items() if values[made].sum() > 0
-        }  # not if any is NaN
-        found.append(
-            Arm(
-                name=record.name,
-                control=str(record.spec.get("control", "")),
-                tools=_tool_names(record.spec),
-                sampled=record.spec.get("sampling", {}).get("temperature", 0) > 0,
-                model=record.spec.get("model"),
-                offered=record.spec.get("tools") or (),
-                outcomes=ArmOutcomes.from_codes(
-                    record.name,
-                    hashes,
-                    outcomes.task[first],
-                    outcomes.success[first],
-                    costs=recorded,
-                    # A search draws from streams of its own, so its attempts have no partners in other arms.
-                    samples=None if record.spec.get("lookahead") else outcomes.sample[first],
-                ),
-                clusters=clusters,
-                faults=outcomes.faults[rows][scored],
-                ended=_tally(outcomes.ended[rows]),
-                fixed=rule.least if rule is not None else 0,
-                every=every,
-                lookahead=record.spec.get("lookahead", {}),
-                unrecorded=frozenset(c for c, values in costs.items() if np.isnan(values[made]).any()),
-            )
-        )
-    return found
-
-
-def _tally(codes: npt.NDArray[np.str_]) -> dict[str, int]:
-    """How often each of a few codes occurs; a pass for each of them is quicker than sorting texts."""
-    found: dict[str, int] = {}
-    while codes.size:
-        same = codes == codes[0]
-        found[str(codes[0])] = int(np.count_nonzero(same))
-        codes = codes[~same]
-    return found
-
-
-def _alike(repeats: Repeats) -> str:
-    signs = []
-    if repeats.icc is not None:
-        signs.append(f"intraclass correlation {repeats.icc:.2f}, {repeats.mixed_tasks} of {repeats.tasks} tasks mixed")
-    if repeats.identical_costs is not None:
-        signs.append(f"equal costs in {repeats.identical_costs:.0%} of pairs")
-    return "; ".join(signs)
-
-
-def _few_clusters(tasks: Sequence[Task]) -> Iterable[str]:
-    sizes = np.unique([task.cluster or task.hash for task in tasks], return_counts=True)[1]
-    equal = sizes.sum() ** 2 / (sizes**2).sum()
-    if sizes.min() < sizes.max() and 1 < equal < ENOUGH_CLUSTERS:
-        yield (
-            f"The {len(tasks)} tasks come in {sizes.size} clusters of unequal size, worth about {equal:.0f} equal "
-            "ones. With so few, intervals hold the truth less often than they say if large clusters are harder or "
-            "easier than small ones."
-        )
-
-
-def _never_called(outcomes: Outcomes) -> Iterable[str]:
-    for position, record in enumerate(outcomes.arms):
-        if record.spec.get("control") != Control.LIVE or not _tool_names(record.spec):
-            continue
-        own = outcomes.cost[(outcomes.arm == position) & (outcomes.success >= 0), COST_COMPONENTS.index("tool_calls")]
-        if own.size and not own.any():  # NaN, of calls that were not recorded, counts as some
-            yield (
-                f"Arm {record.name!r}: its tools were called in none of {own.size:,} attempts; its gain is that of "
-                "offering them."
-            )
-
-
-def _partly_recorded(outcomes: Outcomes) -> Iterable[str]:
-    for position, record in enumerate(outcomes.arms):
-        own = outcomes.cost[(outcomes.arm == position) & (outcomes.success >= 0)]
-        absent = np.isnan(own).sum(axis=0)
-        for component, count in zip(COST_COMPONENTS, absent.tolist(), strict=True):
-            if 0 < count < len(own) and np.nansum(own[:, COST_COMPONENTS.index(component)]) > 0:
-                yield (
-                    f"Arm {record.name!r}: {component.replace('_', ' ')} are recorded of {len(own) - count:,} of its "
-                    f"{len(own):,} attempts only, so that no figure is made of them."
-                )
-
-
-def _tool_names(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of an arm's tools from its identity: schemas, or plain names in imported specs."""
-    names = []
-    for tool in spec.get("tools") or ():
-        if isinstance(tool, Mapping):
-            tool = tool.get("schema", {}).get("function", {}).get("name", "")
-        names.append(str(tool))
-    return tuple(sorted(filter(None, names)))
-
-
-def bare_arm(records: Sequence[ArmRecord], arms: Sequence[Arm], wanted: str) -> Arm | None:
-    """The arm that others are compared with, among those with a scored attempt; None if there is none."""
-    return bare_among(arms, wanted, " It has no scored attempt yet." if wanted in [r.name for r in records] else "")
-
-
-def _warnings(
-    outcomes: Outcomes,
-    arms: Sequence[Arm],
-    bare: Arm | None,
-    summaries: Iterable[ArmSummary],
-    comparisons: Iterable[ArmComparison],
-) -> Iterable[str]:
-    present = {arm.name for arm in arms}
-    for record in outcomes.arms:
-        if record.name not in present:
-            yield f"Arm {record.name!r} has no scored attempt and is left out."
-    for record in outcomes.arms:
-        if record.name in present and (replays := record.spec.get("replays")):
-            yield (
-                f"Arm {record.name!r} was given the recorded results of arm {replays['arm']!r} of run "
-                f"{replays['run']!r}, not live ones; its seconds are those of the replay."
-            )
-    if len(arms) == 1:
-        yield f"There is only one arm, {arms[0].name!r}: nothing to compare it with."
-    elif bare is None:
-        names = ", ".join(repr(arm.name) for arm in arms)
-        yield f"No arm is known to be bare, so arms are not compared. Name one with --bare: {names}."
-    again = _tally(np.array([outcomes.arms[arm].name for arm in outcomes.arm[outcomes.redrawn]], np.str_))
-    missing = [f"{arm.name} {arm.missing:,} of {arm.missing + arm.attempts:,}" for arm in summaries if arm.missing]
-    if missing:
-        yield (
-            f"The infrastructure ended attempts of {', '.join(missing)}. They are left out of every figure; how far "
-            "they could move it is told beside it."
-        )
-    if again:
-        yield (
-            f"Of these, {', '.join(f'{name} {count:,}' for name, count in again.items())} were made in a further try, "
-            "after a fault had ended one in which the model had been at work. It would not write the same again, and "
-            "what broke may have chosen what is left: they count as missing."
-        )
-    if sent := [f"{arm.name} {n:,}" for arm, n in zip(outcomes.arms, outcomes.resent, strict=False) if n]:
-        yield (
-            f"Requests of {', '.join(sent)} were refused by the server before the model began (too many requests, "
-            "overload) and sent again. That cost no reply, and the waits are in no attempt's seconds."
-        )
-    for arm in summaries:
-        if arm.repeats.flagged and not arm.sampled:
-            yield (
-                f"Arm {arm.name!r}: repeated attempts at a task are nearly identical ({_alike(arm.repeats)}). If they "
-                "were not sampled independently, its verdicts and its reach at several attempts claim too much."
-            )
-    yield from _never_called(outcomes)
-    yield from _partly_recorded(outcomes)
-    yield from _few_clusters(outcomes.tasks)
-    for other in arms:
-        if bare is not None and other.model is not None and bare.model is not None and other.model != bare.model:
-            whose = "not the tools' alone" if other.tools else "the model's"
-            yield f"Arm {other.name!r} runs another model than {bare.name!r}: its gain is {whose}."
-    for comparison in comparisons:
-        yield from (f"{comparison.arm} against {comparison.bare}: {note}" for note in comparison.notes)

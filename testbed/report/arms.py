@@ -27,7 +27,7 @@ from testbed.types import COST_COMPONENTS, Control
 FloatArray = npt.NDArray[np.float64]
 
 # Axes of reach curves besides attempts, where an arm recorded them for every attempt.
-CURVE_AXES = ("generated_tokens", "model_calls")
+CURVE_AXES = ("generated_tokens", "model_calls", "seconds", "usd")
 POINTS = 40  # of a curve; a reader sees no more
 
 

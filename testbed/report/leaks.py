@@ -73,12 +73,17 @@ def find_leaks(store: Store, run: Run, tasks: Sequence[Task]) -> Found:
             shown = "\n".join(results(transcript))
             if shown not in known:
                 known[shown] = question.flagged(shown)
-            if known[shown] and (overlap := question.flagged(_less_echoes(question, transcript))):
+            if known[shown] and (overlap := overlap_shown(question, transcript)):
                 found.tasks.add(text.task)
                 found.by_arm[arm] += 1
                 if overlap > found.overlap:
                     found.overlap, found.attempt, found.arm, found.task = overlap, text.id, arm, text.task
     return found
+
+
+def overlap_shown(question: Question, transcript: Sequence[Message]) -> float:
+    """The overlap of what an attempt's tools returned with its question and answer where that is a leak's; else 0."""
+    return question.flagged(_less_echoes(question, transcript))
 
 
 def without(outcomes: Outcomes, flagged: set[str]) -> Outcomes:

@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-import os
+import base64
+import hashlib
 import re
-import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.errors import UsageError
+from testbed.report.files import write_file
 from testbed.report.findings import findings, headline, unflagged
 from testbed.report.header import header
+from testbed.report.page_map import map_data
+from testbed.report.palette import VERDICTS
 from testbed.report.record import Analysis
 from testbed.report.tables import every_table
+from testbed.report.transcript_links import TranscriptLinks
 from testbed.report.words import joined, reading
 
 if TYPE_CHECKING:
-    from testbed.report.charts import Chart
+    from testbed.report.chart import Chart
 
 PICTURE_WIDTH = 720  # pixels, before scaling
 PICTURE_SCALE = 2
 GLANCE = ("groups", "gain")  # charts that stand first
+SECTIONS = (  # the others: key and title of a section, how its charts' keys begin, and what holds of all
+    ("elicitation", "Elicitation or creation", ("creation", "frontier", "ladder"), ""),
+    (
+        "spend",
+        "What is spent",
+        ("reach_", "front_"),
+        "Reach is the mean over tasks of the chance of at least one success within a spend. All curves of a figure lie "
+        "inside their bands together; a curve ends where the first task ran out of attempts. An arm is on the front of "
+        "cost and reach if no other costs no more and reaches no less, and one of the two is better.",
+    ),
+    ("tasks", "Task by task", ("verdicts", "map"), ""),
+)
 
 
-def render_page(analysis: Analysis) -> str:
-    """The page as text. Everything that a user or a model wrote is escaped."""
+def render_page(analysis: Analysis, links: TranscriptLinks | None = None) -> str:
+    """The page as text. Everything that a user or a model wrote is escaped.
+
+    Args:
+        analysis: what to show.
+        links: where transcripts lie beside the page, if they do.
+    """
     import jinja2
-    import vl_convert
 
     from testbed.report.charts import charts
     from testbed.report.palette import theme
@@ -36,10 +59,10 @@ def render_page(analysis: Analysis) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["whole"] = _whole_intervals
-    template = environment.from_string((files("testbed.report") / "page.html.j2").read_text(encoding="utf-8"))
-    # The end tag inside a string of the bundle would end the script early; in JavaScript both spellings are equal.
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
-    drawn = charts(analysis)
+    template = environment.from_string(_packaged("page.html.j2"))
+    drawn = charts(analysis, links.arm if links is not None else None)
+    tables = every_table(analysis)
+    scripts = _scripts()
     return template.render(
         analysis=analysis,
         arms=joined([arm.name for arm in analysis.arms]),
@@ -49,21 +72,73 @@ def render_page(analysis: Analysis) -> str:
             (c.arm, tuple(filter(None, (headline(analysis, c), unflagged(analysis, c)))), findings(analysis, c))
             for c in analysis.comparisons
         ],
-        tables=every_table(analysis),
+        tables=tables,
+        keys={table.key for table in tables},
         glance=[chart for chart in drawn if chart.key in GLANCE],
-        charts=[chart for chart in drawn if chart.key not in GLANCE],
+        sections=list(_sections(drawn, mapped=analysis.map is not None)),
+        charts=drawn,
+        map=map_data(analysis, links),
+        links=links,
+        verdict_colours=[(verdict.replace(" ", "-"), colour) for verdict, colour in VERDICTS.items()],
         themes={"light": theme(dark=False), "dark": theme(dark=True)},
-        bundle=bundle,
+        scripts=scripts,
+        policy=_policy(scripts),
     )
 
 
-def write_page(analysis: Analysis, path: str | Path) -> None:
+@dataclass(frozen=True)
+class Section:
+    """Charts that belong together, under a heading."""
+
+    key: str
+    title: str
+    about: str
+    charts: tuple[Chart, ...]
+
+
+def _sections(drawn: Sequence[Chart], *, mapped: bool) -> Iterator[Section]:
+    for key, title, beginnings, about in SECTIONS:
+        own = tuple(chart for chart in drawn if chart.key not in GLANCE and chart.key.startswith(beginnings))
+        if own or (key == "tasks" and mapped):
+            yield Section(key, title, about, own)
+
+
+@lru_cache(maxsize=1)
+def _scripts() -> tuple[str, ...]:
+    """The page's scripts in the order in which they run: what draws charts, the map, the start."""
+    import vl_convert
+
+    # The end tag inside a string of the bundle would end the script early; in JavaScript both spellings are equal.
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+    return bundle, _packaged("map.js.j2"), _packaged("draw.js.j2")
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """What the page may do: run these scripts and no other, and ask the network for nothing."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    own = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src {own}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+        "form-action 'none'"
+    )
+
+
+def _packaged(name: str) -> str:
+    return (files("testbed.report") / name).read_text(encoding="utf-8")
+
+
+def write_page(analysis: Analysis, path: str | Path, links: TranscriptLinks | None = None) -> None:
     """Writes the page; a reader of the file sees the old page or the new one, never half of one.
+
+    Args:
+        analysis: what to show.
+        path: the file.
+        links: where transcripts lie beside it, if they do.
 
     Raises:
         UsageError: the file cannot be written.
     """
-    _write(Path(path), render_page(analysis).encode("utf-8"))
+    write_file(Path(path), render_page(analysis, links).encode("utf-8"))
 
 
 def write_png(analysis: Analysis, folder: str | Path) -> list[Path]:
@@ -90,8 +165,8 @@ def write_png(analysis: Analysis, folder: str | Path) -> list[Path]:
     for chart in charts(analysis):
         spec = _fixed(chart)
         png, svg = folder / f"{chart.key}.png", folder / f"{chart.key}.svg"
-        _write(png, vl_convert.vegalite_to_png(spec, scale=PICTURE_SCALE, config=config))
-        _write(svg, vl_convert.vegalite_to_svg(spec, config=config).encode("utf-8"))
+        write_file(png, vl_convert.vegalite_to_png(spec, scale=PICTURE_SCALE, config=config))
+        write_file(svg, vl_convert.vegalite_to_svg(spec, config=config).encode("utf-8"))
         written += [png, svg]
     return written
 
@@ -104,29 +179,3 @@ def _whole_intervals(text: str) -> str:
 def _fixed(chart: Chart) -> dict[str, object]:
     """The chart for a picture, which has no container to be as wide as, and no caption."""
     return {**chart.spec, "width": PICTURE_WIDTH, "title": {"text": chart.title, "anchor": "start"}}
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file in one step; a device or a pipe is written into, and stays what it is."""
-    try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            path.write_bytes(data)
-            return
-        path = path.resolve()  # a link is followed, not replaced
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with open(handle, "wb") as file:
-                file.write(data)
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        except OSError:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}.") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -13,6 +13,7 @@ from testbed.stats import Verdict
 GREY, SKY, GREEN, VERMILLION, BLUE, YELLOW = "#8a8a8a", "#56b4e9", "#009e73", "#d55e00", "#0072b2", "#f0e442"
 LINES = (BLUE, VERMILLION, GREEN, "#cc79a7", "#e69f00", SKY)  # tool arms in order; the bare arm is grey
 DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3])
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 VERDICTS = {
     Verdict.PRESERVED: BLUE,
     Verdict.EXPANDED: GREEN,
@@ -27,6 +28,14 @@ EFFECTS = {
     Effect.LOST: VERMILLION,
     Effect.NOTHING: "#c8c8c8",
     Effect.UNDETERMINED: YELLOW,
+}
+STEPS = {
+    "scaffold": YELLOW,
+    "self-simulation": "#cc79a7",
+    "information": SKY,
+    "interaction": GREEN,
+    "information and interaction": BLUE,
+    "": GREY,
 }
 PARTS = {"elicitation": SKY, "creation": GREEN, "loss": VERMILLION}
 
@@ -45,7 +54,14 @@ def theme(*, dark: bool) -> dict[str, Any]:
         "background": "transparent",
         "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
         "axis": {**guide, "gridColor": faint, "domainColor": ink, "tickColor": ink, "labelPadding": 5},
-        "legend": {**guide, "orient": "bottom", "columns": 3, "labelLimit": 280, "symbolStrokeWidth": 2.5},
+        "legend": {
+            **guide,
+            "orient": "bottom",
+            "columns": 3,
+            "labelLimit": 280,
+            "symbolStrokeWidth": 2.5,
+            "layout": {"bottom": {"anchor": "start", "direction": "vertical"}},
+        },
         "view": {"stroke": None},
         "rule": {"color": ink},
         "text": {"color": ink},

@@ -8,6 +8,7 @@ from dataclasses import replace
 from testbed.report.cells import Cell, Row, Table, either_way, estimate, told
 from testbed.report.checkpoints_words import table as checkpoints
 from testbed.report.comparison_tables import creation, equivalents, gain, missing, support, verdicts
+from testbed.report.fronts_tables import frontier, fronts
 from testbed.report.groups import SMALL
 from testbed.report.nats_words import table as nats
 from testbed.report.record import Analysis, ArmSummary, Effect, Group, Reach
@@ -46,6 +47,8 @@ def every_table(analysis: Analysis) -> tuple[Table, ...]:
         ladder,
         checkpoints,
         nats,
+        frontier,
+        fronts,
         cost,
     )
     return tuple(table for table in (make(analysis) for make in made) if table.rows)
@@ -59,6 +62,9 @@ def arms(analysis: Analysis) -> Table:
     several = 1 < first < last
     spends = [*([first] if several else []), *([last] if last > 1 else [])]
     columns = ["attempts per task", f"pass@1 [{level}]", *(f"reach@{k} [{level}]" for k in spends)]
+    priced = _price(analysis)
+    if priced:
+        columns += [f"{AXES[priced]} per attempt", "per solved task"]
     if lost:
         columns += ["missing", "pass@1, missing either way", *(f"reach@{k}, either way" for k in spends)]
     rows = []
@@ -67,12 +73,17 @@ def arms(analysis: Analysis) -> Table:
         cells: list[Cell] = [made, estimate(arm.pass_1)]
         cells += [_reach(arm.operating, first)] if several else []
         cells += [_reach(arm.elicitation, last)] if last > 1 else []
+        cells += [(amount(arm.cost.get(priced)),), (amount(_per_solved(arm, priced)),)] if priced else []
         if lost:
             cells += [(f"{arm.missing:,}",), either_way(arm.if_missing)]
             cells += [either_way(arm.operating_if_missing)] if several else []
             cells += [either_way(arm.elicitation_if_missing)] if last > 1 else []
         rows.append(Row(arm.name, tuple(cells)))
     notes = [_reach_note(analysis, last)] if last > 1 else []
+    if priced:
+        notes.append(
+            f"Per solved task: what {attempts(first)} at a task cost, over the share of tasks that these solve."
+        )
     title = f"Arms on {counted(analysis.tasks, 'task')}"
     return Table("arms", title, "arm", tuple(columns), tuple(rows), told(notes))
 
@@ -83,6 +94,19 @@ def _reach_note(analysis: Analysis, k: int) -> str:
     if not fewer:
         return said
     return f"{said} A reach within fewer attempts, of an arm that has no more, is no match for the others."
+
+
+def _price(analysis: Analysis) -> str:
+    """The component of cost that the table of arms tells: money where it is known, else what was generated."""
+    return next(
+        (a for a in ("usd", "generated_tokens", "model_calls") if any(a in arm.cost for arm in analysis.arms)), ""
+    )
+
+
+def _per_solved(arm: ArmSummary, axis: str) -> float | None:
+    """Cost of the operating spend at a task by the share of tasks that it solves; None where it solves none."""
+    solved = arm.operating.estimate.value
+    return arm.operating.k * arm.cost[axis] / solved if solved and axis in arm.cost else None
 
 
 def _unflagged(make: Callable[[Analysis], Table]) -> Callable[[Analysis], Table]:

@@ -1,36 +1,101 @@
-"""Transcripts in the terminal: one attempt whole, or the attempts of a run a line each."""
+"""Transcripts in the terminal: one attempt whole, two side by side, or the attempts of a run a line each."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from testbed.errors import UnknownName
+from testbed.report.differing_words import Run
+from testbed.report.side_by_side import (
+    MarkedBlock,
+    MarkedStep,
+    Row,
+    both_facts,
+    how_alike,
+    names_of,
+    side_by_side,
+    unmarked,
+)
+from testbed.report.transcript_view import TranscriptView, amounts
+from testbed.report.unseen import visible
 from testbed.store import Store
-from testbed.types import Attempt, Message
+from testbed.types import Attempt
 
+FOLD = 20_000  # characters of one text that a terminal shows; of a longer one the beginning
+BEGINNING = 2_000
+NARROWEST = 60  # columns in which two attempts stand beside each other
+DIFFERS, DIFFERS_PLAIN = "bold underline", "⟦{}⟧"
 _STYLE = {"user": "bold", "assistant": "cyan", "tool": "green", "system": "red"}
+_INLINE = 60  # characters of an argument that stand beside its name
+_TERM = 14  # columns of a term with its text beside it
 
 
-def print_attempt(store: Store, id_: str) -> None:
+def print_transcript(view: TranscriptView, console: Console | None = None, *, full: bool = False) -> None:
     """Prints an attempt: what was said, what the tools returned, what was left, why it ended, and the grader's view.
 
-    Raises:
-        StoreError: no attempt, or several, begin with `id_`.
+    Args:
+        view: the attempt.
+        console: where to; by default standard output.
+        full: whether long texts are shown whole on a terminal; elsewhere they are in any case.
     """
-    attempt = store.attempt(id_)
-    console = Console(highlight=False)
-    console.print(Rule(f"attempt {attempt.id}", align="left"))
-    for message in attempt.transcript:
-        console.print(_heading(message))
-        console.print(Text(_printable(message["content"])), soft_wrap=True)  # Text: no markup is read from it
-    console.print(Rule("end", align="left"))
-    for label, value in _facts(store, attempt):
-        console.print(Text(f"{label:<10} {value}"), soft_wrap=True)
+    console = console or Console(highlight=False)
+    writer = _Writer(console, full)
+    console.print(_rule(f"{view.title}: {view.outcome}"))
+    if view.budget:
+        writer.say(f"budget: {amounts(view.budget)}", "dim")
+    for step in unmarked(view):
+        writer.lines(writer.step(step))
+    console.print(_rule("end"))
+    for term, text in view.facts(reveal_reference=True):
+        writer.say(f"{term:<{_TERM}} {text}")
+
+
+def print_side_by_side(
+    left: TranscriptView, right: TranscriptView, console: Console | None = None, *, full: bool = False
+) -> None:
+    """Prints two attempts beside each other, what differs marked; below each other where there is no room or terminal.
+
+    Args:
+        left: one attempt.
+        right: the other.
+        console: where to; by default standard output.
+        full: as in `print_transcript`.
+    """
+    console = console or Console(highlight=False)
+    wide = console.is_terminal and console.width >= NARROWEST
+    writer, names, rows = _Writer(console, full), names_of(left, right), side_by_side(left, right)
+    console.print(_rule(f"{left.title} beside {right.title}"))
+    writer.say(
+        how_alike(left, right, same=sum(row.same for row in rows), marks="" if wide else DIFFERS_PLAIN.format("…"))
+    )
+    for row in rows:
+        if row.same and row.left is not None and row.right is not None:
+            writer.lines(writer.both(row.left, row.right, names))
+        elif wide:
+            console.print(_beside(*(list(writer.cell(step, name)) for step, name in _cells(row, names))))
+        else:
+            for step, name in _cells(row, names):
+                writer.lines(writer.step(step, name) if step is not None else ())
+    console.print(_rule("end"))
+    facts = both_facts(left, right, reveal_reference=True)
+    if wide:
+        console.print(
+            _fact_table([(term, writer.cut(ours), writer.cut(theirs)) for term, ours, theirs in facts], names)
+        )
+        return
+    for term, ours, theirs in facts:
+        if ours == theirs:
+            writer.say(f"{term:<{_TERM}} {ours}")
+        else:
+            writer.say(f"{term:<{_TERM}} {names[0]}: {ours}")
+            writer.say(f"{'':<{_TERM}} {names[1]}: {theirs}")
 
 
 def print_attempts(store: Store, run: str, *, arm: str, task: str, failed: bool, limit: int) -> None:
@@ -55,32 +120,120 @@ def print_attempts(store: Store, run: str, *, arm: str, task: str, failed: bool,
         table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=width)
     for a in islice(chosen, limit):
         cells = (a.id[:12], arms[a.arm], str(a.sample), _outcome(a), a.answer or "", prompts[a.task])
-        table.add_row(*(Text(_printable(cell).replace("\n", " ")) for cell in cells))
+        table.add_row(*(Text(visible(cell.replace("\n", " "))) for cell in cells))
     Console(highlight=False).print(table)
 
 
-def _heading(message: Message) -> Text:
-    role = message["role"]
-    words = [role, message.get("name", ""), message.get("fault", "")]
-    left = message.get("remaining")
-    if left:
-        words.append("left: " + ", ".join(f"{component} {amount:g}" for component, amount in left.items()))
-    return Text("── " + " · ".join(w for w in words if w), style=_STYLE.get(role, ""))
+class _Writer:
+    """Steps as lines of text; every byte of them is shown and none is read as markup or as a command.
+
+    Args:
+        console: where they go.
+        full: whether long texts are shown whole on a terminal, too.
+    """
+
+    def __init__(self, console: Console, full: bool) -> None:
+        self._console, self._most = console, FOLD if console.is_terminal and not full else None
+
+    def say(self, text: str, style: str = "") -> None:
+        """Prints a line that the terminal breaks where it likes."""
+        self._console.print(Text(visible(self.cut(text)), style), soft_wrap=True)
+
+    def cut(self, text: str) -> str:
+        """A text that stands on its own; of a long one the beginning, where that is what is shown."""
+        if self._most is None or len(text) <= self._most:
+            return text
+        return f"{text[:BEGINNING]} … {len(text) - BEGINNING:,} more characters; --full shows them"
+
+    def lines(self, texts: Iterator[Text] | Sequence[Text]) -> None:
+        """Prints lines likewise."""
+        for text in texts:
+            self._console.print(text, soft_wrap=True)
+
+    def cell(self, marked: MarkedStep | None, name: str) -> Iterator[Text]:
+        """A step in its column."""
+        if marked is None:
+            yield Text(visible(f"(no such step in {name})"), "dim italic")
+        else:
+            yield from self.step(marked, name)
+
+    def step(self, marked: MarkedStep, whose: str = "") -> Iterator[Text]:
+        """A step: who speaks, what is said, and what was left after it."""
+        yield from self._said(marked, whose)
+        if marked.step.left:
+            yield Text(visible(f"left: {amounts(marked.step.left)}"), "dim")
+
+    def both(self, left: MarkedStep, right: MarkedStep, names: tuple[str, str]) -> Iterator[Text]:
+        """Two steps that say the same, once; what was left after them may differ."""
+        elsewhere = "" if left.number == right.number else f" (step {right.number} of {names[1]})"
+        if left.step.left == right.step.left:
+            yield from self.step(left, f"the same in both{elsewhere}")
+            return
+        yield from self._said(left, f"the same in both{elsewhere}")
+        for marked, name in ((left, names[0]), (right, names[1])):
+            yield Text(visible(f"left in {name}: {amounts(marked.step.left) or 'not known'}"), "dim")
+
+    def _said(self, marked: MarkedStep, whose: str) -> Iterator[Text]:
+        heading = f"── {marked.number} · {marked.step.heading}" + (f" · {whose}" if whose else "")
+        yield Text(visible(heading), _STYLE.get(marked.step.role, ""))
+        for block in marked.blocks:
+            yield from self._block(block)
+
+    def _block(self, block: MarkedBlock) -> Iterator[Text]:
+        text, style = self._text(block.runs), "red" if block.fault else ""
+        if not block.label:
+            yield text
+        elif not text:
+            yield Text(visible(block.label), style or "bold")
+        elif len(text) <= _INLINE and "\n" not in text.plain:
+            yield Text.assemble((visible(f"{block.label}: "), style or "bold"), text)
+        else:
+            yield Text(visible(f"{block.label}:"), style or "bold")
+            yield text
+
+    def _text(self, runs: Sequence[Run]) -> Text:
+        """A text with what differs marked; of a long one the beginning."""
+        whole, shown, room = sum(len(run.text) for run in runs), Text(), BEGINNING
+        folded = self._most is not None and whole > self._most
+        for run in runs:
+            said = run.text[:room] if folded else run.text
+            if not self._console.is_terminal and run.differs:
+                shown.append(DIFFERS_PLAIN.format(visible(said)))
+            else:
+                shown.append(visible(said), DIFFERS if run.differs else None)
+            room -= len(said)
+            if folded and room <= 0:
+                shown.append(f" … {whole - BEGINNING:,} more characters; --full shows them", "dim")
+                break
+        return shown
 
 
-def _facts(store: Store, attempt: Attempt) -> list[tuple[str, str]]:
-    task = store.task(attempt.task)
-    cost = ", ".join(f"{name} {amount:g}" for name, amount in attempt.cost.as_dict().items() if amount)
-    facts = [("ended", attempt.ended), ("answer", attempt.answer or "none")]
-    if task.reference is not None:
-        facts.append(("reference", str(task.reference)))
-    return [*facts, ("outcome", _outcome(attempt)), ("cost", cost), ("task", f"{task.environment} {task.hash}")]
+def _cells(row: Row, names: tuple[str, str]) -> tuple[tuple[MarkedStep | None, str], tuple[MarkedStep | None, str]]:
+    return (row.left, names[0]), (row.right, names[1])
+
+
+def _beside(left: Sequence[Text], right: Sequence[Text]) -> Table:
+    table = Table.grid(expand=True)
+    for _ in range(2):
+        table.add_column(ratio=1, overflow="fold")
+    table.add_row(Padding(Group(*left), (0, 1, 0, 0)), Group(*right))
+    return table
+
+
+def _fact_table(facts: Sequence[tuple[str, str, str]], names: tuple[str, str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    table.add_column("", max_width=_TERM)
+    for name in names:
+        table.add_column(Text(visible(name)), ratio=1, overflow="fold")
+    for term, ours, theirs in facts:
+        style = DIFFERS if ours != theirs and term not in ("attempt", "cost") else ""
+        table.add_row(term, *(Text(visible(text), style) for text in (ours, theirs)))
+    return table
+
+
+def _rule(title: str) -> Rule:
+    return Rule(Text(visible(title)), align="left")
 
 
 def _outcome(attempt: Attempt) -> str:
     return "missing" if attempt.success is None else "success" if attempt.success else "failure"
-
-
-def _printable(text: str) -> str:
-    """Text without control and direction characters, which could drive the terminal; line breaks and tabs stay."""
-    return "".join(c if c in "\n\t" or c.isprintable() else "�" for c in text)

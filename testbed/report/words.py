@@ -70,6 +70,18 @@ def interval(estimate: Estimate, *, signed: bool = False) -> str:
     return f"[{_outwards(estimate.low, -1, signed=signed)}, {_outwards(estimate.high, 1, signed=signed)}]"
 
 
+def at_least(low: float) -> str:
+    """A lower limit by itself, rounded away from what it limits."""
+    return _outwards(low, -1, signed=False)
+
+
+def share(part: float) -> str:
+    """A share in whole per cent; one that is not none or all does not read as if it were."""
+    if 0 < part < 0.005:
+        return "< 1%"
+    return "> 99%" if 0.995 <= part < 1 else f"{part:.0%}"
+
+
 def figure(estimate: Estimate, *, signed: bool = False) -> str:
     """An estimate with its interval on one line."""
     return f"{number(estimate.value, signed=signed)} {interval(estimate, signed=signed)}".rstrip()

@@ -19,6 +19,7 @@ from testbed.stats.frontier import (
 )
 from testbed.stats.gain import Decomposition, decompose, sample_equivalent
 from testbed.stats.outcomes import ArmOutcomes, align
+from testbed.stats.pareto import ArmOnFront, CostFront, cost_front, pareto_front
 from testbed.stats.reach import reach_at_k
 from testbed.stats.repeats import Repeats, near_identical
 from testbed.stats.reweighting import Reweighting, least_reweighting
@@ -30,15 +31,18 @@ from testbed.stats.sequences import (
     p_star,
 )
 from testbed.stats.spend import ReachCurve, SpendReach, reach_at_spend, reach_curve
+from testbed.stats.spend_many import reach_curve_of_many
 from testbed.stats.support import SupportMetrics, empirical_support, support_metrics
 from testbed.stats.verdicts import Accessibility, Status, Verdict, Verdicts, accessibility, e_bh, verdicts
 
 __all__ = [
     "Accessibility",
+    "ArmOnFront",
     "ArmOutcomes",
     "Band",
     "Bounded",
     "Comparison",
+    "CostFront",
     "Decomposition",
     "Estimate",
     "Extrapolation",
@@ -70,6 +74,7 @@ __all__ = [
     "cluster_bootstrap",
     "compare_arms",
     "confidence_sequence",
+    "cost_front",
     "creation_curve",
     "decompose",
     "decompose_cross_fitted",
@@ -82,10 +87,12 @@ __all__ = [
     "near_identical",
     "p_star",
     "paired_mean_sequence",
+    "pareto_front",
     "reach_at_k",
     "reach_at_spend",
     "reach_bands",
     "reach_curve",
+    "reach_curve_of_many",
     "sample_equivalent",
     "simultaneous_band",
     "suite_free_energy",

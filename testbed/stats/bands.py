@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike
 from testbed.stats.bootstrap import Replicates, cluster_bootstrap, cluster_labels
 from testbed.stats.checks import FloatArray, IntArray, StatsError, positive, probability
 from testbed.stats.outcomes import ArmOutcomes
-from testbed.stats.spend import reach_curve
+from testbed.stats.spend import ReachCurve, reach_curve
+from testbed.stats.spend_many import MANY, reach_curve_of_many
 
 # Fewer replicates than this below a limit leave the limit to chance; then more are drawn, up to the second figure.
 _BELOW = 5
@@ -119,7 +120,7 @@ def reach_bands(
     for arm, grid in zip(arms, spends, strict=True):
         if (np.diff(np.atleast_1d(positive(grid, "spends"))) <= 0).any():
             raise StatsError(f"{arm.where()}spends must rise from one to the next")
-    curves = [reach_curve(arm, grid, axis=axis, seed=seed) for arm, grid in zip(arms, spends, strict=True)]
+    curves = [_curve(arm, grid, axis, seed) for arm, grid in zip(arms, spends, strict=True)]
     labels = [cluster_labels(arm.tasks, clusters, arm.where) for arm in arms]
     several = [i for i, own in enumerate(labels) if len(set(own)) > 1]
     alone = {i: curves[i].lower.mean(axis=0) for i in range(len(arms)) if i not in several}
@@ -134,6 +135,12 @@ def reach_bands(
             columns = slice(int(ends[place]), int(ends[place + 1]))
             bands[i] = _columns(joint, columns, len(set(labels[i])))
     return tuple(bands[i] for i in range(len(arms)))
+
+
+def _curve(arm: ArmOutcomes, spends: ArrayLike, axis: str, seed: int) -> ReachCurve:
+    if axis != "attempts" and len(arm.tasks) >= MANY:
+        return reach_curve_of_many(arm, spends, axis=axis, seed=seed)
+    return reach_curve(arm, spends, axis=axis, seed=seed)
 
 
 def _common_place(found: Replicates, alpha: float) -> int:

@@ -35,7 +35,7 @@ _WEIGHTS_AT_A_TIME = 4_000_000
 # Weights that `shared_weights` keeps, in numbers (256 MiB): 2,000 replicates of 16,000 clusters.
 _WEIGHTS_KEPT = 32_000_000
 
-_Block = tuple[slice, FloatArray, FloatArray]
+WeightBlock = tuple[slice, FloatArray, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def cluster_bootstrap(
     if top.shape[0] < 2:
         return Replicates(value, None, None, top.shape[0])
     low, high = (np.empty((replicates, table.shape[1])) for _ in range(2))
-    for rows, seen, extra in _dirichlet(top.shape[0], replicates, seed):
+    for rows, seen, extra in cluster_weights(top.shape[0], replicates, seed):
         upper, lower = seen @ top, seen @ bottom
         with np.errstate(invalid="ignore", divide="ignore"):
             size = extra[:, None] * unseen
@@ -224,10 +224,10 @@ def _sums(code: IntArray, table: FloatArray) -> FloatArray:
 class _Kept:
     """Weights that were drawn, so that every table of a report need not draw the same ones again."""
 
-    blocks: dict[tuple[int, int, int], list[_Block]] = field(default_factory=dict)
+    blocks: dict[tuple[int, int, int], list[WeightBlock]] = field(default_factory=dict)
     numbers: int = 0
 
-    def keep(self, key: tuple[int, int, int], drawn: list[_Block]) -> None:
+    def keep(self, key: tuple[int, int, int], drawn: list[WeightBlock]) -> None:
         size = sum(seen.size + unseen.size for _, seen, unseen in drawn)
         if self.numbers + size > _WEIGHTS_KEPT:
             self.blocks.clear()
@@ -252,7 +252,7 @@ def shared_weights() -> Iterator[None]:
         _kept.reset(token)
 
 
-def _dirichlet(clusters: int, replicates: int, seed: int) -> Iterator[_Block]:
+def cluster_weights(clusters: int, replicates: int, seed: int) -> Iterator[WeightBlock]:
     """Yield blocks of replicates: their rows, the seen clusters' weights and the unseen one's (not normalised)."""
     kept, key = _kept.get(), (clusters, replicates, seed)
     if kept is None or (clusters + 1) * replicates > _WEIGHTS_KEPT:
@@ -263,7 +263,7 @@ def _dirichlet(clusters: int, replicates: int, seed: int) -> Iterator[_Block]:
     yield from kept.blocks[key]
 
 
-def _draw(clusters: int, replicates: int, seed: int) -> Iterator[_Block]:
+def _draw(clusters: int, replicates: int, seed: int) -> Iterator[WeightBlock]:
     rng = np.random.default_rng([seed, 3])
     block = max(1, _WEIGHTS_AT_A_TIME // (clusters + 1))
     for start in range(0, replicates, block):

@@ -6,6 +6,7 @@ not infinity. A lower limit there always is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from testbed.stats.energy import bernoulli_kl
 from testbed.stats.outcomes import ArmOutcomes, align
 from testbed.stats.sequences import confidence_sequence
 from testbed.stats.spend import every_task_attempted
+
+_BEYOND = 8  # replicates beyond a joint limit, at least: fewer leave it to chance, or give none
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +71,7 @@ def least_reweighting(
         tool: The tool arm; compared on the common tasks.
         clusters: Task → cluster label; every task its own cluster where left out.
         alpha: Level.
-        replicates: Bootstrap replicates.
+        replicates: Bootstrap replicates; more are drawn where so few would not settle the limit.
         seed: Their seed.
 
     Raises:
@@ -85,7 +88,8 @@ def least_reweighting(
     value, most = _needed(smooth_t, smooth_0), _needed(high_t, low_0)
     rates = np.column_stack([before.c / before.n, after.c / after.n])
     labels = cluster_labels(before.tasks, clusters, before.where)
-    band = simultaneous_band(cluster_bootstrap(rates, clusters=labels, replicates=replicates, seed=seed), alpha)
+    drawn = max(replicates, math.ceil(_BEYOND / alpha))
+    band = simultaneous_band(cluster_bootstrap(rates, clusters=labels, replicates=drawn, seed=seed), alpha)
     mean_low = None
     if band.low is not None and band.high is not None:
         mean_low = float(_needed(band.low[1], band.high[0]))

@@ -27,7 +27,7 @@ from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.reach import first_success_cdf, reach_at_k
 
 # Costs are sums of floats: an attempt that ends at the spend to this relative precision ends within it.
-_TOLERANCE = 1e-9
+TOLERANCE = 1e-9
 # Multisets of preceding failures are enumerated where failures have at most so many different costs …
 _EXACT_VALUES = 12
 # … and there are at most so many multisets within the largest spend.
@@ -129,7 +129,7 @@ def mean_over_orderings(
     won: BoolArray, spent: FloatArray, grid: FloatArray, orderings: int, rng: np.random.Generator
 ) -> SpendReach:
     """Do the work of `reach_at_spend` on arrays that were checked already, drawing orderings from ``rng``."""
-    budget = grid * (1 + _TOLERANCE)
+    budget = grid * (1 + TOLERANCE)
     if not won.any():
         zero = np.zeros(grid.size)
         # What is left after the last attempt must pay for another one before anything is unknown.
@@ -205,7 +205,7 @@ def cyclic_reach(won: BoolArray, spent: FloatArray, grid: FloatArray) -> FloatAr
     ends = np.cumsum(np.concatenate([np.zeros((won.shape[0], 1)), spent, spent], axis=1), axis=1)
     until = np.take_along_axis(ends, np.minimum(following + 1, 2 * length), axis=1) - ends[:, :length]
     until[following == 2 * length] = np.inf
-    return np.stack([(until <= spend * (1 + _TOLERANCE)).mean(axis=1) for spend in grid], axis=1)
+    return np.stack([(until <= spend * (1 + TOLERANCE)).mean(axis=1) for spend in grid], axis=1)
 
 
 def _failure_states(lost: FloatArray, most: float) -> tuple[IntArray, FloatArray, FloatArray] | None:

@@ -152,6 +152,11 @@ class Store:
             raise StoreError(f"no task in {self._database.label} has the hash {hash!r}.")
         return found
 
+    def arm(self, hash: str) -> ArmRecord | None:
+        """An arm by its hash, under the name that the newest run with it gives it; None if no run has it."""
+        with self._database.reading() as connection:
+            return self._runs.arm(connection, hash)
+
     # -- attempts
 
     def writer(self, batch: int = BATCH) -> AttemptWriter:

@@ -53,12 +53,19 @@ class RunTables:
         """The tasks of a run, in order."""
         query = sa.select(tasks).join_from(run_tasks, tasks, tasks.c.hash == run_tasks.c.task)
         query = query.where(run_tasks.c.run == name).order_by(run_tasks.c.position)
-        return tuple(_task(row) for row in connection.execute(query))
+        return tuple(row_task(row) for row in connection.execute(query))
 
     def task(self, connection: sa.Connection, hash: str) -> Task | None:
         """A task by its hash."""
         row = connection.execute(sa.select(tasks).where(tasks.c.hash == hash)).first()
-        return None if row is None else _task(row)
+        return None if row is None else row_task(row)
+
+    def arm(self, connection: sa.Connection, hash: str) -> ArmRecord | None:
+        """An arm by its hash, under the name that the newest run with it gives it; None if no run has it."""
+        query = sa.select(run_arms.c.name, arms.c.spec).join_from(run_arms, arms, arms.c.hash == run_arms.c.arm)
+        query = query.join(runs, runs.c.name == run_arms.c.run).where(run_arms.c.arm == hash)
+        row = connection.execute(query.order_by(runs.c.created.desc(), run_arms.c.run).limit(1)).first()
+        return None if row is None else ArmRecord(hash, row.name, unpack(row.spec))
 
     def label(self, connection: sa.Connection, listed: Sequence[Task]) -> None:
         """Keeps tasks, with their newest labels."""
@@ -181,7 +188,12 @@ def _task_row(task: Task) -> tuple[Any, ...]:
     return (task.hash, task.environment, *texts, task.grader, pack(task.cluster), pack(dict(task.meta)))
 
 
-def _task(row: Any) -> Task:
+def row_task(row: Any) -> Task:
+    """The task of a row of its table.
+
+    Raises:
+        StoreError: it was changed or damaged.
+    """
     meta = unpack(row.meta)
     task = Task(row.environment, unpack(row.prompt), unpack(row.reference), row.grader, unpack(row.cluster), meta)
     if task.hash != row.hash:

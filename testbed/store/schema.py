@@ -253,7 +253,8 @@ def _check_path(path: Path, *, create: bool) -> None:
 def _engine(url: sa.URL, label: str) -> sa.Engine:
     is_sqlite = url.get_backend_name() == "sqlite"
     try:
-        engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS} if is_sqlite else {})
+        connect_args = {"timeout": BUSY_SECONDS} if is_sqlite else {}
+        engine = sa.create_engine(url, connect_args=connect_args, hide_parameters=True)  # errors are written to logs
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise StoreError(
             f"no driver for the store {label} ({error}). Install one: pip install 'psycopg[binary]'."

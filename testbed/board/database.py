@@ -1,0 +1,124 @@
+"""One database with the store's tables and the board's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from testbed.board.refusals import Overloaded
+from testbed.board.schema import board_schema
+from testbed.errors import StoreError
+from testbed.store import Store
+from testbed.store.schema import BUSY_SECONDS, Database, meta
+
+if TYPE_CHECKING:
+    from testbed.board.accounts import Verified
+    from testbed.board.boards import Board
+
+BOARD_VERSION = 1
+_VERSION_KEY = "board_schema_version"
+
+
+class BoardDatabase:
+    """An open database of boards; open one with `BoardDatabase.open`. A context manager, for any number of threads.
+
+    Args:
+        database: an open store's database, which has the board's tables.
+
+    Attributes:
+        database: the same.
+        store: the store in it.
+        boards: boards that were read, by slug: they are frozen, so that one reading will do.
+        verified: tokens that were found right lately.
+    """
+
+    def __init__(self, database: Database) -> None:
+        from testbed.board.accounts import Verified  # which needs this module
+
+        self.database = database
+        self.store = Store(database)
+        self.boards: dict[str, Board] = {}
+        self.verified: Verified = Verified()
+        self._one_writer = threading.RLock()
+
+    @classmethod
+    def open(cls, where: str | Path = "board.sqlite", *, create: bool = True) -> BoardDatabase:
+        """Opens a database, and makes the board's tables where there are none.
+
+        Args:
+            where: path of an SQLite file, or a SQLAlchemy URL such as postgresql://user@host/database.
+            create: make the file and the tables if there are none; False for callers that only read.
+
+        Raises:
+            StoreError: it cannot be opened, is something else, or is of a newer schema.
+        """
+        opened = cls(Database(where, create=create))
+        try:
+            opened._need_tables(create=create)
+        except StoreError:
+            opened.close()
+            raise
+        return opened
+
+    def __enter__(self) -> BoardDatabase:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self.database.close()
+
+    @property
+    def label(self) -> str:
+        """The database's name for people, without its password."""
+        return self.database.label
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection that sees everything as it was at one moment."""
+        with self.database.reading() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction of the only writer, all or nothing.
+
+        The threads of this process take turns here, in place of asking the database again and again whether it is free.
+
+        Raises:
+            Overloaded: another thread has been writing for `BUSY_SECONDS`.
+            StoreError: another process has, or the database refuses.
+        """
+        if not self._one_writer.acquire(timeout=BUSY_SECONDS):
+            raise Overloaded("the database is being written to; try again.", retry_after=5.0)
+        try:
+            with self.database.writing() as connection:
+                yield connection
+        finally:
+            self._one_writer.release()
+
+    def _need_tables(self, *, create: bool) -> None:
+        with self.reading() as connection:
+            version = connection.scalar(sa.select(meta.c.value).where(meta.c.key == _VERSION_KEY))
+        if version is None and not create:
+            raise StoreError(f"{self.label} holds no board. Make one with `testbed board create`.")
+        if version is not None and int(version) > BOARD_VERSION:
+            raise StoreError(
+                f"the board in {self.label} has schema {version}; this version of testbed knows {BOARD_VERSION}. "
+                "Upgrade testbed (pip install -U capability-testbed)."
+            )
+        if create:
+            with self.writing() as connection:
+                board_schema.create_all(connection)
+                if connection.scalar(sa.select(meta.c.value).where(meta.c.key == _VERSION_KEY)) is None:
+                    connection.execute(meta.insert().values(key=_VERSION_KEY, value=str(BOARD_VERSION)))

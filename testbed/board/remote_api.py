@@ -1,0 +1,215 @@
+"""The environment service: attempts at private tasks, driven from elsewhere over HTTP or a WebSocket.
+
+Tasks, tools, graders and limits stay here. An agent sees prompts, tool schemas, results, and whether it was right.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Path, Request, WebSocket, WebSocketDisconnect
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from testbed.board import remote_entries, remote_serving
+from testbed.board.accounts import Principal, check, principal
+from testbed.board.bodies import nesting
+from testbed.board.database import BoardDatabase
+from testbed.board.refusals import NotAllowed, NotSignedIn, NotValid, Refused, TooLarge, message_of, status_of
+from testbed.board.remote_bench import Bench
+from testbed.board.remote_entries import RemoteEntry
+from testbed.board.remote_forms import Closed, EntryShown, Id, NewEntry, NewSession, NewStep, Reply, SessionShown
+from testbed.board.remote_serving import Served
+from testbed.board.remote_sessions import Sessions, close_sessions, sessions_in
+
+log = logging.getLogger("testbed.board")
+
+DENIED = 1008  # code with which a WebSocket is closed that may not be open
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await run_in_threadpool(close_sessions, app.state)
+
+
+router = APIRouter(prefix="/api", tags=["remote"], lifespan=_lifespan)
+Submitter = Annotated[Principal, Depends(principal("submit"))]
+EntryId = Annotated[Id, Path(description="Id of a remote entry of yours.")]
+SessionId = Annotated[Id, Path(description="Id of a session of yours.")]
+Slug = Annotated[str, Path(description="A private board.", pattern="^[a-z0-9-]{1,64}$")]
+
+
+@router.post("/boards/{slug}/remote-entries", status_code=201)
+async def begin_entry(slug: Slug, form: NewEntry, who: Submitter, request: Request) -> EntryShown:
+    """Begin an entry to a private board, whose attempts are made against this server."""
+    db, sessions = _parts(request.app.state)
+    bench = await sessions.run(lambda: sessions.bench(slug))
+    manifest = form.manifest.model_dump(exclude_defaults=True)
+    entry = await run_in_threadpool(
+        remote_entries.create, db, bench, who.account, form.title, manifest, list(dict.fromkeys(form.arms))
+    )
+    return await run_in_threadpool(_shown, db, bench, entry)
+
+
+@router.get("/remote-entries/{entry_id}")
+async def look_at_entry(entry_id: EntryId, who: Submitter, request: Request) -> EntryShown:
+    """What an entry may still be served, and which of its sessions are open."""
+    db, sessions = _parts(request.app.state)
+    entry, bench = await _entry(db, sessions, entry_id, who)
+    await sessions.run(lambda: sessions.resume_all(bench, entry.id))
+    return await run_in_threadpool(_shown, db, bench, entry)
+
+
+@router.post("/remote-entries/{entry_id}/close")
+async def close_entry(entry_id: EntryId, who: Submitter, request: Request) -> Closed:
+    """Close an entry for which everything was served and has ended; its results are then worked out."""
+    db, sessions = _parts(request.app.state)
+    entry, bench = await _entry(db, sessions, entry_id, who)
+    await sessions.run(lambda: sessions.resume_all(bench, entry.id))
+    await run_in_threadpool(remote_entries.close, db, bench, entry)
+    if request.app.state.worker is not None:
+        request.app.state.worker.wake()
+    return Closed(entry=entry.id, state="closed")
+
+
+@router.post("/remote-entries/{entry_id}/sessions", status_code=201)
+async def begin_session(entry_id: EntryId, form: NewSession, who: Submitter, request: Request) -> SessionShown:
+    """Begin an attempt: its task counts as served from now on, whatever becomes of the session."""
+    db, sessions = _parts(request.app.state)
+    entry, bench = await _entry(db, sessions, entry_id, who)
+    number = None if form.task == "next" else form.task
+    served = await run_in_threadpool(remote_serving.serve, db, bench, entry.id, entry.arms, form.arm, number)
+    return SessionShown.model_validate(await sessions.run(lambda: sessions.begin(bench, served)))
+
+
+@router.get("/sessions/{session_id}")
+async def look_at_session(session_id: SessionId, who: Submitter, request: Request) -> SessionShown:
+    """How a session stands, with its last observation: for whoever comes back to it."""
+    db, sessions = _parts(request.app.state)
+    served, bench = await _session(db, sessions, session_id, who)
+    return SessionShown.model_validate(await sessions.run(lambda: sessions.look(bench, served)))
+
+
+@router.post("/sessions/{session_id}/steps")
+async def take_step(session_id: SessionId, form: NewStep, who: Submitter, request: Request) -> Reply:
+    """Take one step; sending the same one again gets the same reply, and is charged once."""
+    db, sessions = _parts(request.app.state)
+    served, bench = await _session(db, sessions, session_id, who)
+    return Reply.model_validate(await sessions.run(lambda: sessions.step(bench, served, form.n, form.action)))
+
+
+@router.post("/sessions/{session_id}/end")
+async def end_session(session_id: SessionId, who: Submitter, request: Request) -> SessionShown:
+    """End a session without an answer: a failure, at once instead of when its seconds are over."""
+    db, sessions = _parts(request.app.state)
+    served, bench = await _session(db, sessions, session_id, who)
+    return SessionShown.model_validate(await sessions.run(lambda: sessions.give_up(bench, served)))
+
+
+@router.websocket("/sessions/{session_id}/ws")
+async def converse(websocket: WebSocket, session_id: str) -> None:
+    """A session over a WebSocket: first how it stands, then a reply to each step; errors have "error" and "status"."""
+    db, sessions = _parts(websocket.app.state)
+    await websocket.accept()
+    try:
+        served, bench = await _admit(websocket, db, sessions, session_id)
+        await websocket.send_text(_text(await sessions.run(lambda: sessions.look(bench, served))))
+    except (WebSocketDisconnect, RuntimeError):
+        return
+    except Exception as error:  # noqa: BLE001 (told as over HTTP; a WebSocket has no status of its own)
+        await _tell(websocket, error, close=DENIED)
+        return
+    with suppress(WebSocketDisconnect, RuntimeError):  # the latter where the peer is gone while it is told something
+        while True:
+            text = await websocket.receive_text()
+            try:
+                step = _read_step(text, websocket.app.state.settings.depth, websocket.app.state.settings.body)
+                await run_in_threadpool(_need_token, websocket, db)
+                reply = await sessions.run(lambda step=step: sessions.step(bench, served, step.n, step.action))  # type: ignore[misc]
+                await websocket.send_text(_text(reply))
+            except WebSocketDisconnect:
+                raise
+            except Exception as error:  # noqa: BLE001 (told as over HTTP)
+                await _tell(websocket, error)
+
+
+async def _admit(websocket: WebSocket, db: BoardDatabase, sessions: Sessions, id_: str) -> tuple[Served, Bench]:
+    who = await run_in_threadpool(_need_token, websocket, db)
+    return await _session(db, sessions, id_, who)
+
+
+def _need_token(websocket: WebSocket, db: BoardDatabase) -> Principal:
+    kind, _, token = websocket.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer":
+        raise NotSignedIn("this needs a token: send the header Authorization: Bearer TOKEN.")
+    who = check(db, token)
+    if not who.may("submit"):
+        raise NotAllowed("this needs a token of scope 'submit'.")
+    return who
+
+
+def _read_step(text: str, depth: int, size: int) -> NewStep:
+    body = text.encode("utf-8", "surrogatepass")
+    if len(body) > size:
+        raise TooLarge(f"a message has at most {size} bytes.")
+    if nesting(body, depth) > depth:
+        raise Refused(f"the message is nested more than {depth} deep.")
+    try:
+        return NewStep.model_validate(json.loads(text))
+    except (ValueError, ValidationError, RecursionError):
+        raise NotValid('write {"n": NUMBER, "action": TEXT}.') from None
+
+
+async def _tell(websocket: WebSocket, error: Exception, close: int | None = None) -> None:
+    if status_of(error) >= 500 and not isinstance(error, Refused):
+        log.error("session over a WebSocket failed", exc_info=error)
+    with suppress(WebSocketDisconnect, RuntimeError):
+        await websocket.send_text(_text({"error": message_of(error), "status": status_of(error)}))
+        if close is not None:
+            await websocket.close(close)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
+
+
+def _parts(state: Any) -> tuple[BoardDatabase, Sessions]:
+    return state.db, sessions_in(state)
+
+
+async def _entry(db: BoardDatabase, sessions: Sessions, id_: str, who: Principal) -> tuple[RemoteEntry, Bench]:
+    entry = await run_in_threadpool(remote_entries.find, db, id_, who.account)
+    return entry, await sessions.run(lambda: sessions.bench(entry.board))
+
+
+async def _session(db: BoardDatabase, sessions: Sessions, id_: str, who: Principal) -> tuple[Served, Bench]:
+    served = await run_in_threadpool(remote_serving.session_of, db, id_, who.account)
+    entry = await run_in_threadpool(remote_entries.find, db, served.entry, who.account)
+    return served, await sessions.run(lambda: sessions.bench(entry.board))
+
+
+def _shown(db: BoardDatabase, bench: Bench, entry: RemoteEntry) -> EntryShown:
+    entry = remote_entries.find(db, entry.id, entry.account)
+    served = remote_serving.sessions_of(db, entry.id)
+    arms = [
+        {
+            "name": name,
+            "control": str((arm := bench.arm(name)).spec.control),
+            "tools": arm.tools.schemas,
+            "budget": arm.spec.budget.as_dict(),
+            "samples": arm.spec.samples,
+            "seconds": arm.seconds,
+            "left": remote_serving.left(bench, served, name) if entry.open else {},
+        }
+        for name in entry.arms
+    ]
+    numbers = {task.hash: n for n, task in enumerate(bench.board.tasks)}
+    under_way = [{"session": s.id, "arm": s.arm, "task": numbers[s.task]} for s in served if s.state == "open"]
+    said = {"entry": entry.id, "board": entry.board, "title": entry.title, "tasks": len(bench.board.tasks)}
+    said |= {"state": "open" if entry.open else "closed", "arms": arms, "open": under_way}
+    return EntryShown.model_validate(said)

@@ -1,0 +1,227 @@
+"""Sends a run to a board: checked here first, in pieces, as often as need be, and then the verdict is waited for."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from testbed.board.board_file import Rules
+from testbed.board.bundle import Written, write_bundle
+from testbed.board.bundle_lines import ClaimedArm, ClaimedTask
+from testbed.board.verify_arms import Asked, check_head, read_arms
+from testbed.board.verify_findings import Findings, Reason
+from testbed.budget import Budget
+from testbed.errors import TransportError, UsageError
+from testbed.store import Run, Store
+from testbed.types import Task
+
+TRIES = 8  # of one request, where the connection breaks or the board is busy
+_PATIENCE = 30.0  # seconds between two tries, at most
+_AGAIN = (429, 502, 503, 504)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """An entry that was sent.
+
+    Attributes:
+        entry: its id.
+        page: address of its page.
+        state: "waiting" where the verdict did not come in time, else "verified", "partly" or "rejected".
+        reasons: of the verdict.
+    """
+
+    entry: str
+    page: str
+    state: str
+    reasons: tuple[Reason, ...]
+
+    def told(self) -> str:
+        """The verdict for people."""
+        said = {
+            "waiting": "not decided yet; its page will say",
+            "verified": "verified",
+            "partly": "verified in part",
+            "rejected": "rejected",
+        }
+        marks = {"wrong": "wrong", "unchecked": "not checked", "ok": "checked"}
+        lines = [f"{self.page}: {said[self.state]}"]
+        return "\n".join(
+            [*lines, *(f"  {marks[reason.level]} ({reason.check}): {reason.text}" for reason in self.reasons)]
+        )
+
+
+def submit(
+    store: Store,
+    run: str,
+    board: str,
+    token: str,
+    *,
+    title: str = "",
+    wait: float = 3600.0,
+    say: Callable[[str], object] = print,
+    client: httpx.Client | None = None,
+    pause: float = 0.5,
+) -> Submitted:
+    """Sends a run to a board. Sending it again goes on where it was cut, or finds what became of it.
+
+    Args:
+        store: where the run is.
+        run: its name.
+        board: address of the board's page, such as https://example.org/boards/sums.
+        token: of scope "submit".
+        title: of the entry.
+        wait: seconds to wait for the verdict.
+        say: told of every step.
+        client: sends the requests; by default one is made.
+        pause: seconds before the first further try; doubles with each.
+
+    Raises:
+        UsageError: the run does not fit the board, which is found out before anything is sent, or the board refuses it.
+        UnknownName: there is no such run.
+        TransportError: the board cannot be reached.
+    """
+    base, slug = _address(board)
+    own = client is None
+    http = client or httpx.Client(base_url=base, timeout=60.0)
+    try:
+        link = _Link(http, {"Authorization": f"Bearer {token}"}, base, pause)
+        terms = link.ask("GET", f"/api/boards/{slug}/terms")
+        found = store.run(run)
+        samples: dict[str, int] = {}
+        tasks = _check(found, store.tasks(run), terms, samples)
+        with tempfile.TemporaryDirectory(prefix="testbed-submit-") as folder:
+            bundle = write_bundle(store, found, tasks, samples, Path(folder) / "bundle")
+            say(f"{bundle.attempts:,} attempts in {bundle.size:,} bytes, SHA-256 {bundle.content}")
+            entry = _send(link, slug, bundle, int(terms["chunk"]), title, say)
+        say(f"entry: {base}/entries/{entry}; waiting for it to be checked")
+        return _verdict(link, base, entry, wait)
+    finally:
+        if own:
+            http.close()
+
+
+def _address(board: str) -> tuple[str, str]:
+    """The server and the slug of a board's address."""
+    parts = urlsplit(board)
+    folder, _, slug = parts.path.rstrip("/").rpartition("/")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not folder.endswith("/boards") or not slug:
+        raise UsageError(f"{board!r} is no board's address; it looks like https://example.org/boards/sums.")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise UsageError(f"{board}: a token is not sent without encryption; write https://.")
+    return f"{parts.scheme}://{parts.netloc}{folder.removesuffix('/boards')}", slug
+
+
+def _check(run: Run, listed: Sequence[Task], terms: Mapping[str, Any], samples: dict[str, int]) -> list[Task]:
+    """The run's tasks that the board has, and in `samples` how many attempts of each arm it wants.
+
+    Raises:
+        UsageError: the run does not fit; says everything that does not.
+    """
+    if terms["private"]:
+        raise UsageError(f"board {terms['slug']!r} has private tasks: its attempts are made against the server.")
+    findings = Findings()
+    asked = Asked(
+        terms["seed"],
+        terms["samples"],
+        Budget.from_mapping(terms["budget"]),
+        Rules(tuple(terms["tools"]), terms["corpora"]),
+        dict.fromkeys(terms["tasks"]),
+    )
+    tasks = [task for task in listed if task.hash in asked.tasks]
+    claimed = [ClaimedTask(hash=task.hash, environment=task.environment, prompt=task.prompt) for task in tasks]
+    check_head(run.seed, claimed, asked, findings)
+    for arm in run.arms:
+        wanted = asked.samples["tools" if arm.spec.get("tools") else "bare"]
+        samples[arm.name] = min(wanted, run.samples[arm.name])
+    arms = [ClaimedArm(hash=a.hash, name=a.name, samples=samples[a.name], spec=dict(a.spec)) for a in run.arms]
+    read_arms(arms, asked, findings)
+    if wrong := [reason.text for reason in findings.reasons() if reason.level == "wrong"]:
+        raise UsageError(
+            f"run {run.name!r} does not fit board {terms['slug']!r}:\n" + "\n".join(f"- {t}" for t in wrong)
+        )
+    return tasks
+
+
+def _send(link: _Link, slug: str, bundle: Written, chunk: int, title: str, say: Callable[[str], object]) -> str:
+    """Sends what the board does not have of a bundle; returns the entry's id."""
+    hashes = [hashlib.sha256(piece).hexdigest() for piece in _pieces(bundle.path, chunk)]
+    told = {"content": bundle.content, "bytes": bundle.size, "chunks": hashes}
+    standing = link.ask("POST", f"/api/boards/{slug}/uploads", json=told)
+    upload, missing = standing["upload"], set(standing["missing"])
+    if standing["state"] == "open":
+        for n, piece in enumerate(_pieces(bundle.path, chunk)):
+            if n in missing:
+                link.ask("PUT", f"/api/uploads/{upload}/chunks/{n}", content=piece)
+                say(f"sent {n + 1} of {len(hashes)} pieces")
+        link.ask("POST", f"/api/uploads/{upload}/complete", json={"title": title})
+    else:
+        say("the board has this run already")
+    return str(upload)
+
+
+def _verdict(link: _Link, base: str, entry: str, wait: float) -> Submitted:
+    """What became of an entry, once it is decided or the time is up."""
+    until, pause = time.monotonic() + wait, 0.2
+    while True:
+        told = link.ask("GET", f"/api/entries/{entry}")
+        if told["state"] != "waiting" or time.monotonic() >= until:
+            reasons = tuple(Reason(r["check"], r["level"], r["text"]) for r in told["reasons"])
+            return Submitted(entry, base + told["page"], told["state"], reasons)
+        time.sleep(min(pause, max(0.0, until - time.monotonic())))
+        pause = min(2 * pause, 5.0)
+
+
+def _pieces(path: Path, size: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(size):
+            yield piece
+
+
+class _Link:
+    """Requests to one board, sent again where it could not answer."""
+
+    def __init__(self, http: httpx.Client, headers: Mapping[str, str], base: str, pause: float) -> None:
+        self._http, self._headers, self._base, self._pause = http, dict(headers), base, pause
+
+    def ask(self, method: str, path: str, **body: Any) -> Any:
+        """The answer's JSON.
+
+        Raises:
+            UsageError: the board refuses the request; says why.
+            TransportError: it cannot be reached.
+        """
+        for tried in range(1, TRIES + 1):
+            wait = min(self._pause * 2**tried, _PATIENCE)
+            try:
+                answer = self._http.request(method, self._base + path, headers=self._headers, **body)
+            except httpx.TransportError as error:
+                if tried == TRIES:
+                    raise TransportError(f"the board at {self._base} cannot be reached: {error}") from error
+            else:
+                if answer.status_code not in _AGAIN or tried == TRIES:
+                    return _read(answer, self._base)
+                told = answer.headers.get("Retry-After", "")
+                wait = min(float(told), _PATIENCE) if told.isdigit() else wait
+            time.sleep(wait)
+        raise AssertionError("the last try returns or raises")
+
+
+def _read(answer: httpx.Response, base: str) -> Any:
+    try:
+        value = answer.json()
+    except ValueError:
+        raise UsageError(f"{base} answers {answer.status_code} with no JSON: is it a testbed board?") from None
+    if answer.is_success:
+        return value
+    said = value.get("error") if isinstance(value, dict) else None
+    raise UsageError(f"the board answers {answer.status_code}: {said or 'no reason given'}")

@@ -1,0 +1,217 @@
+"""Checks an entry: nothing that its author says of it is believed where it can be found out.
+
+What cannot be found out is said in words, and the entry is then verified in part only. Attempts get into the store
+when all of them have passed, in one transaction with the decision, and as the server makes them out: outcomes graded
+here, costs counted here, no clock and no price.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from testbed.board import boards, uploads
+from testbed.board.audit import note, now
+from testbed.board.boards import Board
+from testbed.board.bundle import Bundle, Limits
+from testbed.board.bundle_lines import Manifest
+from testbed.board.database import BoardDatabase
+from testbed.board.schema import entries, entry_arm, entry_run
+from testbed.board.settings import Settings
+from testbed.board.verify_arms import Asked, check_head, read_arms
+from testbed.board.verify_findings import Findings, Stopped
+from testbed.board.verify_models import KnownModel, known_model
+from testbed.board.verify_pass import ArmPass, Pass
+from testbed.board.verify_replay import Replayer
+from testbed.board.verify_rerun import Again, made_again
+from testbed.board.verify_spool import Spool
+from testbed.board.verify_summary import summarise
+from testbed.board.verify_tools import Corpora, Remaker
+from testbed.env import Environment
+from testbed.errors import DataError, UsageError
+from testbed.store import ArmRecord, Run
+from testbed.store.runs import RunTables
+from testbed.store.schema import pack
+from testbed.store.writer import AttemptTable
+
+_BATCH = 1000  # attempts to a statement's worth of memory
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a server has to check entries with.
+
+    Attributes:
+        models: local models, as an experiment names them: their tokens are counted, and attempts made again.
+        corpora: further corpora: files, folders that `testbed corpus build` made, names of environments.
+        seconds: that the check of one entry may take, and asking a model again besides.
+        settings: how much of a bundle is read.
+    """
+
+    models: Sequence[str] = ("reference",)
+    corpora: Sequence[str] = ()
+    seconds: float = 3600.0
+    settings: Settings = Settings()  # noqa: RUF009 (frozen)
+
+
+@dataclass
+class _Entry:
+    """An entry under examination."""
+
+    id: str
+    board: Board
+    findings: Findings
+    arms: list[ArmPass]
+    manifest: Manifest | None = None
+
+
+def verify_entry(db: BoardDatabase, entry_id: str, means: Means = Means()) -> str:
+    """Decides an entry that waits; does nothing with one that was decided. Returns its state.
+
+    Args:
+        db: the board's database.
+        entry_id: the entry.
+        means: what there is to check with.
+
+    Raises:
+        UsageError: there is no such entry, or its board's environments are not what they were.
+        InfrastructureError: something of the server's own failed; the entry goes on waiting.
+    """
+    with db.reading() as connection:
+        row = connection.execute(sa.select(entries).where(entries.c.id == entry_id)).first()
+    if row is None:
+        raise UsageError(f"no entry has the id {entry_id!r}.")
+    if row.state != uploads.WAITING or row.kind != "submitted":
+        return str(row.state)
+    board = boards.get(db, row.board)
+    environments = boards.environments(db, board)
+    entry = _Entry(entry_id, board, Findings(), [])
+    try:
+        with Spool() as spool:
+            with contextlib.suppress(Stopped):
+                asyncio.run(_examine(db, entry, environments, means, spool))
+            return _decide(db, entry, spool)
+    finally:
+        for environment in environments:
+            environment.close()
+
+
+async def _examine(
+    db: BoardDatabase, entry: _Entry, environments: Sequence[Environment], means: Means, spool: Spool
+) -> None:
+    """Goes through an entry from its head to its last attempt."""
+    findings, board, settings = entry.findings, entry.board, means.settings
+    limits = Limits(settings.upload, settings.unpacked, settings.ratio, attempts=settings.attempts)
+    try:
+        bundle = Bundle(uploads.parts(db, entry.id), limits)
+        entry.manifest = bundle.manifest
+        asked = Asked.of(board)
+        check_head(bundle.manifest.seed, bundle.tasks, asked, findings)
+        arms = read_arms(bundle.arms, asked, findings)
+        if findings.state == "rejected":
+            return  # attempts of another grid mean nothing
+        known = known_model(arms[0].model, means.models)
+        corpora = Corpora(environments, means.corpora)
+        for arm in arms:
+            replayer, stored = Replayer(arm, known, board.seed), entry_arm(entry.id, arm.claimed.hash)
+            entry.arms.append(ArmPass(arm, replayer, Remaker(arm, corpora), stored))
+        one_pass = Pass(bundle, entry.arms, board.tasks, environments, findings, means.seconds)
+        one_pass.check_descriptions()
+        try:
+            for started in entry.arms:
+                await started.remaker.start()
+            await one_pass.run(spool.add)
+        finally:
+            for started in entry.arms:
+                await started.remaker.aclose()
+    except DataError as error:
+        findings.wrong("bundle", str(error))
+        return
+    summarise(entry.arms, known, len(board.tasks), one_pass.unjudged, findings)
+    if findings.state != "rejected":  # asking a model takes its time
+        await _ask_again(known, one_pass.again, findings, means.seconds)
+
+
+async def _ask_again(known: KnownModel, chosen: list[Again], findings: Findings, seconds: float) -> None:
+    """Has the model make some attempts again."""
+    if known.model is None or not chosen:
+        findings.unchecked("model", "whether the model wrote this could not be checked: it cannot be asked from here.")
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            different = await made_again(known.model, chosen)
+    except TimeoutError:
+        findings.unchecked("model", f"making {len(chosen):,} attempts again takes longer than this server has for it.")
+        return
+    for again, how in different:
+        claimed, arm = again.claimed, again.replayer.arm
+        findings.wrong("model", f"attempt {claimed.id} (arm {arm.name!r}, task {claimed.task}): {how}.")
+    if not different:
+        findings.ok("model", f"the model made {len(chosen):,} attempts again, drawn by chance, and wrote the same.")
+
+
+def _decide(db: BoardDatabase, entry: _Entry, spool: Spool) -> str:
+    """Records what was found and, where the entry is accepted, its attempts: all of it, or nothing."""
+    state, reasons = entry.findings.state, [reason.as_dict() for reason in entry.findings.reasons()]
+    told = {"state": state, "reasons": pack(reasons), "manifest": pack(_manifest(entry)), "decided": now()}
+    with db.writing() as connection:
+        waits = sa.select(entries.c.state).where(entries.c.id == entry.id)
+        if (decided := connection.scalar(waits)) != uploads.WAITING:
+            return str(decided)
+        if state != "rejected":
+            _store(db, connection, entry, spool)
+        connection.execute(entries.update().where(entries.c.id == entry.id).values(**told))
+        uploads.decided(connection, entry.id, state)
+        wrong = [reason["text"] for reason in reasons if reason["level"] == "wrong"]
+        note(connection, "", f"entry.{state}", entry.id, board=entry.board.slug, wrong=wrong[:3])
+    return state
+
+
+def _store(db: BoardDatabase, connection: sa.Connection, entry: _Entry, spool: Spool) -> None:
+    RunTables(db.database).write(connection, _run(entry), entry.board.tasks)
+    table, batch = AttemptTable(db.database), []
+    for attempt in spool:
+        batch.append(attempt)
+        if len(batch) == _BATCH:
+            table.write(connection, batch)
+            batch = []
+    table.write(connection, batch)
+
+
+def _run(entry: _Entry) -> Run:
+    """The run of the store that an entry's attempts are: the board's experiment with the entry's arms."""
+    spec, arms = entry.board.spec, [found.arm for found in entry.arms]
+    shared = {key: spec[key] for key in ("seed", "budget", "measure", "env") if key in spec}
+    model = str(arms[0].claimed.spec.get("name", ""))
+    tables = [
+        {"name": a.name, "tools": [t.name for t in a.tools], "control": str(a.control), "samples": a.claimed.samples}
+        for a in arms
+    ]
+    return Run(
+        name=entry_run(entry.id),
+        experiment={**shared, "name": entry_run(entry.id), "model": {"id": model}, "arm": tables},
+        seed=entry.board.seed,
+        arms=tuple(ArmRecord(found.stored, found.arm.name, found.arm.claimed.spec) for found in entry.arms),
+        created=now(),
+        samples={a.name: a.claimed.samples for a in arms},
+    )
+
+
+def _manifest(entry: _Entry) -> Mapping[str, Any]:
+    """What its author says of an entry and nobody checked; shown as that, never as a result."""
+    if entry.manifest is None:
+        return {}
+    tasks = len(entry.board.tasks)
+    reported = {
+        found.arm.name: {
+            "seconds": found.seconds / (tasks * found.arm.claimed.samples),
+            "usd": found.usd / (tasks * found.arm.claimed.samples),
+        }
+        for found in entry.arms
+    }
+    return {**entry.manifest.model_dump(), "reported": reported}

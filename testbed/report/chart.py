@@ -1,0 +1,125 @@
+"""What every chart of the report is made with: one record, the arms' colours and dashes, and Vega-Lite by Altair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from testbed.report.cells import Table
+from testbed.report.palette import DASHES, GREY, LINES, SHAPES
+from testbed.report.record import Analysis
+
+LinkOf = Callable[[str], str]  # an arm's name → where its transcripts are
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart.
+
+    Attributes:
+        key: short name, unique in a report; names files and elements.
+        title: what it shows.
+        caption: how to read it.
+        description: title, caption and the main figures, for those who cannot see it.
+        spec: Vega-Lite, as wide as its container.
+        table: key of the report's table with the same figures; empty where `figures` holds them.
+        figures: the same figures as a table of its own, where the report has none.
+        small: whether two of its kind may stand side by side.
+    """
+
+    key: str
+    title: str
+    caption: str
+    description: str
+    spec: dict[str, Any]
+    table: str = ""
+    figures: Table | None = None
+    small: bool = False
+
+
+def chart(
+    key: str,
+    title: str,
+    caption: str,
+    figures: str,
+    drawn: alt.Chart | alt.LayerChart | alt.FacetChart,
+    *,
+    height: int | None = None,
+    step: int | dict[str, Any] | None = None,
+    table: str = "",
+    own: Table | None = None,
+    small: bool = False,
+) -> Chart:
+    """A chart as wide as its container; `figures` are what it shows, in a sentence."""
+    description = f"{title}. {caption} {figures}"
+    spec = drawn.properties(width="container", description=description).to_dict()
+    spec["height"] = height if height is not None else step if isinstance(step, dict) else {"step": step}
+    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+    return Chart(key, title, caption, description, spec, table, own, small)
+
+
+def scale(domain: Sequence[str], range_: Sequence[Any]) -> alt.Scale:
+    """Which colour, dash or shape each name has."""
+    return alt.Scale(domain=list(domain), range=list(range_))
+
+
+def arm_axis(arms: Sequence[str], *, limit: int = 110) -> alt.Y:
+    """Arms from top to bottom, in the order given."""
+    return alt.Y("arm", type="nominal", sort=list(arms), title=None, axis=alt.Axis(labelLimit=limit, ticks=False))
+
+
+def colours(analysis: Analysis, arms: Sequence[str]) -> alt.Scale:
+    """The colour of each arm: the same in every chart, the bare arm's is grey."""
+    others = [arm.name for arm in analysis.arms if arm.name != analysis.bare]
+    return scale(arms, [GREY if a == analysis.bare else LINES[others.index(a) % len(LINES)] for a in arms])
+
+
+def dashes(analysis: Analysis, arms: Sequence[str]) -> alt.Scale:
+    """The dash of each arm, the same in every chart."""
+    return scale(arms, _in_order(analysis, arms, DASHES))
+
+
+def shapes(analysis: Analysis, arms: Sequence[str]) -> alt.Scale:
+    """The shape of each arm's points, the same in every chart."""
+    return scale(arms, _in_order(analysis, arms, SHAPES))
+
+
+def _in_order(analysis: Analysis, arms: Sequence[str], styles: Sequence[Any]) -> list[Any]:
+    names = [arm.name for arm in analysis.arms]
+    return [styles[names.index(arm) % len(styles)] for arm in arms]
+
+
+def columns(names: Sequence[str]) -> int:
+    """Columns of a legend that fit a phone."""
+    longest = max(len(name) for name in names)
+    return 3 if longest <= 10 else 2 if longest <= 18 else 1
+
+
+def line_key(arms: Sequence[str]) -> alt.Legend:
+    """A legend of lines. It is shared by their bands, whose faint fill its symbols must not take."""
+    return alt.Legend(
+        symbolType="stroke", symbolOpacity=1, symbolFillColor="transparent", symbolSize=400, columns=columns(arms)
+    )
+
+
+def point_key(analysis: Analysis, arms: Sequence[str]) -> tuple[alt.Color, alt.Shape]:
+    """Colour and shape of points, with one legend for both; layers share it only if all of them have it."""
+    key = alt.Legend(columns=columns(arms), symbolSize=110)
+    colour = alt.Color("arm", type="nominal", title=None, sort=list(arms), scale=colours(analysis, arms), legend=key)
+    return colour, alt.Shape(
+        "arm", type="nominal", title=None, sort=list(arms), scale=shapes(analysis, arms), legend=key
+    )
+
+
+def linked(row: dict[str, Any], arm: str, link: LinkOf | None) -> dict[str, Any]:
+    """A point's data, with the way to the arm's transcripts where there is one."""
+    where = link(arm) if link is not None else ""
+    return {**row, "href": where} if where else row
+
+
+def href(link: LinkOf | None) -> dict[str, alt.Href]:
+    """The encoding by which a point leads to its transcripts; nothing where there are none."""
+    return {} if link is None else {"href": alt.Href("href", type="nominal")}

@@ -1,0 +1,176 @@
+"""Fronts: what arms cost against what they reach, and nats against success."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import altair as alt
+
+from testbed.report.chart import Chart, LinkOf, chart, href, linked, point_key
+from testbed.report.fronts import ElicitationCurve
+from testbed.report.fronts_tables import priced
+from testbed.report.record import Analysis
+from testbed.report.words import AXES, at_least, attempts, figure, number, share
+from testbed.stats.pareto import ArmOnFront, CostFront
+
+WIDE = 8  # how many times the least cost the greatest is, from which the axis is logarithmic
+
+
+def cost_front_chart(analysis: Analysis, front: CostFront, link: LinkOf | None = None) -> Chart:
+    """Arms by cost and reach, the front between them, and how often each arm is on it."""
+    name, arms = AXES[front.axis], [one.arm for one in front.arms]
+    values = [linked(_on_front(one), one.arm, link) for one in front.arms]
+    means = [one.cost.value or 0.0 for one in front.arms]
+    log = min(means) > 0 and max(means) > WIDE * min(means)
+    spent = f"{name} of {attempts(front.attempts)} at a task"
+    x = alt.X("cost", type="quantitative", title=spent, scale=alt.Scale(type="log") if log else alt.Scale(zero=True))
+    y = alt.Y("reach", type="quantitative", title="share of tasks solved", scale=alt.Scale(domain=[0, 1]))
+    base = alt.Chart(alt.InlineData(values=values))
+    colour, shape = point_key(analysis, arms)
+    level = analysis.settings.level
+    tooltip = [
+        alt.Tooltip("arm", type="nominal"),
+        alt.Tooltip("cost figure", type="nominal", title=f"{name} [{level}]"),
+        alt.Tooltip("reach figure", type="nominal", title=f"reach [{level}]"),
+        alt.Tooltip("member", type="nominal", title="replicates"),
+    ]
+    steps = sorted((r for r in values if r["front"]), key=lambda row: (row["cost"], row["reach"]))
+    layers = alt.layer(
+        alt.Chart(alt.InlineData(values=steps))
+        .mark_line(interpolate="step-after", strokeDash=[4, 3], strokeWidth=1.5, color="#8a8a8a")
+        .encode(x, y),
+        base.transform_filter("isValid(datum.low)")
+        .mark_rule(strokeWidth=1.5)
+        .encode(x, alt.Y("low", type="quantitative", title="share of tasks solved"), alt.Y2("high"), colour),
+        base.transform_filter("isValid(datum.least)")
+        .mark_rule(strokeWidth=1.5)
+        .encode(alt.X("least", type="quantitative", title=spent), y, alt.X2("most"), colour),
+        base.mark_point(size=110, filled=True, opacity=1).encode(x, y, colour, shape, tooltip=tooltip, **href(link)),
+        base.transform_filter("datum.front && isValid(datum.share)")
+        .mark_text(align="right", dx=-8, dy=-9, fontSize=11)
+        .encode(x, y, text=alt.Text("share", type="nominal")),
+    )
+    said = "; ".join(
+        f"{one.arm}: {priced(one.cost)} {name}, reach {figure(one.reach)}, {_member(one)}" for one in front.arms
+    )
+    return chart(
+        f"front_{front.axis}",
+        f"Reach against the cost in {name}",
+        f"What {attempts(front.attempts)} at a task cost in {name} and how many tasks that solves, with {level} "
+        "intervals. Dashed: the front, with the share of bootstrap replicates in which an arm is on it.",
+        f"{said}.",
+        layers,
+        height=260,
+        table="fronts",
+        small=True,
+    )
+
+
+def _on_front(one: ArmOnFront) -> dict[str, Any]:
+    return {
+        "arm": one.arm, "cost": one.cost.value, "least": one.cost.low, "most": one.cost.high,
+        "reach": one.reach.value, "low": one.reach.low, "high": one.reach.high, "front": one.on_front,
+        "cost figure": priced(one.cost),
+        "reach figure": figure(one.reach), "member": _member(one),
+        "share": None if one.membership is None else share(one.membership),
+    }  # fmt: skip
+
+
+def _member(one: ArmOnFront) -> str:
+    return "no interval" if one.membership is None else f"on the front in {share(one.membership)} of replicates"
+
+
+def elicitation_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterator[Chart]:
+    """Nats against success: the bare arm re-weighted, and the other arms."""
+    found = analysis.frontier
+    if found is None or not found.arms or len(found.best_of.at) < 2:
+        return
+    level, arms = analysis.settings.level, [one.arm for one in found.arms]
+    axis, across = "nats, mean over tasks", "success of one attempt"
+    x = alt.X("nats", type="quantitative", title=axis, scale=alt.Scale(type="sqrt"), axis=alt.Axis(tickCount=6))
+    y = alt.Y("success", type="quantitative", title=across)
+    y = y.scale(domain=[0, 1])
+    kinds = [f"{found.bare} re-weighted, least nats", f"{found.bare}, best of N"]
+    families = [*_family(found.tilt, kinds[0]), *_family(found.best_of, kinds[1])]
+    curves = alt.Chart(alt.InlineData(values=families))
+    points = alt.Chart(
+        alt.InlineData(
+            values=[
+                linked(
+                    {
+                        "arm": one.arm, "nats": one.nats.value, "least": one.nats.low, "success": one.success.value,
+                        "low": one.success.low, "high": one.success.high, "success figure": figure(one.success),
+                        "needs": _needs(one.nats.value, one.nats.low),
+                    },
+                    one.arm,
+                    link,
+                )
+                for one in found.arms
+            ]
+        )
+    )  # fmt: skip
+    line = alt.StrokeDash(
+        "kind",
+        type="nominal",
+        title=None,
+        sort=kinds,
+        scale=alt.Scale(domain=kinds, range=[[1, 0], [2, 3]]),
+        legend=alt.Legend(columns=1),
+    )
+    colour, shape = point_key(analysis, arms)
+    curve_tip = [
+        alt.Tooltip("kind", type="nominal", title="curve"),
+        alt.Tooltip("at", type="nominal", title="at"),
+        alt.Tooltip("success figure", type="nominal", title=f"success [{level}]"),
+        alt.Tooltip("nats figure", type="nominal", title=f"nats [{level}]"),
+    ]
+    tip = [
+        alt.Tooltip("arm", type="nominal"),
+        alt.Tooltip("success figure", type="nominal", title=f"success [{level}]"),
+        alt.Tooltip("needs", type="nominal", title="re-weighting needs"),
+    ]
+    layers = alt.layer(
+        curves.transform_filter("isValid(datum.low)")
+        .mark_area(opacity=0.18, color="#8a8a8a")
+        .encode(x, alt.Y("low", type="quantitative", title=across), alt.Y2("high"), detail="kind:N"),
+        curves.mark_line(strokeWidth=2.5, color="#8a8a8a").encode(x, y, line),
+        curves.mark_point(size=60, opacity=0, filled=True).encode(x, y, tooltip=curve_tip),
+        alt.Chart(alt.InlineData(values=[{"nats": found.paid}])).mark_rule(strokeDash=[4, 3]).encode(x),
+        points.transform_filter("isValid(datum.least)")
+        .mark_rule(strokeWidth=1.5)
+        .encode(alt.X("least", type="quantitative", title=axis), alt.X2("nats"), y, colour),
+        points.transform_filter("isValid(datum.low)")
+        .mark_rule(strokeWidth=1.5)
+        .encode(x, alt.Y("low", type="quantitative", title=across), alt.Y2("high"), colour),
+        points.mark_point(size=110, filled=True, opacity=1).encode(x, y, colour, shape, tooltip=tip, **href(link)),
+    )
+    said = "; ".join(
+        f"{one.arm}: success {figure(one.success)}, {_needs(one.nats.value, one.nats.low)} nats" for one in found.arms
+    )
+    yield chart(
+        "frontier",
+        "What re-weighting can buy: nats against success",
+        f"Grey: {found.bare} re-weighted, at the least divergence that any re-weighting needs for a success (line), "
+        f"and by taking the best of N (dotted), with {level} intervals, as far as its {found.attempts:,} attempts per "
+        "task settle it. Points: the other arms, at the least nats that re-weighting would have to spend to succeed as "
+        f"often at every task; a line to the left ends at the lower limit, and to the right there is none. Dashed: "
+        f"{found.paid:.2f} nats, the most that the best of {found.budget} spends.",
+        f"{said}.",
+        layers,
+        height=300,
+        table="frontier",
+    )
+
+
+def _family(curve: ElicitationCurve, kind: str) -> Iterator[dict[str, Any]]:
+    for at, success, nats in zip(curve.at, curve.success, curve.nats, strict=True):
+        yield {
+            "kind": kind, "at": f"N = {at:g}" if curve.kind == "best-of-N" else f"inverse temperature {at:g}",
+            "nats": nats.value, "success": success.value, "low": success.low, "high": success.high,
+            "success figure": figure(success), "nats figure": figure(nats),
+        }  # fmt: skip
+
+
+def _needs(value: float | None, low: float | None) -> str:
+    return number(value) if low is None else f"{number(value)}, at least {at_least(low)}"

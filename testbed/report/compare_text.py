@@ -1,0 +1,127 @@
+"""A comparison of two runs in the terminal: 80 columns, piped or not, with or without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from testbed.report.cells import Cell, Row, Table, either_way, estimate, told
+from testbed.report.compare_record import RunComparison, SideSummary
+from testbed.report.comparison_tables import creation, equivalents, gain, missing
+from testbed.report.findings import headline
+from testbed.report.record import Analysis
+from testbed.report.text import print_tables
+from testbed.report.words import AXES, amount, attempts, counted
+from testbed.stats import Estimate
+
+
+def print_comparison(found: RunComparison, console: Console | None = None) -> None:
+    """Prints a comparison.
+
+    Args:
+        found: what to show.
+        console: where to; by default standard output.
+    """
+    title = f"{_name(found.left)} (A) and {_name(found.right)} (B) on {counted(found.tasks, 'common task')}"
+    print_tables(title, list(_remarks(found)), list(_tables(found)), console)
+
+
+def _remarks(found: RunComparison) -> Iterator[str]:
+    for difference in found.differs:
+        yield f"differs: {difference.topic}: {'; '.join(difference.lines)}"
+    yield f"the same: {', '.join(found.same) or 'nothing'}" if found.differs else "Nothing differs between the arms."
+    for warning in found.warnings:
+        yield f"! {warning}"
+    if found.reference and found.verdicts.tasks:
+        other = "A" if found.reference == "B" else "B"
+        yield f"{other} against {found.reference}: {headline(_as_analysis(found), found.verdicts)}"
+
+
+def _tables(found: RunComparison) -> Iterator[Table]:
+    yield _sides(found)
+    yield _verdicts(found)
+    yield _costs(found)
+    if found.reference:
+        analysis = _as_analysis(found)
+        yield from (gain(analysis), creation(analysis), equivalents(analysis), missing(analysis))
+
+
+def _sides(found: RunComparison) -> Table:
+    """Both sides and their difference."""
+    level, k = found.settings.level, found.operating
+    lost = any(side.missing for side in (found.left, found.right))
+    columns = ["attempts per task", f"pass@1 [{level}]"]
+    columns += [f"reach@{k} [{level}]"] if k > 1 else []
+    columns += ["missing", "pass@1, missing either way"] if lost else []
+    rows = []
+    for side in (found.left, found.right):
+        cells = [(_range(side),), estimate(side.pass_1)]
+        cells += [estimate(side.reach)] if k > 1 else []
+        cells += [(f"{side.missing:,}",), either_way(side.pass_1_if_missing)] if lost else []
+        rows.append(Row(side.letter, tuple(cells)))
+    cells = [("",), estimate(found.pass_1, signed=True)]
+    cells += [estimate(found.reach, signed=True)] if k > 1 else []
+    rows.append(Row("B - A", (*cells, *([("",), ("",)] if lost else [])), "whole"))
+    notes = [
+        "Means over tasks; the difference is paired: task by task, on the same tasks.",
+        f"Reach is read within {attempts(k)} instead of {found.settings.operating}: some task has no more."
+        if k < found.settings.operating
+        else "",
+    ]
+    return Table("sides", "Both sides", "", tuple(columns), tuple(rows), told(notes))
+
+
+def _verdicts(found: RunComparison) -> Table:
+    """Tasks by which side has them within reach."""
+    s = found.settings
+    cells = tuple((f"{count:,}",) for count in found.within_reach.values())
+    notes = [
+        f"Within reach: the chance that at least one of {attempts(s.elicitation)} succeeds is at least {s.rho:g}, at "
+        f"level {s.alpha:g} for each side. Undetermined: the attempts do not settle it."
+    ]
+    rows = (Row("tasks", cells),) if cells else ()
+    return Table("verdicts", "Tasks within reach", "", tuple(found.within_reach), rows, told(notes))
+
+
+def _costs(found: RunComparison) -> Table:
+    """Mean cost of an attempt on both sides, and B's over A's."""
+    rows = []
+    for axis, name in AXES.items():
+        if axis in found.left.cost or axis in found.right.cost:
+            sides = [(amount(side.cost.get(axis, 0.0)),) for side in (found.left, found.right)]
+            ratio = found.ratios.get(axis)
+            rows.append(Row(name, (*sides, _ratio(ratio) if ratio else ("",))))
+    notes = ["Means per scored attempt, over tasks. Seconds are those of the clock where and when each run was made."]
+    columns = ("A", "B", f"B / A [{found.settings.level}]")
+    return Table("costs", "Cost of an attempt", "component", columns, tuple(rows), told(notes))
+
+
+def _ratio(found: Estimate) -> Cell:
+    if found.low is None or found.high is None:
+        return (amount(found.value), "[no interval]")
+    return (amount(found.value), f"[{amount(found.low)}, {amount(found.high)}]")
+
+
+def _as_analysis(found: RunComparison) -> Analysis:
+    """The comparison as a report has it, whose tables it shares."""
+    return Analysis(
+        name="",
+        settings=found.settings,
+        tasks=found.tasks,
+        bare=found.reference,
+        arms=(),
+        comparisons=(found.verdicts,),
+        groups=(),
+        ladder=(),
+        curves=(),
+        warnings=(),
+    )
+
+
+def _name(side: SideSummary) -> str:
+    return f"{side.run}:{side.arm}"
+
+
+def _range(side: SideSummary) -> str:
+    return f"{side.fewest:,}" if side.fewest == side.most else f"{side.fewest:,}-{side.most:,}"

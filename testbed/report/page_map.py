@@ -1,0 +1,51 @@
+"""The map of tasks and arms as the page holds it: compact data, which its script lays out, sorts and filters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from testbed.report.record import Analysis
+from testbed.report.transcript_links import TranscriptLinks
+from testbed.report.verdict_map import EXCERPT
+from testbed.stats import Verdict
+
+ORDER = (Verdict.EXPANDED, Verdict.LOST, Verdict.PRESERVED, Verdict.OUT_OF_REACH, Verdict.UNDETERMINED)
+ROOM = 6_000_000  # characters of the page that the map may take; prompts are shortened to fit
+MOST = 50_000  # rows: beyond, not even hashes fit
+HASH = 16  # characters of a hash that stand for it: enough for `testbed show --task`
+
+
+def map_data(analysis: Analysis, links: TranscriptLinks | None) -> dict[str, Any] | None:
+    """Rows of the map as JSON values; None without one.
+
+    A row is [prompt, number of the group, hash, then three numbers for each arm: successes, attempts, place of the
+    verdict in "verdicts" or -1]. With `links`, "folder" is where the tasks' transcripts are.
+    """
+    found = analysis.map
+    if found is None or not found.tasks or not found.arms:
+        return None
+    tasks = found.tasks[:MOST]
+    fixed = 12 * len(found.arms) + HASH + 16
+    room = max(0, min(EXCERPT, ROOM // len(tasks) - fixed))
+    groups: dict[str, int] = {}
+    words = {str(verdict): place for place, verdict in enumerate(ORDER)}
+    columns = [
+        (arm.successes.tolist(), arm.attempts.tolist(), [words.get(v, -1) for v in arm.verdicts]) for arm in found.arms
+    ]
+    rows = []
+    for i, task in enumerate(tasks):
+        name = f"{task.environment}, {task.group}" if task.group else task.environment
+        row: list[str | int] = [task.prompt[:room], groups.setdefault(name, len(groups)), task.hash[:HASH]]
+        for column in columns:
+            row += [values[i] for values in column]
+        rows.append(row)
+    return {
+        "run": analysis.name,
+        "bare": analysis.bare or "",
+        "arms": [arm.arm for arm in found.arms],
+        "groups": list(groups),
+        "verdicts": [str(verdict) for verdict in ORDER],
+        "left": len(found.tasks) - len(tasks),
+        "folder": links.folder if links is not None else "",
+        "rows": rows,
+    }

@@ -1,0 +1,104 @@
+"""What a reader must know before believing a comparison of two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from testbed.report.cautions import ENOUGH_CLUSTERS
+from testbed.report.words import counted, joined
+
+if TYPE_CHECKING:
+    from testbed.report.compare_record import RunComparison
+    from testbed.report.sides import Side
+
+_NO_FACTOR = ("seed", "attempts")  # what differs by chance or in number alone is no factor of the arms
+
+
+def cautions(found: RunComparison, left: Side, right: Side, clusters: int, *, same_store: bool) -> Iterator[str]:
+    """Every warning there is, in the order in which they matter.
+
+    Args:
+        found: the comparison.
+        left: side A.
+        right: side B.
+        clusters: of the tasks that are compared.
+        same_store: whether both runs are in one store.
+    """
+    yield from _of_tasks(found)
+    yield from _of_arms(found)
+    yield from _of_attempts(found, same_store=same_store)
+    waiting = dict.fromkeys((side.run.name, side.unfinished) for side in (left, right) if side.unfinished)
+    yield from (f"{run!r}: {text}" for run, text in waiting)
+    if left.measure != right.measure:
+        yield "The two experiments are read differently (their [measure]); here both are read as A's is."
+    if 1 < clusters < ENOUGH_CLUSTERS:
+        yield (
+            f"The tasks form {clusters} clusters only: intervals are wide, and with fewer than {ENOUGH_CLUSTERS} their "
+            "level is approximate."
+        )
+    if not found.verdicts.claims and found.verdicts.full is not None:
+        yield (
+            "Repeated attempts look like copies of one another, so that only pass@1 says anything: what several "
+            "attempts reach is not known."
+        )
+    if found.reference:
+        yield from found.verdicts.notes
+    elif 0 < found.verdicts.tasks < found.tasks:
+        yield f"Only {found.verdicts.tasks:,} tasks have the attempts that it takes to say what is within reach."
+
+
+def _of_tasks(found: RunComparison) -> Iterator[str]:
+    if found.alike:
+        told = "; ".join(alike.told() for alike in found.alike)
+        yield f"Left out, because an answer that is right in one run may be wrong in the other: {told}."
+    more = [
+        f"{side.run!r} has {counted(n, 'task')} more"
+        for side, n in ((found.left, found.only_left), (found.right, found.only_right))
+        if n
+    ]
+    if more:
+        yield f"Compared on the {counted(found.common, 'task')} that both runs have; {joined(more)}."
+
+
+def _of_arms(found: RunComparison) -> Iterator[str]:
+    topics = [difference.topic for difference in found.differs if difference.topic not in _NO_FACTOR]
+    if found.left.hash == found.right.hash:
+        yield (
+            "Both sides are one configuration: whatever differs between them is chance, and the figures show how much "
+            "of it there is."
+        )
+    factors = [topic for topic in topics if topic != "control"]  # tools and their control go together
+    if len(factors) > 1:
+        yield f"More than one thing differs ({joined(factors)}): a difference cannot be put down to one of them."
+    if "budget" in topics:
+        yield "The budgets differ: an arm that may spend more may reach more for that alone."
+    if "protocol" in topics:
+        yield "The protocols differ: answers and calls were read by other rules."
+    if found.left.seed != found.right.seed:
+        yield (
+            f"The seeds differ ({found.left.seed} and {found.right.seed}): attempts share no random numbers, which "
+            "leaves every estimate as it is and may make its interval wider."
+        )
+
+
+def _of_attempts(found: RunComparison, *, same_store: bool) -> Iterator[str]:
+    shared = found.shared
+    if shared is not None and shared.attempts:
+        if same_store:
+            yield (
+                f"{counted(shared.attempts, 'attempt')} on both sides are the very same, as both runs name them: these "
+                "differ by exactly 0."
+            )
+        else:
+            yield (
+                f"{counted(shared.attempts, 'attempt')} were made on both sides from the same task, arm, sample index "
+                f"and seed; {shared.otherwise:,} of them ended otherwise."
+            )
+    missing = [
+        f"{side.letter} {side.missing:,} of {side.missing + side.attempts:,}"
+        for side in (found.left, found.right)
+        if side.missing
+    ]
+    if missing:
+        yield f"The infrastructure ended attempts of {joined(missing)}. They are left out of every figure."

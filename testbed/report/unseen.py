@@ -1,0 +1,42 @@
+"""Characters that do not show, or that change how others show, made visible.
+
+What a model writes may hold any character: control codes that drive a terminal, marks that turn the direction of
+writing and so show a text in another order than it has, letters without a shape that hide words from a reader.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+# Control codes but for line breaks and tabs; marks of format and direction (Cf), private use, separators of lines and
+# paragraphs, halves of surrogate pairs, fillers that look like nothing, and the selectors that can carry hidden text.
+# The selectors U+FE00 to U+FE0F stay: emoji are made of them.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ue000-\uf8ff\ufeff\uffa0\ufff0-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "\U000f0000-\U0010ffff]+"
+)
+_PICTURES = 0x2400  # where Unicode keeps its pictures of control codes
+_DELETE = 0x7F
+
+
+def visible(text: str, mark: Callable[[str], str] = str) -> str:
+    """Text in which every character shows: control codes as their pictures (␛), others as ‹U+202E›.
+
+    Args:
+        text: any text, lone halves of surrogate pairs included.
+        mark: what becomes of a row of characters that were made visible.
+
+    Returns:
+        Text that UTF-8 can hold.
+    """
+    return _UNSEEN.sub(lambda found: mark("".join(map(_named, found.group()))), text)
+
+
+def _named(character: str) -> str:
+    code = ord(character)
+    if code < 0x20:
+        return chr(_PICTURES + code)
+    return "␡" if code == _DELETE else f"‹U+{code:04X}›"

@@ -1,0 +1,253 @@
+"""Tokens: who may do what, what is kept of a token, and that nothing tells it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import pytest
+import sqlalchemy as sa
+from fastapi import Depends
+from starlette.testclient import TestClient
+
+from helpers.boards import FREE
+from testbed.board import accounts, audit
+from testbed.board.accounts import SCOPES, Principal, check, create_token, list_tokens, principal, revoke_token, visitor
+from testbed.board.app import create_app
+from testbed.board.database import BoardDatabase
+from testbed.board.refusals import NotSignedIn, Overloaded, status_of
+from testbed.board.schema import tokens
+from testbed.errors import UnknownName, UsageError
+
+
+def forget(db: BoardDatabase) -> None:
+    """As in a server that was started just now."""
+    db.verified = accounts.Verified()
+
+
+def everything(db: BoardDatabase) -> str:
+    """All that the board's tables of accounts hold, as text."""
+    with db.reading() as connection:
+        rows = [connection.execute(sa.select(table)).all() for table in (tokens, accounts.accounts)]
+    return repr(rows) + repr(audit.read(db))
+
+
+# -- what a token is
+
+
+def test_a_token_says_whose_it_is_and_what_it_allows(db: BoardDatabase) -> None:
+    found = check(db, create_token(db, "ann", ["submit", "read"]))
+    assert found == Principal("ann", frozenset({"read", "submit"}))
+
+
+@pytest.mark.parametrize(("own", "may"), [("read", ["read"]), ("submit", ["read", "submit"]), ("admin", [*SCOPES])])
+def test_a_greater_scope_allows_what_a_lesser_one_does_and_no_more(own: str, may: list[str]) -> None:
+    who = Principal("ann", frozenset({own}))
+    assert [scope for scope in SCOPES if who.may(scope)] == may
+
+
+def test_no_secret_is_kept_of_a_token_but_its_argon2_hash(db: BoardDatabase) -> None:
+    secret = create_token(db, "ann", ["submit"]).split("_", 2)[2]
+    kept = everything(db)
+    assert secret not in kept
+    assert kept.count("$argon2id$") == 1
+
+
+def test_two_tokens_share_nothing(db: BoardDatabase) -> None:
+    left, right = (create_token(db, "ann", ["read"]).split("_", 2)[1:] for _ in range(2))
+    assert not set(left) & set(right)
+    assert [token.account for token in list_tokens(db)] == ["ann", "ann"]
+
+
+def test_a_record_of_a_token_holds_no_hash(db: BoardDatabase) -> None:
+    create_token(db, "ann", ["read"])
+    assert "argon2" not in repr(list_tokens(db))
+
+
+# -- what is refused
+
+
+def test_anything_else_than_the_token_is_refused_in_the_same_words(db: BoardDatabase) -> None:
+    token = create_token(db, "ann", ["submit"])
+    last = "A" if token[-1] != "A" else "B"
+    others = ["", "tb_", token[:-1], token + "A", token[:-1] + last, f"tb_000000000000_{token.split('_', 2)[2]}"]
+    others += [token.upper(), token + "\n", " " + token, "\ud800", "tb_%' OR 1=1 --_" + "A" * 43]
+    for other in others:
+        with pytest.raises(NotSignedIn, match="wrong, expired or revoked"):
+            check(db, other)
+    assert check(db, token).account == "ann"
+
+
+def test_a_token_expires_also_where_it_is_remembered(db: BoardDatabase, monkeypatch) -> None:
+    token = create_token(db, "ann", ["submit"], days=10)
+    check(db, token)
+    monkeypatch.setattr(accounts, "now", lambda: (datetime.now(UTC) + timedelta(days=9.9)).isoformat())
+    check(db, token)
+    monkeypatch.setattr(accounts, "now", lambda: (datetime.now(UTC) + timedelta(days=10.1)).isoformat())
+    with pytest.raises(NotSignedIn):
+        check(db, token)
+
+
+def test_a_revoked_token_is_refused_at_once_by_a_server_that_remembers_it(where: str) -> None:
+    with BoardDatabase.open(where) as server, BoardDatabase.open(where) as command_line:
+        token = create_token(command_line, "ann", ["submit"])
+        check(server, token)
+        revoke_token(command_line, token.split("_")[1])
+        with pytest.raises(NotSignedIn):
+            check(server, token)
+
+
+def test_a_token_stays_revoked_at_the_time_it_was(db: BoardDatabase) -> None:
+    token = create_token(db, "ann", ["submit"])
+    revoke_token(db, token)
+    first = list_tokens(db)[0].revoked
+    revoke_token(db, token)
+    assert list_tokens(db)[0].revoked == first
+
+
+def test_an_unknown_token_takes_as_long_to_refuse_as_a_wrong_one(db: BoardDatabase) -> None:
+    right = create_token(db, "ann", ["submit"])
+    secret = "A" * 43
+
+    def spent(token: str) -> float:
+        began = time.process_time()
+        for _ in range(5):
+            with pytest.raises(NotSignedIn):
+                check(db, token)
+        return time.process_time() - began
+
+    spent(f"tb_000000000000_{secret}")  # the first one makes the hash that it is compared with
+    wrong, unknown = spent(f"tb_{right.split('_')[1]}_{secret}"), spent(f"tb_000000000000_{secret}")
+    assert 0.5 < unknown / wrong < 2
+
+
+def test_a_token_that_was_found_right_needs_no_second_argon2(db: BoardDatabase, monkeypatch) -> None:
+    token = create_token(db, "ann", ["submit"])
+    check(db, token)
+    monkeypatch.setattr(accounts, "_is_right", lambda *_: pytest.fail("hashed again"))
+    assert check(db, token).account == "ann"
+    with pytest.raises(pytest.fail.Exception):
+        check(db, token[:-2] + "AA")
+
+
+def test_a_flood_of_wrong_tokens_takes_two_places_at_most_and_others_are_told(db: BoardDatabase, monkeypatch) -> None:
+    token = create_token(db, "ann", ["submit"])
+    monkeypatch.setattr(accounts, "_PATIENCE", 0.01)
+    held = [accounts._AT_ONCE.acquire(timeout=20) for _ in range(2)]
+    try:
+        with pytest.raises(Overloaded) as caught:
+            check(db, token)
+    finally:
+        for _ in held:
+            accounts._AT_ONCE.release()
+    assert status_of(caught.value) == 503
+    assert check(db, token).account == "ann"
+
+
+def test_what_is_remembered_of_tokens_is_bounded_and_holds_none(monkeypatch) -> None:
+    monkeypatch.setattr(accounts, "_MOST_REMEMBERED", 10)
+    found = accounts.Verified()
+    for n in range(100):
+        found.add(f"token {n}")
+    assert len(found._until) <= 10
+    assert "token 99" in found
+    assert b"token" not in b"".join(found._until)
+
+
+def test_a_token_is_forgotten_after_a_while(monkeypatch) -> None:
+    monkeypatch.setattr(accounts, "REMEMBERED", 0.0)
+    found = accounts.Verified()
+    found.add("token")
+    assert "token" not in found
+
+
+def test_an_account_with_an_odd_name_is_refused(db: BoardDatabase) -> None:
+    for account in ("", "Ann", "a b", "-ann", "a" * 65, "ann\n", "änn", "../x"):
+        with pytest.raises(UsageError, match="small letters"):
+            create_token(db, account, ["read"])
+
+
+def test_an_unknown_scope_is_refused_with_the_nearest(db: BoardDatabase) -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'submit'"):
+        create_token(db, "ann", ["sumbit"])
+    with pytest.raises(UsageError, match="needs a scope"):
+        create_token(db, "ann", [])
+    assert list_tokens(db) == []
+
+
+def test_days_that_are_none_are_refused(db: BoardDatabase) -> None:
+    for days in (0, -1, float("nan"), float("inf"), 1e9):
+        with pytest.raises(UsageError, match="days"):
+            create_token(db, "ann", ["read"], days=days)
+
+
+def test_revoking_what_is_no_token_is_refused(db: BoardDatabase) -> None:
+    create_token(db, "ann", ["read"])
+    with pytest.raises(UnknownName, match="unknown token"):
+        revoke_token(db, "nothing")
+
+
+# -- over HTTP
+
+
+@pytest.fixture
+def served(db: BoardDatabase) -> TestClient:
+    """An application with an address for each scope."""
+    app = create_app(db, FREE)
+
+    def account(who: Principal) -> str:
+        return who.account
+
+    for scope in SCOPES:
+        account.__annotations__["who"] = Annotated[Principal, Depends(principal(scope))]
+        app.get(f"/api/needs/{scope}")(account)
+    app.get("/api/open")(visited)
+    return TestClient(app)
+
+
+def visited(who: Annotated[Principal | None, Depends(visitor)]) -> str:
+    return who.account if who else "nobody"
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def test_each_scope_is_asked_for_by_the_endpoints_that_need_it(db: BoardDatabase, served: TestClient) -> None:
+    headers = bearer(create_token(db, "ann", ["submit"]))
+    got = [served.get(f"/api/needs/{scope}", headers=headers) for scope in SCOPES]
+    assert [answer.status_code for answer in got] == [200, 200, 403]
+    assert "scope 'admin'" in got[2].json()["error"]
+
+
+def test_what_is_open_needs_no_token_and_refuses_a_wrong_one(db: BoardDatabase, served: TestClient) -> None:
+    assert served.get("/api/open").json() == "nobody"
+    assert served.get("/api/open", headers=bearer(create_token(db, "ann", ["read"]))).json() == "ann"
+    wrong = served.get("/api/open", headers=bearer("tb_000000000000_" + "A" * 43))
+    assert (wrong.status_code, wrong.headers["www-authenticate"]) == (401, "Bearer")
+
+
+def test_a_header_that_is_no_token_is_refused(served: TestClient) -> None:
+    for header in (b"Basic YTpi", b"Bearer", b"Bearer ", b"tb_1_2", b"", b"Bearer \xff"):
+        for address in ("/api/open", "/api/needs/read"):
+            assert served.get(address, headers={"Authorization": header}).status_code == 401
+
+
+def test_no_token_gets_into_the_log_or_an_answer(db: BoardDatabase, served: TestClient, caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    token = create_token(db, "ann", ["submit"])
+    secret = token.split("_", 2)[2]
+    wrong = token[:-2] + "AA"
+    answers = [
+        served.get("/api/needs/admin", headers=bearer(token)),
+        served.get("/api/needs/read", headers=bearer(wrong)),
+        served.get(f"/api/nothing?token={token}", headers=bearer(token)),
+    ]
+    assert [answer.status_code for answer in answers] == [403, 401, 404]
+    told = "".join(answer.text + str(answer.headers) for answer in answers)
+    ours = "".join(record.getMessage() for record in caplog.records if record.name.startswith("testbed"))
+    assert secret[:40] not in told
+    assert ours.count("/api/") == 3
+    assert secret[:40] not in ours

@@ -1,0 +1,177 @@
+"""`testbed board submit`: refused here before anything is sent, sent in spite of a bad line, and told the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from helpers.boards import FREE, VAULTS, a_board, a_database, a_run, client
+from helpers.bundles import ran
+from testbed.board import boards
+from testbed.board.accounts import create_token
+from testbed.board.boards import Board
+from testbed.board.database import BoardDatabase
+from testbed.board.submit import Submitted, submit
+from testbed.board.verify import verify_entry
+from testbed.errors import TransportError, UnknownName, UsageError
+from testbed.store import Store
+
+HERE = "http://127.0.0.1/boards/sums"
+SETTINGS = replace(FREE, chunk=1000)
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    return a_board(tmp_path)
+
+
+@pytest.fixture
+def served(board: Board, tmp_path: Path) -> Iterator[tuple[BoardDatabase, TestClient]]:
+    with a_database(tmp_path / "board.sqlite", board) as db, client(db, SETTINGS) as http:
+        yield db, http
+
+
+@pytest.fixture
+def run(board: Board, tmp_path: Path) -> Iterator[Store]:
+    a_run(tmp_path / "run.sqlite", board)
+    with Store.open(tmp_path / "run.sqlite") as store:
+        yield store
+
+
+def sent(served: tuple[BoardDatabase, Any], store: Store, run: str = "mine", **options: Any) -> Submitted:
+    db, http = served
+    token = create_token(db, "ann", ["submit"])
+    said: list[str] = []
+    return submit(store, run, HERE, token, client=http, say=said.append, **{"pause": 0.001, "wait": 0.0, **options})
+
+
+class Counting:
+    """A client that counts what it sends, and cuts the line now and then."""
+
+    def __init__(self, http: TestClient, cuts: dict[int, Any] | None = None) -> None:
+        self._http, self._cuts, self.asked = http, cuts or {}, []
+
+    def request(self, method: str, url: str, **more: Any) -> httpx.Response:
+        self.asked.append(f"{method} {url.partition('/api/')[2]}")
+        cut = self._cuts.get(len(self.asked))
+        if isinstance(cut, httpx.Response):
+            return cut
+        answer = self._http.request(method, url, **more)
+        if cut is not None:  # the request got there, and its answer did not get back
+            raise cut
+        return answer
+
+
+def test_a_run_is_sent_and_its_verdict_told(served: tuple[BoardDatabase, TestClient], run: Store) -> None:
+    first = sent(served, run, title="Mine")
+    assert first.state == "waiting"
+    verify_entry(served[0], first.entry)
+    told = sent(served, run)  # the same again finds what became of it
+    assert (told.entry, told.state) == (first.entry, "partly")
+    assert f"http://127.0.0.1/entries/{told.entry}: verified in part\n  not checked (counts): " in told.told()
+    assert "  checked (answers): all 60 attempts were gone through and graded again." in told.told()
+
+
+def test_a_bad_line_is_withstood_and_no_piece_is_sent_twice_that_arrived(
+    served: tuple[BoardDatabase, TestClient], run: Store
+) -> None:
+    broken = httpx.ReadError("cut")
+    busy = httpx.Response(503, headers={"Retry-After": "0"}, json={"error": "busy"})
+    http = Counting(served[1], {1: broken, 3: broken, 5: busy, 7: broken})
+    assert sent((served[0], http), run).state == "waiting"
+    assert len(http.asked) == len(set(http.asked)) + 4
+
+
+def test_a_submission_that_was_cut_goes_on_where_it_was(served: tuple[BoardDatabase, TestClient], run: Store) -> None:
+    http = Counting(served[1], {n: httpx.ConnectError("gone") for n in range(5, 100)})
+    with pytest.raises(TransportError, match="cannot be reached: gone"):
+        sent((served[0], http), run)
+    arrived = {asked for asked in http.asked if asked.startswith("PUT")}
+    again = Counting(served[1])
+    assert sent((served[0], again), run).state == "waiting"
+    assert arrived
+    assert arrived.isdisjoint(again.asked)
+
+
+def refused(served: tuple[BoardDatabase, TestClient], store: Store, run: str = "mine") -> str:
+    http = Counting(served[1])
+    with pytest.raises(UsageError) as told:
+        sent((served[0], http), store, run)
+    assert not any("uploads" in asked for asked in http.asked)  # nothing was sent
+    return str(told.value)
+
+
+def test_a_run_that_does_not_fit_is_refused_before_anything_is_sent(
+    served: tuple[BoardDatabase, TestClient], run: Store, board: Board, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.sqlite"
+    seeded = ran(path, board, {"id": "oracle"}, seed=9, name="seeded")
+    text = refused(served, run, seeded)
+    assert "seed 9, and the board 3" in text
+    assert "arm 'bare' asks the oracle" in text
+    spec = {
+        **board.spec,
+        "budget": {"turns": 9},
+        "samples": {"bare": 2, "tools": 2},
+        "env": [{"id": "Addition-v0", "tasks": 2}],
+    }
+    a_run(path, replace(board, spec=spec), "other", arms=[{"name": "bare"}, {"name": "runs", "tools": ["python"]}])
+    text = refused(served, run, "other")
+    for part in (
+        "6 of the board's tasks are not in the entry",
+        "turns 4 → 9",
+        "has 2 samples, and the board 6",
+        "offers 'python'; the board allows calculator",
+    ):
+        assert part in text
+    a_run(path, board, "lonely", arms=[{"name": "calculator", "tools": ["calculator"]}])
+    assert "one arm without tools" in refused(served, run, "lonely")
+
+
+def test_more_samples_than_the_board_asks_for_are_left_at_home(
+    served: tuple[BoardDatabase, TestClient], run: Store, board: Board, tmp_path: Path
+) -> None:
+    spec = {**board.spec, "samples": {"bare": 9, "tools": 9}}
+    a_run(tmp_path / "run.sqlite", replace(board, spec=spec), "more")
+    entry = sent(served, run, "more").entry
+    verify_entry(served[0], entry)
+    assert served[0].store.run(f"entry-{entry}").samples == {"bare": 6, "calculator": 4}
+
+
+def test_private_boards_and_wrong_addresses_and_names_are_told(
+    served: tuple[BoardDatabase, TestClient], run: Store, tmp_path: Path
+) -> None:
+    db, http = served
+    boards.create(db, a_board(tmp_path, VAULTS))
+    token = create_token(db, "ann", ["submit"])
+    with pytest.raises(UsageError, match="made against the server"):
+        submit(run, "mine", "http://localhost/boards/vaults", token, client=http)
+    with pytest.raises(UsageError, match=r"unknown board 'sum'.* Did you mean 'sums'"):
+        submit(run, "mine", "http://localhost/boards/sum", token, client=http)
+    with pytest.raises(UnknownName, match="Did you mean 'mine'"):
+        submit(run, "mime", HERE, token, client=http)
+    with pytest.raises(UsageError, match="401: the token is wrong"):
+        submit(run, "mine", HERE, "tb_wrong", client=http, say=str)
+    for address in ("sums", "ftp://x/boards/sums", "https://example.org/", "https://example.org/boards/"):
+        with pytest.raises(UsageError, match="is no board's address"):
+            submit(run, "mine", address, token, client=http)
+    with pytest.raises(UsageError, match="without encryption"):
+        submit(run, "mine", "http://example.org/boards/sums", token, client=http)
+
+
+def test_the_command_needs_a_token_and_never_prints_it(testbed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TESTBED_TOKEN", raising=False)
+    command = ("board", "submit", "mine", "--board", "http://127.0.0.1:9/boards/sums")
+    done = testbed(*command)
+    assert done.code == 2
+    assert "TESTBED_TOKEN" in done.err
+    monkeypatch.setenv("TESTBED_TOKEN", "tb_secret")
+    done = testbed(*command)
+    assert done.code == 2
+    assert "tb_secret" not in done.out + done.err

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import io
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from helpers.command import Done
+from helpers.transcripts import CALL, returns, says, view_of
+from helpers.two_runs import LIVE, add, tasks
+from testbed.report.transcript import BEGINNING, print_side_by_side, print_transcript
+from testbed.report.transcript_view import TranscriptView
+
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202ereversed [bold]not markup[/bold]"
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("show") / "testbed.sqlite"
+    half = [True, False, True, False]
+    add(path, "r", tasks(3), {"bare": [half] * 3, "python": [[True] * 4] * 3}, specs={"python": LIVE})
+    return path
+
+
+@pytest.fixture
+def store(stored: Path, tmp_path: Path) -> Path:
+    """Where the command looks by default."""
+    return Path(shutil.copy(stored, tmp_path))
+
+
+def ids(testbed: Callable[..., Done], arm: str) -> list[str]:
+    return [line.split()[0] for line in testbed("show", "r", "--arm", arm).out.splitlines()[1:]]
+
+
+def printed(*views: TranscriptView, width: int = 100, terminal: bool = True, full: bool = False) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=terminal, highlight=False, legacy_windows=False)
+    if len(views) == 2:
+        print_side_by_side(*views, console, full=full)
+    else:
+        print_transcript(*views, console, full=full)
+    return file.getvalue()
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_an_attempt_is_shown_with_calls_budget_end_and_grade() -> None:
+    said = (says(CALL), returns("4", tokens=1, remaining={"turns": 7, "tool_calls": 3}), says("<answer>4</answer>"))
+    shown = printed(view_of(*said), terminal=False)
+    for line in (
+        "budget: 300 generated tokens, 4 tool calls, 8 turns",
+        "── 2 · assistant",
+        "calls python",
+        "code: print(2+2)",
+        "── 3 · tool python, 1 token",
+        "answers: 4",
+        "why it ended   It answered, and the answer was graded.",
+        "outcome        success, says the grader exact/1",
+        "reference      4",
+    ):
+        assert line in shown.splitlines(), line
+    assert shown.count("left: ") == 4
+
+
+def test_two_attempts_stand_beside_each_other_on_a_terminal_with_what_differs_marked() -> None:
+    left = view_of(says(CALL), returns("4 apples"), says("<answer>4 apples</answer>"), name="one")
+    right = view_of(says(CALL), returns("5 apples"), says("<answer>5 apples</answer>"), name="other", sample=1)
+    shown = printed(left, right)
+    row = next(line for line in plain(shown).splitlines() if "4 apples" in line)
+    assert "5 apples" in row
+    assert "\x1b[1;4m4\x1b[0m" in shown  # bold and underlined: not by colour alone
+    assert plain(shown).count("the same in both") == 2
+
+
+@pytest.mark.parametrize("width", [60, 61, 79, 80, 123, 250])
+def test_beside_each_other_no_line_is_wider_than_the_terminal(width: int) -> None:
+    left = view_of(says(f"{'word ' * 80}{CALL}"), returns("x" * 500), says("<answer>4</answer>"), name="one")
+    right = view_of(says("<answer>" + "9" * 200 + "</answer>"), name="other", sample=1, answer="9" * 200)
+    lines = plain(printed(left, right, width=width)).splitlines()
+    rows = lines[lines.index(next(line for line in lines if line.startswith("── 1"))) :]
+    assert max(map(len, rows)) <= width
+    assert sum("one" in line and "other" in line for line in rows) >= 2  # headings in one line, and of the facts
+
+
+@pytest.mark.parametrize(("width", "terminal"), [(59, True), (200, False)])
+def test_narrow_or_piped_one_stands_below_the_other_and_marks_are_characters(width: int, terminal: bool) -> None:
+    left, right = view_of(says("<answer>4</answer>"), name="one"), view_of(says("<answer>5</answer>"), name="other")
+    shown = plain(printed(left, right, width=width, terminal=terminal))
+    assert "assistant · one" in shown
+    assert "assistant · other" in shown
+    assert not any("one" in line and "other" in line for line in shown.splitlines() if line.startswith("──"))
+    if not terminal:
+        assert "answers: ⟦4⟧" in shown
+        assert "answers: ⟦5⟧" in shown
+        assert "\x1b" not in printed(left, right, width=width, terminal=False)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_a_model_wrote_drives_no_terminal_and_is_no_markup(terminal: bool) -> None:
+    view = view_of(says(ESCAPES), returns(ESCAPES, tool=ESCAPES, fault=ESCAPES), name=ESCAPES, answer=ESCAPES)
+    for shown in (printed(view, terminal=terminal), printed(view, view_of(says("x"), name="y"), terminal=terminal)):
+        assert not re.search(r"\x1b(?!\[[0-9;]*m)|\x07|\u202e", shown)
+        assert "owned" in plain(shown)
+        assert "bold" in plain(shown)
+
+
+def test_long_texts_are_cut_on_a_terminal_and_whole_elsewhere_or_when_asked() -> None:
+    view = view_of(returns("x" * 5_000_000))
+    cut = printed(view)
+    assert len(cut) < 20_000
+    assert f"{5_000_000 - BEGINNING:,} more characters; --full shows them" in plain(cut)
+    answered = [view_of(says("hm"), name=name, answer="y" * 5_000_000) for name in ("one", "other")]
+    assert len(printed(*answered)) < 20_000
+    assert printed(view, full=True).count("x") >= 5_000_000
+    assert printed(view, terminal=False).count("x") >= 5_000_000
+
+
+def test_the_command_shows_two_attempts_by_their_ids(store: Path, testbed: Callable[..., Done]) -> None:
+    done = testbed("show", ids(testbed, "bare")[0], ids(testbed, "python")[0])
+    assert done.code == 0, done.err
+    assert "of arm bare beside attempt" in done.out
+    assert "At the same task, both sample 0. 1 of 2 steps say the same" in done.out
+    assert "answers: ⟦bare⟧ 0" in done.out
+    assert "answers: ⟦python⟧ 0" in done.out
+
+
+@pytest.mark.parametrize(("more", "sample"), [([], 0), (["--sample", "3"], 3)])
+def test_the_command_picks_both_arms_attempts_of_a_task(
+    store: Path, testbed: Callable[..., Done], more: list[str], sample: int
+) -> None:
+    done = testbed("show", "r", "--task", "1 + 1?", "--arm", "python", "--against", "bare", *more)
+    assert done.code == 0, done.err
+    assert f"answers: ⟦bare⟧ {sample}" in done.out
+    assert f"answers: ⟦python⟧ {sample}" in done.out
+    assert done.out.index("bare⟧") < done.out.index("python⟧")
+
+
+def test_a_transcript_is_written_as_a_page(store: Path, testbed: Callable[..., Done]) -> None:
+    done = testbed("show", ids(testbed, "bare")[0], "--html", "one.html")
+    assert (done.code, done.out) == (0, "wrote one.html\n")
+    page = Path("one.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert "default-src 'none'" in page
+    assert "<script" not in page
+    done = testbed("show", "r", "--task", "1 + 1?", "--arm", "python", "--against", "bare", "--html", "two.html")
+    assert done.code == 0, done.err
+    assert "<mark>python</mark>" in Path("two.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["r", "--arm", "python", "--against", "bare"], "--against needs --task"),
+        (["r", "--task", "+", "--arm", "python", "--against", "bare"], "3 tasks have '+' in their prompt"),
+        (["r", "--task", "+", "--against", "bare"], "--against NAME needs --arm NAME"),
+        (["r", "--task", "none", "--arm", "python", "--against", "bare"], "no task of run 'r' has 'none'"),
+        (["r", "--task", "1 + 1?", "--arm", "pyton", "--against", "bare"], "Did you mean 'python'?"),
+        (["r", "--task", "1 + 1?", "--arm", "python", "--against", "bare", "--sample", "9"], "share 0 to 3"),
+        (["r", "--html", "x.html"], "--html writes a transcript"),
+        (["r", "3f2a91"], "give only the id: testbed show 3f2a91"),
+        (["zzzz"], "zzzz"),
+        (["zzzz", "3f2a91"], "zzzz"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_by_name(
+    store: Path, testbed: Callable[..., Done], words: list[str], told: str
+) -> None:
+    done = testbed("show", *words)
+    assert (done.code, done.out) == (2, "")
+    assert told in done.err
+
+
+def test_the_arm_of_an_attempt_is_named_as_the_newest_run_names_it(store: Path, testbed: Callable[..., Done]) -> None:
+    first = ids(testbed, "python")[0]
+    assert "of arm python: success" in testbed("show", first).out
+    for created, name in (("2026-03-01", "newest"), ("2026-02-01", "older")):
+        add(store, name, tasks(3), {name: [[]] * 3}, specs={name: LIVE}, created=created)
+    done = testbed("show", first)
+    assert "of arm newest: success" in done.out
+    assert "budget: 8 turns" in done.out
