@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import sys
+from typing import NoReturn
 
 
 def main() -> None:
@@ -22,7 +24,21 @@ def main() -> None:
         _silence()
         print(f"error: the output cannot be written: {error.strerror}.", file=sys.stderr)
         code = 1
-    sys.exit(code)
+    _leave(code)
+
+
+def _leave(code: int | str | None) -> NoReturn:
+    """Ends the process, also where an agent or a tool left behind what does not end."""
+    threads = sys.modules.get("testbed.threads")
+    if threads is None or not threads.left_behind():
+        sys.exit(code)
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    atexit._run_exitfuncs()  # as the interpreter would, which first waits for all threads
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _run() -> int | str | None:

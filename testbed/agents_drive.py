@@ -23,7 +23,7 @@ from testbed.plugins import named
 from testbed.threads import DaemonThreads
 from testbed.tool import is_broken_connection
 from testbed.trial import standing
-from testbed.types import Usage
+from testbed.types import ToolResult, Usage
 
 GRACE = 1.0  # seconds that an agent gets to return after its attempt has ended
 SILENT, RAISED = "agent:silent", "agent:error"
@@ -52,6 +52,7 @@ class Drive:
         self._turn, self._steps = asyncio.Lock(), set[asyncio.Task[Any]]()
         self._tap = Tap(episode.meter, agent.prices, agent.count, self._stop)
         self._failure: Exception | None = None
+        self._grading: asyncio.Task[Step] | None = None
         self._closed = False
         self._clock: asyncio.Timeout
 
@@ -74,11 +75,13 @@ class Drive:
                 await asyncio.wait({work, over}, return_when=asyncio.FIRST_COMPLETED)
                 if self._over.is_set():
                     await asyncio.wait({work}, timeout=GRACE)
+                if self._grading is not None:  # what came in time is graded, whatever becomes of its agent
+                    await asyncio.wait({self._grading})
         except TimeoutError:
             self._end("limit:seconds")
         finally:
             self._closed = self._tap.over = True
-            await _cancel(over, work, *self._steps)
+            await _cancel(over, work, *self._steps, *([self._grading] if self._grading else []))
         await self._conclude(work)
         self._settle()
 
@@ -106,8 +109,8 @@ class Drive:
             if episode.action.answer is None or self._graders is None:
                 step = episode.finish(results)
             else:
-                with standing(self._clock, self._loop.time()):
-                    step = await self._graders.run(lambda: episode.finish(results))
+                self._grading = asyncio.ensure_future(self._graded(self._graders, results))
+                step = await asyncio.shield(self._grading)  # the agent may be given up meanwhile
         except Exception as error:  # ours, or the tools': the run must have it, and the agent must not go on
             self._failure = error
             self._over.set()
@@ -115,6 +118,12 @@ class Drive:
         if episode.over:
             self._over.set()
         return step
+
+    async def _graded(self, graders: DaemonThreads, results: list[ToolResult]) -> Step:
+        if self._closed:  # what the agent returned: its clock has been stopped
+            return await graders.run(lambda: self._episode.finish(results))
+        with standing(self._clock, self._loop.time()):
+            return await graders.run(lambda: self._episode.finish(results))
 
     def _given(self, schemas: list[dict[str, Any]]) -> tuple[Given, Bridge]:
         episode, bridge = self._episode, Bridge(self.take, lambda: self._closed)
@@ -160,8 +169,9 @@ class Drive:
 
     async def _conclude(self, work: asyncio.Future[Outcome]) -> None:
         """Says how the attempt ended, now that the agent has, or raises why it could not be made."""
-        if self._failure or self._tap.refused:
-            raise self._failure or self._tap.refused  # type: ignore[misc]
+        ungraded = self._grading.exception() if self._grading else None
+        if failure := self._failure or ungraded or self._tap.refused:
+            raise failure
         if self._episode.over:
             return
         outcome = _outcome(work)
@@ -176,9 +186,10 @@ class Drive:
 
     async def _submit(self, text: str) -> None:
         """Takes what the agent returned as its answer."""
-        await self._read(as_answer(text))
-        if self._failure:
-            raise self._failure
+        try:
+            await self._read(as_answer(text))
+        except AttemptOver as over:
+            raise self._failure or over from None
         self._end("answered", "The agent returned after a wrong answer.")
 
     def _blame(self, error: BaseException) -> None:

@@ -51,11 +51,11 @@ def export(
         if kind == "archive":
             moved = write_archive(db, board, file)
             rest = f"; {moved.left_out} left out, which were rejected or made against the server" * (moved.left_out > 0)
-            print(f"wrote board {board!r} with {moved.entries} entries to {file}{rest}")
+            print(f"wrote board {board!r} with {_entries(moved.entries)} to {file}{rest}")
             return
         text, count = _text(db, board, kind, entry, dataset, task, address.rstrip("/"))
     _write(file, text)
-    print(f"wrote {count} entries to {file}")
+    print(f"wrote {_entries(count)} to {file}")
 
 
 def import_(
@@ -68,9 +68,13 @@ def import_(
 
     with BoardDatabase.open(store) as db:
         moved = read_archive(db, file)
-    print(f"board {moved.board.slug!r} with {moved.entries} entries is in {store}")
+    print(f"board {moved.board.slug!r} with {_entries(moved.entries)} is in {store}")
     if moved.entries:
-        print(f"They are checked once it is served: testbed board serve --store {store}", file=sys.stderr)
+        print(f"What was sent is checked once it is served: testbed board serve --store {store}", file=sys.stderr)
+
+
+def _entries(count: int) -> str:
+    return f"{count:,} {'entry' if count == 1 else 'entries'}"
 
 
 def _text(

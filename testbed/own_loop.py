@@ -78,6 +78,7 @@ class OwnLoop:
             left = call.began + timeout + held_up - now
         if others > timeout and (running is None or running.future.done()):
             self._give_up(stage)  # blocked by what a call left behind
+            call.loop.call_later(timeout, self._check, call, timeout)  # this one may have been begun on another
         elif left > 0:
             call.loop.call_later(max(left, TICK), self._check, call, timeout)
         else:
@@ -94,7 +95,8 @@ class OwnLoop:
         """Leaves a blocked loop to itself: calls that it did not begin are begun on another one."""
         if self._stage is stage:
             self._stage = None
-        for call in [call for call in stage.calls if not call.future.done()]:  # a copy: it is changed meanwhile
+        left, stage.calls = [call for call in stage.calls if not call.future.done()], {}  # none is begun again twice
+        for call in left:
             if call.began is None:
                 self._begin(call)
             else:

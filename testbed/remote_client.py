@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from testbed.errors import TransportError, UsageError
+from testbed.types import well_formed
 
 RETRIES = 6
 LONGEST_WAIT = 30.0  # seconds between two tries
@@ -179,7 +180,7 @@ class RemoteSession:
             UsageError: the server refuses it, since the session has ended.
             TransportError: the server does not answer.
         """
-        body = {"n": self.steps, "action": action}
+        body = {"n": self.steps, "action": well_formed(action)}  # half a surrogate pair could not be sent
         if self._websocket:
             self.last = self._say(body)
         else:

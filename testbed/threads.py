@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _LEFT_BEHIND = 1.0  # seconds that cancelled coroutines get to end before their loop is closed
+_EXECUTORS = ("asyncio_", "ThreadPoolExecutor")  # names of threads that the interpreter waits for at its end
+_unending: list[object] = []  # never collected: a coroutine that is collected runs once more, and may not end then
 
 
 class DaemonThreads:
@@ -146,6 +148,23 @@ def settle(future: asyncio.Future[Any], result: Any, error: BaseException | None
         future.set_exception(RuntimeError(f"the function raised {type(error).__name__}({error})"))
 
 
+def left_behind(patience: float = _LEFT_BEHIND) -> bool:
+    """Whether other people's code still runs that would keep the interpreter from ending, as it waits for that.
+
+    Args:
+        patience: seconds that threads get to end.
+    """
+    until = time.monotonic() + patience
+    while not _unending:
+        others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+        if not any(not thread.daemon or thread.name.startswith(_EXECUTORS) for thread in others):
+            return False
+        if time.monotonic() > until:
+            break
+        time.sleep(0.02)
+    return True
+
+
 class LoopThread:
     """An event loop in a thread of its own, for synchronous callers of asynchronous code."""
 
@@ -175,6 +194,8 @@ class LoopThread:
         with contextlib.suppress(RuntimeError):  # it has been closed
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(patience)
+        if self._thread.is_alive():
+            _unending.append(self)
 
     def _serve(self) -> None:
         self._insist(self._loop.run_forever)
@@ -186,7 +207,7 @@ class LoopThread:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=_LEFT_BEHIND)
+            _unending.extend((await asyncio.wait(tasks, timeout=_LEFT_BEHIND))[1])
         await self._loop.shutdown_asyncgens()
         await asyncio.sleep(0)  # transports that were closed last get to say so
 

@@ -56,6 +56,7 @@ def testbed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("testbed.__main__._leave", sys.exit)  # whatever else the tests' own process runs
 
     def testbed(*arguments: str) -> Done:
         monkeypatch.setattr(sys, "argv", ["testbed", *arguments])

@@ -39,7 +39,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         entries_=[
             {"title": "Plain", "model": "model-one"},
             {"title": HOSTILE, "state": "partly", "rewrite": said(HOSTILE + WIDE), "model": WIDE},
-            {"title": "Large", "skill": 0.9, "rewrite": said(BIG), "model": "model-two"},
+            {"title": "Large", "skill": 0.9, "rewrite": said(BIG, sample=0), "model": "model-two"},
         ],
     )
     with db.reading() as connection:

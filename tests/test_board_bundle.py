@@ -93,6 +93,17 @@ def test_lines_beyond_their_length_are_not_taken_in() -> None:
         read(data, Limits(line=2**16, ratio=10**6))
 
 
+def test_arms_and_tasks_are_held_in_memory_and_so_take_little_of_it_all_together(data: bytes) -> None:
+    lines = Lines.of(data)
+    sparse = {**lines.arms[1], "spec": {**lines.arms[1]["spec"], "more": [[]] * 2**20}}  # 3 MiB, and 60 once parsed
+    long = {**lines.tasks[0], "prompt": "so long " * 2**17}  # 1 MiB
+    manifest, limits = {**lines.manifest, "arms": 3, "tasks": 3}, Limits(listed=2**21, ratio=10**6)
+    with pytest.raises(DataError, match="line 4 of the bundle, arm 3, has over"):
+        Bundle([packed([manifest, *[sparse] * 3, *lines.tasks])], limits)
+    with pytest.raises(DataError, match="line 6 of the bundle, task 2, has over"):
+        Bundle([packed([manifest, *[lines.arms[0]] * 3, *[long] * 3])], limits)
+
+
 @pytest.mark.parametrize("kind", ["arms", "tasks", "attempts"])
 def test_more_lines_of_a_kind_than_allowed_are_refused_by_the_manifest(data: bytes, kind: str) -> None:
     with pytest.raises(DataError, match=f"more than 1 {kind}"):

@@ -117,6 +117,15 @@ def test_a_corpus_with_leaks(tmp_path: Path, leaks: bool, state: str) -> None:
     assert found.wrong.count("together with its answer") == 8 * leaks
 
 
+def test_what_a_leaking_corpus_showed_in_attempts_that_are_said_to_be_missing(tmp_path: Path) -> None:
+    board, corpus = towns_board(tmp_path), towns_corpus(tmp_path, leaks=True)
+    lines = Lines.of(searched(board, tmp_path / "run.sqlite", corpus))
+    for lost in lines.of_arm("search"):
+        lost.update(status="missing", ended="missing:transport_error", success=None, score=None, answer=None)
+    with a_database(tmp_path / "board.sqlite", board) as db:
+        assert examine(db, "facts", lines.sealed()).wrong.count("together with its answer") == 8
+
+
 @pytest.mark.parametrize("place", ["tool", "system"])
 def test_answers_in_what_the_model_is_told_of_itself_and_its_tools(tmp_path: Path, place: str) -> None:
     board, corpus = towns_board(tmp_path), towns_corpus(tmp_path, leaks=False)

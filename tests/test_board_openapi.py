@@ -127,7 +127,7 @@ def counts(db: BoardDatabase) -> dict[str, Any]:
 # -- by schemathesis
 
 NO_CHECKS = ("positive_data_acceptance",)  # a schema cannot say all that a valid request has to be
-QUICK = ["--phases=fuzzing", "--max-examples=3"]
+QUICK = ["--phases=fuzzing", "--max-examples=1"]
 WHOLE = ["--phases=examples,coverage,fuzzing,stateful", "--max-examples=40"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from testbed.board.accounts import create_token
 from testbed.board.database import BoardDatabase
 from testbed.board.limits import POLICY
 from testbed.board.service import Worker
+from testbed.board.serving import Address
 from testbed.board.submit import submit
 from testbed.store import Store
 
@@ -34,7 +36,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         entries_=[
             {"title": "Plain", "reasons": CHECKED, "model": "model-one", "manifest": {"run": "r", "accuracy": 0.98765}},
             {"title": HOSTILE, "state": "partly", "reasons": UNCHECKED, "rewrite": said(HOSTILE), "model": HOSTILE},
-            {"title": "Large", "skill": 0.9, "rewrite": said(BIG), "model": "model-two"},
+            {"title": "Large", "skill": 0.9, "rewrite": said(BIG, sample=0), "model": "model-two"},
             {"title": "Forged", "state": "rejected", "reasons": WRONG},
             {"title": "Too new", "state": "waiting"},
         ],
@@ -193,6 +195,13 @@ def test_a_transcript_of_five_megabytes_is_sent_in_pieces_and_whole(served: Serv
     assert len(pieces) > 50
     assert "content-length" not in answer.headers
     assert BIG[-1000:] in b"".join(pieces).decode()
+
+
+def test_no_answer_waits_for_its_beginning_to_be_acknowledged() -> None:
+    with Address(port=0).listen() as listening, socket.create_connection(listening.getsockname()[:2]):
+        served, _ = listening.accept()
+        with served:
+            assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 def test_pages_other_than_transcripts_stay_small(served: Served) -> None:

@@ -110,6 +110,19 @@ def test_a_board_without_entries_has_an_empty_ranking(opened: tuple[BoardDatabas
 # ---- filters ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def three(read: Board, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BoardDatabase]:
+    """Three entries that every filter tells apart."""
+    with BoardDatabase.open(tmp_path_factory.mktemp("three") / "board.sqlite") as db:
+        board = boards.create(db, read)
+        place(db, board, "a", [{"share": 0.9, "model": "small", "tokens": 5, "usd": 0.1}])
+        tools = {"share": 0.6, "tools": ["search", "python"], "gain": 0.5, "tokens": 50, "model": "large", "usd": 1.0}
+        place(db, board, "b", [{"share": 0.1, "model": "large"}, tools])
+        place(db, board, "c", [{"share": 0.2, "model": "large", "tokens": 20, "usd": 2.0}], state="partly")
+        ranking.recompute(db, board)
+        yield db
+
+
 @pytest.mark.parametrize(
     ("filters", "found"),
     [
@@ -125,14 +138,8 @@ def test_a_board_without_entries_has_an_empty_ranking(opened: tuple[BoardDatabas
         (Filters(by="gain"), "b"),
     ],
 )
-def test_filters_choose_and_keep_the_order(opened: tuple[BoardDatabase, Board], filters: Filters, found: str) -> None:
-    db, board = opened
-    place(db, board, "a", [{"share": 0.9, "model": "small", "tokens": 5, "usd": 0.1}])
-    tools = {"share": 0.6, "tools": ["search", "python"], "gain": 0.5, "tokens": 50, "model": "large", "usd": 1.0}
-    place(db, board, "b", [{"share": 0.1, "model": "large"}, tools])
-    place(db, board, "c", [{"share": 0.2, "model": "large", "tokens": 20, "usd": 2.0}], state="partly")
-    ranking.recompute(db, board)
-    with db.reading() as connection:
+def test_filters_choose_and_keep_the_order(three: BoardDatabase, filters: Filters, found: str) -> None:
+    with three.reading() as connection:
         total, rows = ranked(connection, "sums", filters, 0, 50)
     assert "".join(row["entry"][0] for row in rows) == found
     assert total == len(found)

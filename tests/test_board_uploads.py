@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -100,6 +101,22 @@ def test_the_same_run_of_two_accounts_is_two_entries(ann: TestClient, board: Boa
         assert own != other
         for answer in (bob.get(f"/api/uploads/{own}"), put(bob, own, 0), finish(bob, own)):
             assert answer.status_code == 404  # what is another's is not there
+
+
+def test_many_who_send_the_same_at_once_make_one_entry_for_each_account(board: BoardDatabase) -> None:
+    def send(account: str) -> str:
+        told = announced()
+        file = uploads.Announced(told["content"], told["bytes"], tuple(told["chunks"]))
+        id_ = uploads.begin(board, SETTINGS, account, "sums", file).id
+        for n in range(len(told["chunks"])):
+            uploads.put(board, account, id_, n, DATA[1000 * n : 1000 * (n + 1)])
+        return uploads.complete(board, account, id_)
+
+    with ThreadPoolExecutor(8) as threads:
+        ids = list(threads.map(send, ["ann", "bob"] * 8))
+    assert len(set(ids)) == rows(board, entries) == 2
+    submitted = [note.subject for note in audit.read(board, action="entry.submit")]
+    assert sorted(submitted) == sorted(set(ids))
 
 
 def test_a_piece_that_is_not_the_announced_one_is_refused_and_not_kept(ann: TestClient, board: BoardDatabase) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,20 @@ import pytest
 from helpers.command import Done
 
 PAGE = (Path(__file__).parents[1] / "docs" / "agents.md").read_text(encoding="utf-8")
+
+HANGS = """\
+import asyncio, time
+
+async def never_ends(env):
+    while True:
+        try:
+            await asyncio.sleep(0.01)
+        except BaseException:
+            pass
+
+async def leaves_a_thread(env):
+    await asyncio.to_thread(time.sleep, 1000)
+"""
 
 
 def blocks(language: str) -> list[str]:
@@ -63,3 +79,13 @@ def test_another_agent_does_not_go_on_with_the_run(testbed: Callable[..., Done],
     done = testbed("run", "sums.toml", "--agent", "my_graph.py:make")
     assert done.code == 2
     assert "another name" in done.err
+
+
+@pytest.mark.parametrize("agent", ["never_ends", "leaves_a_thread"])
+def test_the_command_ends_whatever_an_agent_leaves_behind(agent: str, folder: Path) -> None:
+    (folder / "hangs.py").write_text(HANGS, encoding="utf-8")
+    text = blocks("toml")[0].replace("samples = 4", "samples = 1").replace("tasks = 8", "tasks = 1")
+    (folder / "sums.toml").write_text(text.replace("seconds = 60", "seconds = 0.2"), encoding="utf-8")
+    line = [sys.executable, "-m", "testbed", "run", "sums.toml", "--agent", f"hangs.py:{agent}"]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "2 of 2 attempts are stored" in done.stderr) == (0, True), done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from testbed.board.limits import HEADERS
 from testbed.board.service import Worker
 from testbed.board.settings import KIB, MIB, Settings
 from testbed.cli import app
+from testbed.experiment_file import parse_experiment
 
 TEXT = (Path(__file__).parents[1] / "docs" / "board.md").read_text(encoding="utf-8")
 
@@ -25,6 +27,15 @@ def test_the_boards_file_reads(tmp_path: Path) -> None:
     (tmp_path / "sums.toml").write_text(found[1], encoding="utf-8")
     board = read_board_file(tmp_path / "sums.toml")
     assert (board.slug, len(board.tasks), board.samples) == ("sums", 100, {"bare": 32, "tools": 16})
+
+
+def test_the_experiment_for_it_reads_and_fits() -> None:
+    board, mine = map(tomllib.loads, re.findall(r"^```toml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
+    parsed = parse_experiment(mine)
+    assert [mine[key] for key in ("seed", "budget", "env")] == [board[key] for key in ("seed", "budget", "env")]
+    wanted = {arm.name: board["samples"]["tools" if arm.tools else "bare"] for arm in parsed.arms}
+    assert {arm.name: arm.samples for arm in parsed.arms} == wanted
+    assert {name for arm in parsed.arms for name in arm.tools} <= set(board["rules"]["tools"])
 
 
 def test_every_key_of_a_boards_file_is_named() -> None:

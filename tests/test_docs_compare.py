@@ -12,6 +12,7 @@ import pytest
 
 from helpers.command import Done
 from helpers.two_runs import LIVE, SPEC, add, tool
+from testbed.store import Store
 from testbed.types import Task
 
 PAGE = (Path(__file__).parents[1] / "docs" / "compare.md").read_text(encoding="utf-8")
@@ -33,13 +34,13 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def ids(stores: Path, tmp_path: Path, testbed: Callable[..., Done]) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def ids(stores: Path) -> dict[str, str]:
     """The page's ids → those of attempts of the same arms."""
-    for file in stores.iterdir():
-        shutil.copy(file, tmp_path)
     arms = {"5f5aee": "python", "d6d49d": "inert"}
-    return {id_: testbed("show", "demo", "--arm", arm).out.splitlines()[1].split()[0] for id_, arm in arms.items()}
+    with Store.open(stores / "testbed.sqlite") as store:
+        task = store.tasks("demo")[0].hash
+        return {id_: next(iter(store.attempts("demo", task, arm))).id[:12] for id_, arm in arms.items()}
 
 
 def test_the_page_has_the_commands_that_it_is_about() -> None:
@@ -48,7 +49,11 @@ def test_the_page_has_the_commands_that_it_is_about() -> None:
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_works_as_it_stands(ids: dict[str, str], testbed: Callable[..., Done], line: str) -> None:
+def test_every_command_works_as_it_stands(
+    stores: Path, tmp_path: Path, ids: dict[str, str], testbed: Callable[..., Done], line: str
+) -> None:
+    for file in stores.iterdir():
+        shutil.copy(file, tmp_path)
     for named, id_ in ids.items():
         line = re.sub(rf"\b{named}\b", id_, line)
     done = testbed(*shlex.split(line, comments=True)[1:])

@@ -129,7 +129,7 @@ def test_gymnasiums_own_check_passes(site: Site, websocket: bool) -> None:
     assert env.observation_space["remaining"].shape == (7,)
     assert list(first["remaining"][-1:]) == [2]
     for _ in range(4):
-        seen, reward, terminated, truncated, info = env.step("I wonder.")
+        seen, reward, terminated, truncated, info = env.step("I wonder \ud83d.")
         assert seen in env.observation_space
     assert (reward, terminated, truncated, info) == (0, False, True, {"task": 1, "limit": "turns"})
     assert np.all(seen["remaining"][5:6] == 0)

@@ -143,6 +143,22 @@ async def test_calls_that_another_one_holds_up_are_nobodys_fault() -> None:
     await own.aclose()
 
 
+async def test_calls_that_all_block_for_ever_all_end_and_are_begun_once() -> None:
+    release, begun = threading.Event(), 0
+    own = OwnLoop()
+
+    async def block() -> None:
+        nonlocal begun
+        begun += 1
+        release.wait(20)
+
+    ended = await asyncio.gather(*(own.run(block, 0.1) for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in ended] == [TimeoutError] * 3
+    assert begun == 3
+    release.set()
+    await own.aclose()
+
+
 async def test_calls_that_block_for_a_while_do_not_add_up_to_a_timeout() -> None:
     own = OwnLoop()
 

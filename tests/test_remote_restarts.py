@@ -11,7 +11,7 @@ import pytest
 from helpers.remote import SECRET, SUMS_IN_PRIVATE, VAULTS, added, attempts_of, calculated, serving
 from testbed.board import audit
 from testbed.protocol import write_answer, write_call
-from testbed.types import Status
+from testbed.types import REDRAWN, Status
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -99,4 +99,8 @@ def test_what_was_lost_is_served_again_where_the_board_allows_it(tmp_path: Path)
         assert left["asks"]["0"] == 2
         samples = [service.begin(entry, "asks", task=0)["sample"] for _ in range(2)]
         assert sorted(samples) == [0, 1]
+        for one in service.get(f"remote-entries/{entry['entry']}")["open"]:
+            service.post(f"sessions/{one['session']}/end")
+        found = {a.sample: a.faults.get(REDRAWN, 0) for a in attempts_of(service, entry)}
+        assert found == {session["sample"]: 1, 1 - session["sample"]: 0}  # what broke may have chosen it
         service.begin(entry, "asks", task=0, status=409)

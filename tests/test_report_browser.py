@@ -76,6 +76,19 @@ def test_every_chart_is_drawn_without_complaint_and_without_any_request(page: An
     assert sorted(labels) == sorted(chart.description for chart in report.charts)
 
 
+def test_a_screen_reader_is_told_of_each_chart_once_and_by_its_name(page: Any, report: Reported) -> None:
+    tree = page.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    said = [node.get("name", {}).get("value") for node in tree if not node.get("ignored")]
+    for chart in report.charts:
+        named = [node for node in tree if node.get("name", {}).get("value") == chart.description]
+        assert [node["role"]["value"] for node in named if not node.get("ignored")] == ["image"], chart.key
+        assert f"Its figures: {chart.title}" in said or not (chart.table or chart.figures)
+    figures = [n["name"]["value"] for n in tree if n.get("role", {}).get("value") == "figure" and not n.get("ignored")]
+    assert figures == [chart.title for chart in report.charts if chart.key in ("groups", "gain")] + [
+        chart.title for chart in report.charts if chart.key not in ("groups", "gain")
+    ]
+
+
 def test_the_page_s_policy_lets_nothing_be_asked_of_the_network(page: Any) -> None:
     answer = page.execute_async_script(
         "const done = arguments[0]; fetch('http://127.0.0.1:9/').then(() => done('asked'), e => done(e.message));"
@@ -134,6 +147,30 @@ def test_the_map_is_paged_by_keyboard(page: Any) -> None:
     assert texts(page, "#map-status") == [f"Tasks 26 to {TASKS} of {TASKS}."]
     assert len(rows(page)) == TASKS - 25
     assert not page.find_element("id", "map-next").is_enabled()
+    assert page.switch_to.active_element.get_attribute("id") == "map-previous"  # the focus is not lost at the end
+    press(page, "#map-previous", Keys.ENTER)
+    assert page.switch_to.active_element.get_attribute("id") == "map-next"
+
+
+def test_the_map_finds_a_task_by_its_whole_hash_as_other_commands_print_it(page: Any, report: Reported) -> None:
+    assert report.analysis.map is not None
+    press(page, "#map-search", report.analysis.map.tasks[4].hash)
+    assert [row[:5] for row in rows(page)] == ["4 + 4"]
+
+
+def test_the_map_tells_missing_attempts_of_a_cell(page: Any, report: Reported, tmp_path: Path) -> None:
+    from copy import deepcopy
+    from dataclasses import replace
+
+    from testbed.report.page import write_page
+
+    lost = deepcopy(report.analysis.map)
+    assert lost is not None
+    lost.arms[1].missing[2] = 7
+    write_page(replace(report.analysis, name="lost", map=lost), tmp_path / "lost.html")
+    page.get((tmp_path / "lost.html").as_uri())
+    assert texts(page, "#map-body tr:nth-child(3) td:nth-child(3) span")[-1] == "7 missing"
+    assert len([text for text in texts(page, "#map-body span") if "missing" in text]) == 1
 
 
 def test_a_cell_leads_to_its_transcripts_and_these_to_both_arms_side_by_side(page: Any, report: Reported) -> None:

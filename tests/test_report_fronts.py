@@ -16,6 +16,7 @@ from testbed.report.tables import arms
 from testbed.report.words import at_least, share
 from testbed.stats import best_of_n_frontier, least_reweighting
 from testbed.stats.energy import best_of_n_kl_bound
+from testbed.types import COST_COMPONENTS
 
 COST = {
     "bare": {"generated_tokens": 10, "usd": 0.01},
@@ -65,12 +66,52 @@ def test_the_front_is_bare_and_python_and_beaten_arms_are_never_on_it(analysis: 
 
 
 def test_an_arm_whose_cost_is_not_known_is_in_no_front_of_it() -> None:
-    unpriced = analyse(
-        outcomes(tasks_of(ARITHMETIC), {"bare": [(8, 2)] * 60, "python": [(8, 6)] * 60}, cost={"bare": {"usd": 1.0}}),
-        elicitation=4, replicates=200,
-    )  # fmt: skip
+    data = outcomes(tasks_of(ARITHMETIC), {"bare": [(8, 2)] * 60, "python": [(8, 6)] * 60}, cost={"bare": {"usd": 1.0}})
+    data.cost[data.arm == 1, COST_COMPONENTS.index("usd")] = np.nan
+    unpriced = analyse(data, elicitation=4, replicates=200)
     assert unpriced.fronts == ()
     assert not fronts(unpriced).rows
+
+
+def test_an_arm_that_costs_nothing_beside_others_that_do_is_the_cheapest() -> None:
+    counts = {"bare": [(8, 4)] * 60, "python": [(8, 2)] * 60, "search": [(8, 6)] * 60}
+    data = outcomes(tasks_of(ARITHMETIC), counts, cost={"python": {"usd": 0.1}, "search": {"usd": 0.2}})
+    (front,) = analyse(data, elicitation=4, replicates=200).fronts
+    assert [(one.arm, one.on_front, one.membership) for one in front.arms] == [
+        ("bare", True, 1.0),
+        ("python", False, 0.0),  # costs more than bare, and reaches less
+        ("search", True, 1.0),
+    ]
+
+
+def test_a_front_names_the_arms_and_tasks_that_it_is_without_and_the_missing_attempts() -> None:
+    counts = {"bare": [(8, 2)] * 60, "python": [(8, 6)] * 60, "search": [(8, 6)] * 50 + [(0, 0)] * 10}
+    cost = {arm: {"usd": 0.1, "generated_tokens": 5.0} for arm in counts}
+    data = outcomes(tasks_of(ARITHMETIC), counts, cost=cost, missing={"python": 3})
+    data.cost[data.arm == 2, COST_COMPONENTS.index("usd")] = np.nan
+    found = analyse(data, elicitation=4, replicates=200)
+    table = fronts(found)
+    said = " ".join(table.notes)
+    assert "USD: without search, of which the cost of some attempts is not known." in said
+    assert "generated tokens: on the 50 tasks of 60 that all of its arms have attempts at." in said
+    assert "Missing attempts (python 3) are left out" in said
+    drawn = {chart.key: chart.caption for chart in charts(found)}
+    assert "Without search" in drawn["front_usd"]
+    assert "On the 50 tasks of 60" in drawn["front_generated_tokens"]
+    for key in ("front_usd", "reach_attempts", "creation"):
+        assert "Missing attempts (python 3)" in drawn[key]
+
+
+def test_fronts_on_different_tasks_tell_each_its_own_reach() -> None:
+    counts = {"bare": [(8, 0)] * 30 + [(8, 8)] * 30, "python": [(8, 8)] * 60, "search": [(8, 8)] * 30 + [(0, 0)] * 30}
+    cost = {arm: {"usd": 0.1, "generated_tokens": 5.0} for arm in counts}
+    data = outcomes(tasks_of(ARITHMETIC), counts, cost=cost)
+    data.cost[data.arm == 2, COST_COMPONENTS.index("usd")] = np.nan
+    table = fronts(analyse(data, elicitation=4, replicates=200))
+    assert table.columns[0::3] == ("reach at generated tokens [95%]", "reach at USD [95%]")
+    cells = {row.head: row.cells for row in table.rows}
+    assert (cells["bare"][0][0], cells["bare"][3][0]) == ("0.00", "0.50")
+    assert cells["search"][3:] == (("",), ("",), ("",))
 
 
 def test_the_table_of_fronts_has_each_share_and_marks_who_is_on_it(analysis: Analysis) -> None:
@@ -180,3 +221,15 @@ def test_json_has_fronts_frontier_and_map(analysis: Analysis) -> None:
     assert found["fronts"][0]["arms"][0]["membership"] == 1.0
     assert found["frontier"]["arms"][0]["nats"]["high"] is None
     assert len(found["map"]["tasks"]) == 60
+
+
+@pytest.mark.parametrize("name", ["constructor", "toString", "__proto__", 'a"</script>\\'])
+def test_a_chart_is_drawn_whatever_an_arm_is_called(name: str) -> None:
+    import vl_convert
+
+    data = outcomes(tasks_of(ARITHMETIC), {"bare": [(8, 2)] * 60, name: [(8, 6)] * 60})
+    drawn = next(
+        chart for chart in charts(analyse(data, elicitation=4, replicates=100)) if chart.key == "reach_attempts"
+    )
+    assert name.split("<")[0] in vl_convert.vegalite_to_svg({**drawn.spec, "width": 300}).replace("&quot;", '"')
+    assert name in drawn.description

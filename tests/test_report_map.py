@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from jinja2.utils import htmlsafe_json_dumps
 
 from helpers.outcomes import ARITHMETIC, demo, outcomes, tasks_of
 from testbed.report.analyse import analyse
 from testbed.report.chart import Chart
 from testbed.report.charts import charts
 from testbed.report.charts_tasks import DRAWN, map_chart
+from testbed.report.page import render_page
 from testbed.report.page_map import MOST, map_data
 from testbed.report.record import Analysis
 from testbed.report.transcript_links import TranscriptLinks
 from testbed.report.transcript_pages import choose
 from testbed.report.verdict_map import EXCERPT, MappedArm, MappedTask, VerdictMap, excerpt
 from testbed.stats import Verdict
+from testbed.types import Task
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +103,7 @@ def replace_spec(name: str) -> Any:
 def test_the_map_of_any_number_of_tasks_stays_below_8_mb(analysis: Analysis, tasks: int) -> None:
     found = map_data(enlarged(analysis, tasks, "x" * EXCERPT), None)
     assert found is not None
-    size = len(json.dumps(found, separators=(",", ":")))
-    assert size < 8e6
+    assert len(json.dumps(found, separators=(",", ":"))) < 8e6
     assert found["left"] == max(0, tasks - MOST)
     assert len(found["rows"][0][0]) == EXCERPT if tasks == 1_000 else len(found["rows"][0][0]) <= EXCERPT
 
@@ -172,3 +175,56 @@ def test_the_ladder_s_chart_has_its_table_s_steps_and_intervals() -> None:
         (r.difference.low, r.difference.high) for r in climbed.ladder
     ]
     assert "interaction" in drawn.description
+
+
+@pytest.mark.parametrize("sign", ["漢", "<", '"', "𝔘"])
+def test_prompts_of_any_writing_leave_the_page_below_10_mb(analysis: Analysis, sign: str) -> None:
+    found = map_data(enlarged(analysis, 20_000, sign * EXCERPT), None)
+    assert found is not None
+    assert len(htmlsafe_json_dumps(found, ensure_ascii=False).encode("utf-8")) < 8e6
+    assert set(found["rows"][0][0]) == {sign}
+    few = map_data(enlarged(analysis, 1_000, sign * EXCERPT), None)
+    assert few is not None
+    assert few["rows"][0][0] == sign * EXCERPT
+
+
+def test_the_page_spells_letters_in_its_data_as_they_are(analysis: Analysis) -> None:
+    text = render_page(enlarged(analysis, 500, "漢" * EXCERPT))
+    assert "漢" * EXCERPT in text
+    assert "\\u6f22" not in text
+
+
+def test_the_map_has_the_missing_attempts_of_a_cell(analysis: Analysis) -> None:
+    assert map_data(analysis, None)["missing"] == {}  # type: ignore[index]
+    counts = {"bare": [(8, 2)] * 60, "python": [(8, 6)] * 60}
+    lost = analyse(outcomes(tasks_of(ARITHMETIC), counts, missing={"python": 3}), elicitation=4, replicates=100)
+    assert map_data(lost, None)["missing"] == {"0": {"1": 3}}  # type: ignore[index]
+
+
+def test_the_picture_of_many_tasks_ends_where_its_axis_does(analysis: Analysis) -> None:
+    (drawn,) = map_chart(enlarged(analysis, 3_002, "x"))
+    assert max(row["to"] for row in rows_of(drawn)) == 3_002
+
+
+def test_links_lead_to_a_file_whose_name_is_no_text() -> None:
+    name = os.fsdecode(b"na\xefve_transcripts")
+    assert TranscriptLinks.beside(name, ("bare",)).arm("bare") == "na%EFve_transcripts/arm-1.html"
+
+
+def test_a_label_of_tasks_that_no_text_can_hold_is_shown_all_the_same() -> None:
+    tasks = [replace(task, meta={"family": "a\ud800\u202e"}) for task in tasks_of(ARITHMETIC)]
+    found = analyse(outcomes(tasks, {"bare": [(8, 2)] * 60, "python": [(8, 6)] * 60}), elicitation=4, replicates=100)
+    assert "a‹U+D800›‹U+202E›" in render_page(found)
+    render_page(found).encode("utf-8")
+
+
+def test_a_picture_of_very_many_groups_draws_the_largest_and_says_so() -> None:
+    labels = [f"family {i // 2 if i < 40 else i}" for i in range(120)]
+    tasks = [Task("A-v0", f"task {i}", i, meta={"family": label}) for i, label in enumerate(labels)]
+    found = analyse(outcomes(tasks, {"bare": [(8, 2)] * 120, "python": [(8, 6)] * 120}), elicitation=4, replicates=100)
+    drawn = next(chart for chart in charts(found) if chart.key == "groups")
+    names = {row["group"] for row in rows_of(drawn)}
+    assert len(found.groups) == 101
+    assert len(names) == 60
+    assert {"A", *(f"A, family {i}" for i in range(20))} <= names
+    assert "the 60 of 101 groups with the most tasks" in drawn.caption

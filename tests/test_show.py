@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from helpers.transcripts import CALL, returns, says, view_of
 from helpers.two_runs import LIVE, add, tasks
 from testbed.report.transcript import BEGINNING, print_side_by_side, print_transcript
 from testbed.report.transcript_view import TranscriptView
+from testbed.types import Task
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202ereversed [bold]not markup[/bold]"
 
@@ -119,6 +121,23 @@ def test_long_texts_are_cut_on_a_terminal_and_whole_elsewhere_or_when_asked() ->
     assert len(printed(*answered)) < 20_000
     assert printed(view, full=True).count("x") >= 5_000_000
     assert printed(view, terminal=False).count("x") >= 5_000_000
+
+
+def test_a_list_of_attempts_stays_short_whatever_they_answered(tmp_path: Path, testbed: Callable[..., Done]) -> None:
+    wide = tuple(Task("Sums-v0", f"{n}" + "\u0301" * 1_000_000, 1) for n in range(2))
+    add(tmp_path / "testbed.sqlite", "r", wide, {"bare": [[True]] * 2})
+    done = testbed("show", "r")
+    assert done.code == 0, done.err
+    assert len(done.out) < 5_000
+
+
+def test_attempts_whose_task_is_gone_are_listed_as_such(store: Path, testbed: Callable[..., Done]) -> None:
+    with sqlite3.connect(store) as connection:
+        connection.execute("DELETE FROM tasks WHERE hash = ?", (tasks(1)[0].hash,))
+    connection.close()
+    done = testbed("show", "r", "--task", tasks(1)[0].hash[:8])
+    assert done.code == 0, done.err
+    assert "(not in the store)" in done.out
 
 
 def test_the_command_shows_two_attempts_by_their_ids(store: Path, testbed: Callable[..., Done]) -> None:

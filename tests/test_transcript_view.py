@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers.transcripts import CALL, SPEC, TASK, attempt_of, returns, says, view_of
@@ -40,7 +40,9 @@ BUDGET = SPEC["budget"]
          [Block("calls", ""),
           Block("parse error", "the call is not valid JSON (Expecting value: line 1 column 1 (char 0))", fault=True),
           Block("as written", "x"), Block("", " then <answer>4</answer>")]),
-        ("think <answer> of <answer>4</answer>", [Block("", "think "), Block("answers", "4")]),
+        ("think <answer> of <answer>4</answer>", [Block("", "think <answer> of "), Block("answers", "4")]),
+        ("<answer>a<answer>b<answer> 4</answer></answer>",
+         [Block("", "<answer>a<answer>b"), Block("answers", "4"), Block("", "</answer>")]),
     ],
 )  # fmt: skip
 def test_a_message_is_shown_as_the_parser_reads_it(text: str, blocks: list[Block]) -> None:
@@ -77,6 +79,41 @@ def test_thousands_of_calls_and_deep_nesting_are_shown_in_bounded_pieces() -> No
     deep = "[" * 600 + "]" * 600
     read = list(read_blocks(f'<tool_call>{{"name":"f","arguments":{{"a":{deep}}}}}</tool_call>'))
     assert any("[" in block.text for block in read)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"name":"f","arguments":{"a":1},"note":"hidden"}',
+        '{"name":"hidden","name":"f","arguments":{"a":1}}',
+        '{"name":"f","arguments":{"a":"hidden","a":1}}',
+        '{"name":"f","arguments":{"a":{"b":"hidden","b":1}}}',
+    ],
+)
+def test_what_the_parser_passes_over_in_a_call_stands_as_it_was_written(body: str) -> None:
+    blocks = list(read_blocks(f"<tool_call>{body}</tool_call>"))
+    assert blocks[0] == Block("calls f", "")
+    assert blocks[-1] == Block("as written", body)
+
+
+@given(pieces)
+@example(["<answer>", "<answer>", "</answer>"])
+@settings(max_examples=50, deadline=None)
+def test_no_word_of_a_message_is_left_out(parts: list[str]) -> None:
+    words = [f"{part}w{n} " for n, part in enumerate(parts)]
+    said = " ".join(block.text for block in read_blocks("".join(words)))
+    assert [n for n in range(len(parts)) if f"w{n} " not in f"{said} "] == []
+
+
+def test_a_call_with_very_many_arguments_stands_as_it_was_written() -> None:
+    body = '{"name":"f","arguments":{' + ",".join(f'"a{n}":{n}' for n in range(100_000)) + "}}"
+    assert list(read_blocks(f"<tool_call>{body}</tool_call>")) == [Block("calls f", ""), Block("as written", body)]
+
+
+def test_lists_in_lists_are_not_spread_over_more_than_their_worth() -> None:
+    deep = "[" * 400 + "]" * 400
+    blocks = list(read_blocks(f'<tool_call>{{"name":"f","arguments":{{"a":{deep}}}}}</tool_call>'))
+    assert blocks == [Block("calls f", ""), Block("a", deep)]
 
 
 def lefts(attempt: Attempt) -> list[dict[str, float]]:
@@ -146,6 +183,25 @@ def test_the_graders_view_is_told_in_words() -> None:
     assert "reference" not in dict(view_of(task=Task("Sums-v0", "?", None)).facts(reveal_reference=True))
 
 
+@pytest.mark.parametrize("success", [True, False])
+def test_of_an_imported_outcome_nothing_is_told_that_nobody_recorded(success: bool) -> None:
+    view = view_of(
+        task=Task("imported:log", "q", None),
+        transcript=(),
+        answer=None,
+        success=success,
+        cost=Cost(seconds=float("nan")),
+    )
+    facts = dict(view.facts(reveal_reference=True))
+    assert facts["outcome"] == f"{'success' if success else 'failure'}, as it was imported"
+    assert facts["why it ended"] == "Not recorded."
+    assert facts["cost"] == "none recorded"
+
+
+def test_a_success_without_an_answer_is_no_failure() -> None:
+    assert view_of(answer=None).verdict == "success, says the grader exact/1"
+
+
 def test_amounts_are_told_in_whole_numbers_and_three_digits_else() -> None:
     cost = {"turns": 1, "generated_tokens": 12345, "seconds": 7.3588, "usd": 1.0}
     assert amounts(cost) == "1 turn, 12,345 generated tokens, 7.36 seconds, 1 USD"
@@ -165,3 +221,9 @@ def test_visible_text_has_no_character_that_drives_or_hides(text: str) -> None:
     assert all(c in "\n\t" or (ord(c) >= 0x20 and not 0x7F <= ord(c) <= 0x9F) for c in shown)
     assert not set(shown) & set("\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff\xad")
     assert visible(shown) == shown
+
+
+def test_rows_of_selectors_are_named_as_they_can_carry_hidden_text_and_emoji_stay() -> None:
+    assert visible("☂\ufe0f naïve ❤\ufe0e") == "☂\ufe0f naïve ❤\ufe0e"
+    assert visible("a\ufe00\ufe01\ufe0f b") == "a‹U+FE00›‹U+FE01›‹U+FE0F› b"
+    assert visible("\ufe01 \ufdd0\uffff") == "‹U+FE01› ‹U+FDD0›‹U+FFFF›"

@@ -64,12 +64,24 @@ class ArmRow:
         """Whether it may stand in a ranking: placebos are there to explain an arm, not to win."""
         return self.reach is not None and self.control not in (Control.INERT, Control.IMAGINED, Control.YOKED)
 
-    def reach_limits(self, k: int) -> tuple[FloatArray, FloatArray]:
-        """The least and the most that its reach at k attempts can be at each task; equal where k were scored."""
+    def reach_scored(self, k: int) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Its reach at k attempts at each task by those that were scored, and where there are as many; 0 elsewhere."""
         known = self.n >= k
         reach = np.zeros(self.n.shape)
         reach[known] = reach_at_k(self.n[known], self.c[known], k)
-        return reach, np.where(known, reach, 1.0)
+        return reach, known
+
+    def reach_limits(self, k: int) -> tuple[FloatArray, FloatArray]:
+        """The least and the most that its reach at k attempts can be at each task, however missing ones had ended.
+
+        Equal where none is missing. That k were scored is not enough: which ones are missing may hang on how they went.
+        """
+        made = np.maximum(self.n, int(self.figures["samples"]))
+        least, most = np.zeros(self.n.shape), np.ones(self.n.shape)
+        enough = made >= k
+        least[enough] = reach_at_k(made[enough], self.c[enough], k)
+        most[enough] = reach_at_k(made[enough], (self.c + made - self.n)[enough], k)
+        return least, most
 
 
 def read_rows(connection: sa.Connection, board: str) -> list[ArmRow]:

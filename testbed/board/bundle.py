@@ -44,6 +44,8 @@ class Limits:
         expanded: bytes of its lines.
         ratio: bytes of lines to a byte of the file. Ids alone keep honest ones far below it.
         line: bytes of a line.
+        described: bytes of all arms' lines. These are held parsed, which takes twenty times as much memory.
+        listed: bytes of all tasks' lines, which are held as well.
         arms: lines of this kind.
         tasks: lines of this kind.
         attempts: lines of this kind.
@@ -53,6 +55,8 @@ class Limits:
     expanded: int = 2**33
     ratio: int = 1000
     line: int = 2**25
+    described: int = 2**23
+    listed: int = 2**28
     arms: int = 64
     tasks: int = 100_000
     attempts: int = MOST_ATTEMPTS
@@ -174,8 +178,8 @@ class Bundle:
         for kind in ("arms", "tasks", "attempts"):
             if getattr(self.manifest, kind) > getattr(limits, kind):
                 raise DataError(f"the bundle has more than {getattr(limits, kind):,} {kind}, which is not accepted.")
-        self.arms = [self._lines.next(ClaimedArm, f"arm {n}") for n in range(1, self.manifest.arms + 1)]
-        self.tasks = [self._lines.next(ClaimedTask, f"task {n}") for n in range(1, self.manifest.tasks + 1)]
+        self.arms = self._lines.several(ClaimedArm, "arm", self.manifest.arms, limits.described)
+        self.tasks = self._lines.several(ClaimedTask, "task", self.manifest.tasks, limits.listed)
 
     def attempts(self) -> Iterator[ClaimedAttempt]:
         """The attempts, one at a time.
@@ -223,7 +227,18 @@ class _Lines:
         self._buffer, self._at, self._expanded, self._number = b"", 0, 0, 0
 
     def next(self, kind: type[T], what: str) -> T:
-        text = self._text(what)
+        return self._read(kind, what, self._text(what, self._limits.line))
+
+    def several(self, kind: type[T], what: str, count: int, most: int) -> list[T]:
+        """So many lines of a kind, of at most so many bytes together."""
+        found = []
+        for n in range(1, count + 1):
+            text = self._text(f"{what} {n}", min(most, self._limits.line))
+            most -= len(text)
+            found.append(self._read(kind, f"{what} {n}", text))
+        return found
+
+    def _read(self, kind: type[T], what: str, text: bytes) -> T:
         self._number += 1
         try:
             return kind.model_validate_json(text)
@@ -237,19 +252,24 @@ class _Lines:
         if self._at < len(self._buffer) or self._more():
             raise DataError(f"the bundle goes on after line {self._number}, its last by its manifest.")
 
-    def _text(self, what: str) -> bytes:
+    def _text(self, what: str, most: int) -> bytes:
         pieces: list[bytes] = []
         length = 0
         while (end := self._buffer.find(b"\n", self._at)) < 0:
             pieces.append(self._buffer[self._at :])
             length += len(pieces[-1])
-            if length > self._limits.line:
-                raise DataError(f"line {self._number + 1} of the bundle, {what}, has over {self._limits.line:,} bytes.")
+            if length > most:
+                raise self._too_long(what, most)
             if not self._more():
                 raise DataError(f"the bundle ends early: {what} is missing, or not whole.")
         pieces.append(self._buffer[self._at : end])
+        if length + len(pieces[-1]) > most:
+            raise self._too_long(what, most)
         self._at = end + 1
         return b"".join(pieces)
+
+    def _too_long(self, what: str, most: int) -> DataError:
+        return DataError(f"line {self._number + 1} of the bundle, {what}, has over {most:,} bytes, the most it may.")
 
     def _more(self) -> bool:
         try:

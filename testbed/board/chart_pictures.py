@@ -6,6 +6,7 @@ from typing import Any
 
 from testbed.report.plain import plain
 from testbed.report.record import Analysis
+from testbed.report.unseen import visible_in
 
 WIDTH = 640
 LARGEST = 300_000  # characters of a picture; a larger one is a cloud that a table tells better
@@ -47,12 +48,16 @@ def pictures(analysis: Analysis, *, private: bool) -> list[dict[str, Any]]:
 
 
 def drawn(spec: dict[str, Any], width: int = WIDTH) -> str:
-    """A Vega-Lite chart as SVG, for light surroundings, with no background of its own."""
+    """A Vega-Lite chart as SVG, for light surroundings, with no background of its own.
+
+    A control character in a name, which no XML holds, would end the process: the drawing library aborts at it.
+    """
     import vl_convert
 
     from testbed.report.palette import theme
 
-    svg = vl_convert.vegalite_to_svg({**spec, "width": width}, config=theme(dark=False), allowed_base_urls=[])
+    shown = visible_in({**spec, "width": width})
+    svg = vl_convert.vegalite_to_svg(shown, config=theme(dark=False), allowed_base_urls=[])
     return str(svg)
 
 

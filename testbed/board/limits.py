@@ -58,7 +58,11 @@ class Answering:
             await self._app(scope, receive, send)
             return
         scope.setdefault("state", {})["request_id"] = id_ = secrets.token_hex(8)
-        began, status = time.monotonic(), 0
+        began, status, method = time.monotonic(), 0, scope.get("method", "WebSocket")
+        # Proxies and those who check links ask for pages by HEAD: it is GET without the body.
+        bodiless = method == "HEAD" and not scope["path"].startswith("/api")
+        if bodiless:
+            scope = {**scope, "method": "GET"}
 
         async def with_headers(message: Message) -> None:
             nonlocal status
@@ -67,6 +71,8 @@ class Answering:
                 _add_headers(message, scope["path"], id_)
             elif message["type"] == "websocket.accept":
                 status = 101
+            elif bodiless and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -78,22 +84,22 @@ class Answering:
         finally:
             # The path alone: addresses of other people's making may hold anything after it.
             path, spent = scope["path"].encode("unicode_escape").decode(), time.monotonic() - began
-            log.info("%s %s %s %d %.0f ms", id_, scope.get("method", "WebSocket"), path[:200], status, 1000 * spent)
+            log.info("%s %s %s %d %.0f ms", id_, method, path[:200], status, 1000 * spent)
 
 
 def _add_headers(message: Message, path: str, id_: str) -> None:
     headers = MutableHeaders(scope=message)
     for name, value in HEADERS.items():
         headers.setdefault(name, value)
-    if path.startswith("/api"):
-        headers.setdefault("Cache-Control", "no-store")
+    headers.setdefault("Cache-Control", "no-store" if path.startswith("/api") else "no-cache")
     headers["X-Request-ID"] = id_
 
 
 class RateLimit:
     """Refuses requests of whoever sends too many: a bucket of tokens for each address, and for each right token.
 
-    A token that was never found right counts as none: else new ones could be made up for every request.
+    Messages over a WebSocket are counted as requests, and wait instead. A token that was never found right counts as
+    none: else new ones could be made up for every request.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, verified: Verified) -> None:
@@ -106,7 +112,18 @@ class RateLimit:
         """Passes a request on, or refuses it with `TooMany`."""
         if scope["type"] != "lifespan" and (wait := self.wait(self._who(scope))) > 0:
             raise TooMany(f"too many requests; wait {wait:.1f} s.", retry_after=wait)
-        await self._app(scope, receive, send)
+        await self._app(scope, self._paced(scope, receive) if scope["type"] == "websocket" else receive, send)
+
+    def _paced(self, scope: Scope, receive: Receive) -> Receive:
+        """What a WebSocket receives, each message counted as a request; those that are too many wait."""
+
+        async def paced() -> Message:
+            message = await receive()
+            while message["type"] == "websocket.receive" and (wait := self.wait(self._who(scope))) > 0:
+                await asyncio.sleep(wait)
+            return message
+
+        return paced
 
     def wait(self, who: str) -> float:
         """Seconds until this one may send a request; 0 takes one now."""

@@ -15,6 +15,7 @@ from testbed.board.arm_rows import ArmRow
 from testbed.board.boards import Board
 from testbed.board.chart_pictures import drawn
 from testbed.report.plain import plain
+from testbed.report.unseen import visible
 from testbed.stats import Decomposition, cluster_bootstrap, decompose_cross_fitted
 from testbed.stats.parts import part_columns, part_estimates
 
@@ -43,24 +44,26 @@ def mechanisms(rows: Sequence[ArmRow], board: Board) -> list[dict[str, Any]]:
 def _mechanism(
     tools: tuple[str, ...], control: str, own: Sequence[ArmRow], bare: dict[str, ArmRow], board: Board
 ) -> dict[str, Any]:
-    models = [row.model for row in own]
-    pairs = [(bare[row.entry], row) for row in own]
-    spends = spends_of(pairs, board.measure.operating, board.measure.elicitation)
+    # Re-sampling finds nothing new among copies, so that all they gain would look created.
+    counted = [row for row in own if row.figures["claims"]]
+    pairs = [(bare[row.entry], row) for row in counted]
+    spends = spends_of(pairs, board.measure.operating, board.measure.elicitation) if pairs else None
     listed = sorted(own, key=lambda row: -(row.gain or 0.0))[:MOST_LISTED]
     found = {
         "tools": list(tools),
         "control": control,
-        "models": len(set(models)),
+        "models": len({row.model for row in own}),
         "entries": len({row.entry for row in own}),
         "arms": [_listed(row) for row in listed],
         "left_out": len(own) - len(listed),
+        "unclaimed": len(own) - len(counted),
         "above": sum((_gain(row)["low"] or 0) > 0 for row in own),
         "below": sum((_gain(row)["high"] or 0) < 0 for row in own),
         "spends": spends,
         "mean": None,
     }
     if spends is not None:
-        found["mean"] = _mean(pairs, models, spends, board)
+        found["mean"] = _mean(pairs, [row.model for row in counted], spends, board)
     found["svg"] = drawn(_forest(found, board.measure.level))
     return found
 
@@ -141,7 +144,9 @@ def _forest(found: dict[str, Any], level: str) -> dict[str, Any]:
     if found["mean"]:
         rows.append(("mean over models", "mean", found["mean"]["gain"]))
     values = [{"place": i, "label": label, "kind": kind, **gain} for i, (label, kind, gain) in enumerate(rows)]
-    names = json.dumps([label if len(label) <= LABEL else f"{label[:LABEL]}…" for label, *_ in rows])
+    # They stand in an expression with their escapes, which `drawn` does not see through.
+    labels = [visible(label) for label, *_ in rows]
+    names = json.dumps([label if len(label) <= LABEL else f"{label[:LABEL]}…" for label in labels])
     axis = alt.Axis(labelExpr=f"{names}[datum.value]", ticks=False, labelLimit=220) if len(rows) <= MOST_NAMED else None
     base = alt.Chart(alt.InlineData(values=values)).encode(
         y=alt.Y("place:O", title=None, axis=axis),

@@ -16,7 +16,7 @@ from testbed.board import boards, pages_compare, pages_entry, pages_task
 from testbed.board.boards import Board
 from testbed.board.chart_pictures import in_surroundings
 from testbed.board.database import BoardDatabase
-from testbed.board.ranking import tools_key
+from testbed.board.ranking import address_key, tools_key
 from testbed.board.reading import Filters, entry_counts, ranked, summary
 from testbed.board.refusals import NotFound, Refused
 from testbed.board.views import PAGE_ROWS, Pages, page, picture, static_file
@@ -55,7 +55,7 @@ def ranking_page(
     board = boards.get(db, slug)
     most = {"tokens": _amount(tokens, "tokens"), "usd": _amount(usd, "USD")}
     with db.reading() as connection:
-        facets = summary(connection, slug, "facets") or {}
+        facets = summary(connection, slug, "facets") or {"entries": 0, "usd": False}
         models, toolsets = (facets.get(f"{by}_{kind}", []) for kind in ("models", "tools"))
         filters = Filters(by, _named(model, models), _named(tools, toolsets), state=state, **most)
         total, rows = ranked(connection, slug, filters, (page_number - 1) * PAGE_ROWS, PAGE_ROWS)
@@ -100,7 +100,8 @@ def mechanisms_page(
 ) -> Response:
     """What each set of tools added, over all models; with `tools`, what one of them did to each."""
     board, found = _summary(request, slug, "mechanisms")
-    listed = [(n, m, {"tools": tools_key(m["tools"]), "control": m["control"]}) for n, m in enumerate(found or [])]
+    keys = [{"tools": address_key(tools_key(m["tools"])), "control": m["control"]} for m in found or []]
+    listed = [(n, m, key) for n, (m, key) in enumerate(zip(found or [], keys, strict=True))]
     if not tools:
         return page(request, "mechanisms.html.j2", board=board, mechanisms=listed[:MOST_MECHANISMS], total=len(listed))
     for number, mechanism, key in listed:

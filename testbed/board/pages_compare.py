@@ -69,6 +69,7 @@ def compare_page(
         "compare.html.j2",
         board=board,
         sides=sides,
+        priced=any(side.arm.usd for side in sides),
         found=compared(board, sides[0].arm, sides[1].arm),
         choices=_choices(sides, offered),
         rows=_rows(board, sides, pages),
@@ -79,8 +80,8 @@ def compare_page(
 def compared(board: Board, left: ArmRow, right: ArmRow) -> dict[str, Any]:
     """The difference of two arms' reach at the operating spend, paired over the tasks that are known of both."""
     measure, k = board.measure, board.measure.operating
-    (before, before_most), (after, after_most) = left.reach_limits(k), right.reach_limits(k)
-    known = np.flatnonzero((before == before_most) & (after == after_most))
+    (before, there), (after, also) = left.reach_scored(k), right.reach_scored(k)
+    known = np.flatnonzero(there & also)
     difference = Estimate(None, None, None)
     if known.size:
         labels = [board.tasks[i].cluster or board.tasks[i].hash for i in known.tolist()]
@@ -99,8 +100,16 @@ def compared(board: Board, left: ArmRow, right: ArmRow) -> dict[str, Any]:
         "better": int((after > before)[known].sum()),
         "worse": int((after < before)[known].sum()),
         "same": int((after == before)[known].sum()),
+        "if_missing": _if_missing(left, right, k),
         "told": _told(difference),
     }
+
+
+def _if_missing(left: ArmRow, right: ArmRow, k: int) -> dict[str, float] | None:
+    """Least and greatest mean difference over the ways in which missing attempts could have ended; None without any."""
+    (before, before_most), (after, after_most) = left.reach_limits(k), right.reach_limits(k)
+    low, high = float((after - before_most).mean()), float((after_most - before).mean())
+    return {"low": low, "high": high} if low < high else None
 
 
 def _told(difference: Estimate) -> str:

@@ -99,6 +99,7 @@ def _task_page(request: Request, board: Board, position: int, page_number: int) 
         pages = Pages(page_number, len(found))
         listed = pages.of(found)
         arms = arms_by_key(connection, [(row.entry, row.position) for row in listed])
+        facets = summary(connection, board.slug, "facets") or {}
     return page(
         request,
         "task.html.j2",
@@ -109,6 +110,7 @@ def _task_page(request: Request, board: Board, position: int, page_number: int) 
         name=excerpt(board, position),
         total=len(found),
         solved=sum(row.c > 0 for row in found),
+        priced=facets.get("usd", False),
         rows=[_at_task(board, row, arms[row.entry, row.position], position) for row in listed],
         pages=pages,
     )

@@ -108,7 +108,8 @@ def ranked(
     columns = [rankings.c.entry, rankings.c.low, rankings.c.high, rankings.c.value]
     columns += [entries.c.title, entries.c.account, entries.c.state, entries.c.kind, entries.c.created]
     columns += [entry_arms.c[name] for name in _LISTED]
-    order = (rankings.c.low, rankings.c.value.desc(), rankings.c.entry)
+    # By the middle of the range: whoever stands first "at best" for want of data stands not above whoever is shown to.
+    order = (rankings.c.low + rankings.c.high, rankings.c.value.desc(), rankings.c.entry)
     query = sa.select(*columns).select_from(table).where(*where).order_by(*order).limit(rows).offset(start)
     return total, [listed_arm(row) for row in connection.execute(query)]
 

@@ -91,12 +91,17 @@ def create(
     mine = sa.select(sa.func.count()).where(
         remote_entries.c.account == account, remote_entries.c.board == board.slug, remote_entries.c.state == "open"
     )
-    with db.reading() as connection:
+
+    def refuse_too_many(connection: sa.Connection) -> None:
         if (connection.scalar(mine) or 0) >= MOST_ENTRIES:
             raise TooMany(f"{MOST_ENTRIES} of your entries to {board.slug} are open; close one first.")
+
+    with db.reading() as connection:  # early, as it costs little
+        refuse_too_many(connection)
     db.store.add_run(_run(entry, bench), board.tasks)
     row = {"id": id_, "board": board.slug, "account": account, "title": pack(title), "manifest": pack(entry.manifest)}
     with db.writing() as connection:
+        refuse_too_many(connection)  # and for those that come at one time
         connection.execute(remote_entries.insert().values(**row, state="open", created=now()))
         note(connection, account, "remote.create", id_, board=board.slug, arms=chosen)
     return entry

@@ -14,7 +14,8 @@ from testbed.env import approximate_tokens
 from testbed.episode import Episode, Observation, Step
 from testbed.errors import InfrastructureError
 from testbed.replay import Recorded
-from testbed.types import Attempt, Cost, Message, Status, Usage, attempt_id
+from testbed.store.schema import pack
+from testbed.types import REDRAWN, Attempt, Cost, Message, Status, Usage, attempt_id
 
 log = logging.getLogger("testbed.board")
 
@@ -32,31 +33,36 @@ class Live:
         bench: the board.
         served: the session as the database holds it.
         arm_hash: of its arm in the store.
-        fresh: whether it begins now; else `resume` takes it up, or it has ended.
-        ended: how it ended, as `Attempt.ended`; "" where it has not.
+        ended: how it ended, as `Attempt.ended`; "" where it has not: then `resume` takes it up.
 
     Attributes:
         id: the session's id.
         steps: the messages so far: for each the action, the reply, what it added to the transcript, and the seconds
             after which it was over.
+        kept: its steps as the database holds them.
         turn: held while a message is worked on: they are taken one after another.
         ended: "" while it is under way, then as `Attempt.ended`.
     """
 
-    def __init__(self, bench: Bench, served: Served, arm_hash: str, *, fresh: bool = False, ended: str = "") -> None:
+    def __init__(self, bench: Bench, served: Served, arm_hash: str, *, ended: str = "") -> None:
         self.bench, self.served, self._hash = bench, served, arm_hash
-        self.id, self.steps = served.id, list(served.steps)
+        self.id, self.steps, self.kept = served.id, list(served.steps), pack(served.steps)
         self.turn = asyncio.Lock()
         self._number, self._task = task_of(bench.board, served.task)
         self._arm = bench.arm(served.arm)
         self._sample = served.serving % bench.samples(served.arm)
-        self._episode = bench.episode(served.arm, self._task, self._sample) if fresh else None
+        self._episode: Episode | None = None
         self.ended = ended
+
+    @property
+    def seconds(self) -> float:
+        """Since its first observation."""
+        return self._episode.cost().seconds if self._episode else 0.0
 
     @property
     def seconds_left(self) -> float:
         """Until it ends as a failure."""
-        return self._arm.seconds - (self._episode.cost().seconds if self._episode else 0.0)
+        return self._arm.seconds - self.seconds
 
     def view(self) -> dict[str, Any]:
         """How it stands, for its agent."""
@@ -126,13 +132,28 @@ class Live:
         self.ended = episode.ended
         return reply
 
-    async def resume(self) -> None:
-        """Reads the stored steps again, up to where the session was.
+    async def resume(self, spent: float | None = None) -> None:
+        """Reads the stored steps again, up to where the session was; one without any begins.
+
+        Args:
+            spent: seconds that have passed for it; None for those after which its last step was over.
 
         Raises:
             LostInRestart: a tool that keeps state was called, or what is read differs.
             InfrastructureError: a tool could not do its part.
         """
+        try:
+            self._episode = await self._read_again()
+        except InfrastructureError:
+            raise
+        except Exception as error:  # a tool or a grader that does not work, as in `take`
+            log.exception("session %s could not be taken up again", self.id)
+            raise LostInRestart(f"the server met {type(error).__name__}") from error
+        if spent is None:  # the time of a restart is nobody's
+            spent = float(self.steps[-1]["seconds"]) if self.steps else 0.0
+        self._episode.forgive(-spent)
+
+    async def _read_again(self) -> Episode:
         said: list[Message] = [message for step in self.steps for message in step["messages"]]
         recorded = Recorded(said, what=f"session {self.id}", stateful=(), live=True)
         episode = self.bench.episode(self.served.arm, self._task, self._sample, recorded)
@@ -145,9 +166,7 @@ class Live:
             observation = (await asyncio.to_thread(episode.finish, results))[0]
             if observation["text"] != step["reply"]["observation"]["text"]:
                 raise LostInRestart("the server restarted, and a step that was read again went another way")
-        if self.steps:
-            episode.forgive(-float(self.steps[-1]["seconds"]))  # as much time as had passed, without the restart
-        self._episode = episode
+        return episode
 
     def end(self, reason: str) -> None:
         """Ends it from outside."""
@@ -170,6 +189,7 @@ class Live:
         grade = episode.grade if episode and not missing else None
         said: list[Message] = [{"role": "user", "content": self._task.prompt}]
         said += [message for step in self.steps for message in step["messages"]]
+        lost = self.served.serving // self.bench.samples(self.served.arm)
         return Attempt(
             id=self.attempt_id,
             task=self._task.hash,
@@ -182,7 +202,7 @@ class Live:
             score=grade.score if grade else None,
             answer=episode.answer if episode else None,
             cost=episode.cost() if episode else Cost(),
-            faults=dict(episode.faults) if episode else {},
+            faults={**(episode.faults if episode else {}), **({REDRAWN: lost} if lost and not missing else {})},
             transcript=list(episode.transcript) if episode else said,
         )
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from testbed.board import boards, remote_serving
@@ -45,6 +47,7 @@ class Sessions:
         self._benches: dict[str, Bench] = {}
         self._live: dict[str, Live] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._began: dict[str, float] = {}  # when sessions that are to be read again began, by the monotonic clock
         self._opening, self._resuming = asyncio.Lock(), asyncio.Lock()
 
     async def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -75,17 +78,12 @@ class Sessions:
 
     async def begin(self, bench: Bench, served: Served) -> dict[str, Any]:
         """Begins a session that was given out; returns what `look` does."""
-        live = Live(bench, served, await self._hash(served), fresh=True)
-        self._keep(live)
-        return live.view()
+        return await self.look(bench, served)  # it may have been taken up already, by whoever looks at its entry
 
     async def look(self, bench: Bench, served: Served) -> dict[str, Any]:
         """How a session stands, with its last observation: for whoever comes back."""
-        live = await self._resumed(bench, served)
-        if live is not None:
-            async with live.turn:
-                return live.view()
-        return (await self._ended(bench, served)).view()
+        async with self._turn(bench, served) as live:
+            return (live or await self._ended(bench, served)).view()
 
     async def step(self, bench: Bench, served: Served, n: int, action: str) -> dict[str, Any]:
         """Takes one message of the agent.
@@ -99,11 +97,14 @@ class Sessions:
         Raises:
             Conflict: another action was taken as step `n`, `n` is not the next step, or the session has ended.
         """
-        live = await self._resumed(bench, served)
-        if live is None:
-            return (await self._ended(bench, served)).repeat(n, action)
-        async with live.turn:
-            if live.ended or n != len(live.steps):
+        async with self._turn(bench, served) as live:
+            if live is None:
+                return (await self._ended(bench, served)).repeat(n, action)
+            if n != len(live.steps):
+                return live.repeat(n, action)
+            if live.seconds_left <= 0:
+                live.end("limit:seconds")
+                await self._write(live)
                 return live.repeat(n, action)
             try:
                 reply = await live.take(action)
@@ -115,12 +116,10 @@ class Sessions:
 
     async def give_up(self, bench: Bench, served: Served) -> dict[str, Any]:
         """Ends a session without an answer, which is a failure; returns what `look` does."""
-        live = await self._resumed(bench, served)
-        if live is not None:
-            async with live.turn:
-                if not live.ended:
-                    live.end("agent:silent")
-                    await self._write(live)
+        async with self._turn(bench, served) as live:
+            if live is not None:
+                live.end("agent:silent")
+                await self._write(live)
         return (await self._ended(bench, served)).view()
 
     async def resume_all(self, bench: Bench, entry: str) -> None:
@@ -128,6 +127,19 @@ class Sessions:
         for served in await asyncio.to_thread(remote_serving.sessions_of, self._db, entry, state="open"):
             if served.id not in self._live:
                 await self._resumed(bench, served)
+
+    @asynccontextmanager
+    async def _turn(self, bench: Bench, served: Served) -> AsyncIterator[Live | None]:
+        """The session under way, while nobody else works on it; None if it has ended.
+
+        What was waited for may be over, or ahead of the database: then the session is read again.
+        """
+        while (live := await self._resumed(bench, served)) is not None:
+            async with live.turn:
+                if self._live.get(live.id) is live:
+                    yield live
+                    return
+        yield None
 
     async def _resumed(self, bench: Bench, served: Served) -> Live | None:
         """The session under way; None if it has ended."""
@@ -140,8 +152,9 @@ class Sessions:
             if stored.state != "open":
                 return None
             live = Live(bench, stored, await self._hash(stored))
+            began = self._began.get(live.id)
             try:
-                await live.resume()
+                await live.resume(None if began is None else time.monotonic() - began)
             except InfrastructureError as error:
                 await self._lose(live, error)
                 return None
@@ -164,6 +177,7 @@ class Sessions:
 
     def _keep(self, live: Live) -> None:
         self._live[live.id] = live
+        self._began.pop(live.id, None)
         self._time(live)
 
     def _time(self, live: Live) -> None:
@@ -174,7 +188,7 @@ class Sessions:
     async def _expire(self, live: Live) -> None:
         """Ends a session whose seconds are over: what nobody ended is a failure, and no way to drop one."""
         async with live.turn:
-            if live.ended or live.id not in self._live:
+            if self._live.get(live.id) is not live:
                 return
             if live.seconds_left > 0:  # a grader's time was taken off its clock
                 self._time(live)
@@ -191,6 +205,7 @@ class Sessions:
         try:
             await asyncio.to_thread(self._store, live, live.attempt() if live.ended else None, lost)
         except BaseException:  # raised again: whatever it is, memory is ahead of the database
+            self._began[live.id] = time.monotonic() - live.seconds  # nobody gains time by what could not be kept
             await self._drop(live)
             raise
         if live.ended:
@@ -200,13 +215,14 @@ class Sessions:
         state = "open" if attempt is None else "lost" if attempt.status is Status.MISSING else "done"
         values = {"steps": pack(live.steps), "state": state}
         with self._db.writing() as connection:
-            query = sessions.update().where(sessions.c.id == live.id, sessions.c.state == "open").values(**values)
-            if connection.execute(query).rowcount != 1:
-                raise Conflict("the session has ended.")
+            as_it_was = sessions.c.id == live.id, sessions.c.state == "open", sessions.c.steps == live.kept
+            if connection.execute(sessions.update().where(*as_it_was).values(**values)).rowcount != 1:
+                raise Conflict("the session has ended, or went on by way of another server; ask how it stands.")
             if attempt is not None:
                 AttemptTable(self._db.database).write(connection, [attempt])
             if lost:
                 note(connection, "", "remote.session-lost", live.id, entry=live.served.entry, why=lost[:500])
+        live.kept = values["steps"]
 
     async def _drop(self, live: Live) -> None:
         self._live.pop(live.id, None)

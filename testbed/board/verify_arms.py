@@ -158,6 +158,7 @@ def read_arms(claimed: Sequence[ClaimedArm], asked: Asked, findings: Findings) -
         first = arms[0]
         for what, mine, theirs in (
             ("model", arm.model, first.model),
+            ("model's name", {"name": arm.claimed.spec.get("name")}, {"name": first.claimed.spec.get("name")}),
             ("decoding", arm.sampling.as_dict(), first.sampling.as_dict()),
         ):
             if found := differences("", dict(theirs), dict(mine)):

@@ -30,6 +30,7 @@ class KnownModel:
         exact: whether a reply has just the tokens of its text; other models may end with a token that says nothing, or
             spell a text otherwise than their tokenizer does.
         model: the model itself where it is here and writes the same again; else None.
+        name: what the model is called here; "" of one that is not.
     """
 
     count: Callable[[str], int] | None = None
@@ -37,6 +38,7 @@ class KnownModel:
     spells: bool = False
     exact: bool = False
     model: Model | None = None
+    name: str = ""
 
 
 def known_model(fingerprint: Mapping[str, Any], names: Sequence[str]) -> KnownModel:
@@ -48,7 +50,7 @@ def known_model(fingerprint: Mapping[str, Any], names: Sequence[str]) -> KnownMo
     """
     kind = fingerprint.get("kind")
     if kind == "scripted" and fingerprint.get("version") == VERSION:
-        return KnownModel(_INSTANT.count, _said, spells=True, exact=True, model=_of_replies(fingerprint))
+        return KnownModel(_INSTANT.count, _said, spells=True, exact=True, model=_of_replies(fingerprint), name=kind)
     if kind in ("chat", "agent"):
         return KnownModel(approximate_tokens)
     if kind == "hf":
@@ -86,7 +88,31 @@ def _local(name: str, fingerprint: Mapping[str, Any]) -> KnownModel | None:
         lambda messages, schemas: len(model.prompt(messages, schemas)),
         spells=True,
         model=model if same else None,
+        name=name,
     )
+
+
+def misnamed(said: str, known: KnownModel, names: Sequence[str]) -> str:
+    """What is odd about the name that an author gives a model; "" if nothing is.
+
+    A model is known by its fingerprint, whose hash the arms have; its name is a label, and anybody may write any.
+
+    Args:
+        said: the name.
+        known: what is known of the model.
+        names: of the local models on this server.
+    """
+    own = {_last(name) for name in names}
+    if known.name and _last(said) != _last(known.name):
+        return f"its author calls the model {said!r:.120}, and here it is {_last(known.name)!r}"
+    if not known.name and _last(said) in own:
+        return f"its author calls the model {said!r:.120}, and it is not the one of that name here"
+    return ""
+
+
+def _last(name: str) -> str:
+    """A model's name without the folder that it lies in."""
+    return name.rstrip("/").rsplit("/", 1)[-1].removeprefix("hf:")
 
 
 def _said(messages: Conversation, schemas: Schemas) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import random
@@ -11,24 +12,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NoReturn
 
 from testbed.board.bundle import Bundle
 from testbed.board.bundle_lines import ClaimedAttempt
 from testbed.board.verify_arms import EntryArm
 from testbed.board.verify_findings import Findings, Stopped
-from testbed.board.verify_replay import Ground, Replayer
-from testbed.board.verify_rerun import Again
-from testbed.board.verify_spread import Forged
+from testbed.board.verify_replay import Ground, Replayer, messages_of
+from testbed.board.verify_rerun import Again, Drawn
+from testbed.board.verify_spread import CONTEXT, Forged
 from testbed.board.verify_tools import Remaker, leak_of
 from testbed.env import Environment
 from testbed.overlap import Question
 from testbed.report.leaks import sought
-from testbed.types import REDRAWN, Attempt, Cost, Grade, Message, Status, Task, attempt_id, stream_key
+from testbed.types import REDRAWN, Attempt, Cost, Grade, Status, Task, attempt_id, stream_key
 
 REMADE = 2000  # attempts of an arm whose tool results are made again, about; of those that take a sandbox, ISOLATED
 ISOLATED = 64
-MADE_AGAIN = 64  # attempts of an entry that the model makes again, about
-MOST_AGAIN = 128
+MADE_AGAIN = 64  # attempts of an entry that the model makes again, and as many of those that only it can tell of
+MOST_CLOSELY = 8  # times as many at most, of an account whose entries were rejected before
 MOST_MISSING = 0.05  # of an arm's attempts: more cannot be told from failures that were left out
 # This share of the pairs of an arm's attempts at one task went the same and took the same time to the nanosecond: ten
 # times what was counted in 2.7 million pairs of a fast local model. More than one in a thousand honest entries has by
@@ -84,9 +86,9 @@ class Pass:
         environments: which make and grade them.
         findings: where what is found goes.
         seconds: that it may take.
+        closely: how many times as many attempts as usual are looked at more closely.
 
     Attributes:
-        again: attempts that the model is to make again.
         unjudged: how many tasks the guard against leaks cannot judge: their questions are too short.
     """
 
@@ -98,14 +100,21 @@ class Pass:
         environments: Sequence[Environment],
         findings: Findings,
         seconds: float,
+        closely: int = 1,
     ) -> None:
+        self._closely = closely
         self._bundle, self._arms, self._findings = bundle, arms, findings
         self._questions: Mapping[str, Question] = sought(tasks)
         self._grounds = grounds(environments)
         self._until = time.monotonic() + seconds
         self._chance = random.SystemRandom()  # nobody can know which attempts are looked at more closely
-        self.again: list[Again] = []
+        self._any, self._odd = (Drawn(MADE_AGAIN * closely, self._chance) for _ in range(2))
         self.unjudged = len(tasks) - len(self._questions)
+
+    @property
+    def again(self) -> list[Again]:
+        """Attempts that the model is to make again."""
+        return list({one.claimed.id: one for one in (*self._any.kept, *self._odd.kept)}.values())
 
     def check_descriptions(self) -> None:
         """Looks for tasks with their answers in what the model is told of itself and of its tools."""
@@ -127,19 +136,23 @@ class Pass:
             Stopped: what was found decides.
         """
         sent = self._bundle.attempts()
-        total = len(self._bundle.tasks) * sum(arm.arm.claimed.samples for arm in self._arms)
         for arm in self._arms:
             of_arm = len(self._bundle.tasks) * arm.arm.claimed.samples
-            closely = min(1.0, (ISOLATED if arm.remaker.isolated else REMADE) / of_arm)
+            closely = min(1.0, self._closely * (ISOLATED if arm.remaker.isolated else REMADE) / of_arm)
             for task in self._bundle.tasks:
                 cell = _Cell(arm)
                 for sample in range(arm.arm.claimed.samples):
                     claimed = self._next(sent, arm, task.hash, sample)
                     where = f"attempt {claimed.id} (arm {arm.arm.name!r}, task {task.hash}, sample {sample})"
                     try:
-                        keep(await self._check(claimed, arm, closely, min(1.0, MADE_AGAIN / total)))
+                        async with asyncio.timeout(max(0.0, self._until - time.monotonic())) as clock:
+                            keep(await self._check(claimed, arm, closely))
                     except Forged as forged:
                         self._findings.wrong(forged.check, f"{where}: {forged}.")
+                    except TimeoutError:
+                        if not clock.expired():  # another clock's, of the server's own
+                            raise
+                        self._too_long()
                     cell.add(claimed)
         for _ in sent:
             pass  # raises what is wrong behind the last one
@@ -147,8 +160,7 @@ class Pass:
     def _next(self, sent: Iterator[ClaimedAttempt], arm: ArmPass, task: str, sample: int) -> ClaimedAttempt:
         """The next attempt, which has to be that of a place in the grid."""
         if time.monotonic() > self._until:
-            self._findings.wrong("bundle", "checking it takes longer than this server has for an entry.")
-            raise Stopped
+            self._too_long()
         claimed, seed = next(sent, None), self._bundle.manifest.seed
         place = f"of arm {arm.arm.name!r}, task {task}, sample {sample}"
         if claimed is None:
@@ -165,18 +177,26 @@ class Pass:
             self._findings.wrong("structure", f"attempt {claimed.id} {place}, has another seed, or the id of another.")
         return claimed
 
-    async def _check(self, claimed: ClaimedAttempt, arm: ArmPass, closely: float, again: float) -> Attempt:
+    def _too_long(self) -> NoReturn:
+        self._findings.wrong("bundle", "checking it takes longer than this server has for an entry.")
+        raise Stopped
+
+    async def _check(self, claimed: ClaimedAttempt, arm: ArmPass, closely: float) -> Attempt:
         arm.seconds += claimed.cost.seconds
         arm.usd += claimed.cost.usd
         ground = self._grounds[claimed.task]
         id = attempt_id(claimed.task, arm.stored, claimed.sample, claimed.seed)
         arm.missing += claimed.missing or bool(claimed.faults.get(REDRAWN))
         if claimed.missing:
-            return _missing(claimed, id, arm.stored)
+            lost = _missing(claimed, id, arm.stored)
+            self._check_leaks(lost, ground)
+            return lost
         short = len(arm.replayer.short)
         attempt = await arm.replayer.attempt(claimed, ground, id, arm.stored)
-        if len(self.again) < MOST_AGAIN and (len(arm.replayer.short) > short or self._chance.random() < again):
-            self.again.append(Again(claimed, ground, arm.replayer))
+        again = Again(claimed, ground, arm.replayer)
+        self._any.add(again)
+        if len(arm.replayer.short) > short or claimed.ended == CONTEXT:
+            self._odd.add(again)
         if arm.arm.tools:
             await self._check_tools(attempt, arm, ground, closely)
         return attempt
@@ -186,12 +206,15 @@ class Pass:
         if not called:
             return
         arm.called += 1
-        if overlap := leak_of(self._questions.get(ground.task.hash), attempt.transcript):
-            raise Forged(f"a tool showed {overlap:.0%} of the task's words together with its answer", "leaks")
+        self._check_leaks(attempt, ground)
         if not arm.remaker.why_not and self._chance.random() < closely:
             arm.remade += 1
             key = stream_key(attempt.seed, ground.task.hash, attempt.sample)
             await arm.remaker.check(attempt.transcript, ground.task, ground.environment, key)
+
+    def _check_leaks(self, attempt: Attempt, ground: Ground) -> None:
+        if overlap := leak_of(self._questions.get(ground.task.hash), attempt.transcript):
+            raise Forged(f"a tool showed {overlap:.0%} of the task's words together with its answer", "leaks")
 
 
 class _Cell:
@@ -260,5 +283,5 @@ def _missing(claimed: ClaimedAttempt, id: str, arm: str) -> Attempt:
         score=None,
         answer=None,
         cost=Cost(),
-        transcript=[Message(role=said.role, content=said.content) for said in claimed.transcript],
+        transcript=messages_of(claimed),
     )

@@ -17,7 +17,7 @@ from testbed.agents_trial import AgentEpisode
 from testbed.board.bundle_lines import ClaimedAttempt
 from testbed.board.verify_arms import EntryArm
 from testbed.board.verify_models import KnownModel
-from testbed.board.verify_spread import Forged, Spread, as_told, fewest
+from testbed.board.verify_spread import CONTEXT, Forged, Spread, as_told, can_come, fewest
 from testbed.env import Environment
 from testbed.episode import Episode
 from testbed.errors import FaultKind, NotRecorded
@@ -29,7 +29,7 @@ from testbed.types import REDRAWN, RESENT, Attempt, Cost, Grade, Message, Status
 BY_CLOCK, BY_PRICE = "limit:seconds", "limit:usd"
 UNSEEN = (BY_CLOCK, BY_PRICE)  # limits of which no transcript can tell
 # How an attempt may end without an answer and within every limit that a transcript shows: all are failures.
-ENDED_OUTSIDE = ("limit:context", *UNSEEN)
+ENDED_OUTSIDE = (CONTEXT, *UNSEEN)
 AGENTS_ENDS = ("agent:silent", "agent:error", "limit:model_calls", "limit:generated_tokens", "limit:prompt_tokens")
 COUNTED = ("generated_tokens", "prompt_tokens", "observed_tokens", "model_calls", "tool_calls", "turns")
 _FOR_EVER = 1e12  # seconds, and more USD than there are
@@ -60,6 +60,7 @@ class Replayer:
         seed: the board's.
         short: attempts that claim fewer tokens than the tokenizer makes of their texts, by id: those claimed.
         clocked: how many attempts ended by a clock or a price.
+        full: how many ended since the model takes no longer conversation.
     """
 
     arm: EntryArm
@@ -67,11 +68,13 @@ class Replayer:
     seed: int
     short: dict[str, int] = field(default_factory=dict)
     clocked: int = 0
+    full: int = 0
 
     def __post_init__(self) -> None:
         self._tools = stand_ins(self.arm)
         self._agent = self.arm.model.get("kind") == "agent"
-        self._ends = (*ENDED_OUTSIDE, *AGENTS_ENDS) if self._agent else ENDED_OUTSIDE
+        ends = (*ENDED_OUTSIDE, *AGENTS_ENDS) if self._agent else ENDED_OUTSIDE
+        self._ends = tuple(end for end in ends if can_come(end, self.arm.budget))
 
     async def attempt(self, claimed: ClaimedAttempt, ground: Ground, id: str, arm: str) -> Attempt:
         """The attempt as the server makes it out; seconds and USD are left at 0, since they are its author's word.
@@ -123,7 +126,8 @@ class Replayer:
 
     async def _gone_through(self, claimed: ClaimedAttempt, transcript: Sequence[Message], ground: Ground) -> Episode:
         """The episode at its end; a clock may have ended it between two messages, or while one was finished."""
-        if claimed.ended not in UNSEEN:
+        self.full += claimed.ended == CONTEXT
+        if claimed.ended not in UNSEEN or claimed.ended not in self._ends:
             return await self._read_all(claimed, transcript, ground, late=False)
         self.clocked += 1
         with suppress(Forged):
@@ -158,7 +162,7 @@ class Replayer:
             last = transcript[-1]
             episode.end(claimed.ended, last["content"] if last["role"] == "system" else "")
         if not episode.over:
-            raise Forged("it stops before it is over")
+            raise Forged(f"it stops before it is over, and cannot have ended by {claimed.ended!r:.80}")
         return episode
 
     def _generated(self, claimed: ClaimedAttempt, texts: Sequence[str], spread: Spread) -> list[int]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import dataclass
 
 from testbed.board.bundle_lines import ClaimedAttempt
+from testbed.board.verify_arms import EntryArm
 from testbed.board.verify_replay import Ground, Replayer, messages_of
-from testbed.board.verify_spread import Forged
+from testbed.board.verify_spread import CONTEXT, Forged
+from testbed.episode import Episode
 from testbed.errors import ContextFull, NotRecorded
 from testbed.models.base import Model, Request
 
@@ -25,6 +28,27 @@ class Again:
     claimed: ClaimedAttempt
     ground: Ground
     replayer: Replayer
+
+
+class Drawn:
+    """Some of many attempts, each as likely as any other, however many there turn out to be.
+
+    Args:
+        most: how many are kept.
+        chance: draws them.
+    """
+
+    def __init__(self, most: int, chance: random.Random) -> None:
+        self._most, self._chance, self._seen = most, chance, 0
+        self.kept: list[Again] = []
+
+    def add(self, one: Again) -> None:
+        """One more of the many."""
+        self._seen += 1
+        if len(self.kept) < self._most:
+            self.kept.append(one)
+        elif (place := self._chance.randrange(self._seen)) < self._most:
+            self.kept[place] = one
 
 
 async def made_again(model: Model, chosen: list[Again]) -> list[tuple[Again, str]]:
@@ -49,28 +73,39 @@ async def _differs(model: Model, again: Again) -> str:
     claimed, arm = again.claimed, again.replayer.arm
     episode = again.replayer.open(claimed, again.ground)
     sent = [message["content"] for message in messages_of(claimed) if message["role"] == "assistant"]
-    sampling = arm.sampling
     try:
         for n, text in enumerate(sent):
-            request = Request(
-                messages=episode.messages,
-                tools=arm.schemas,
-                sampling=sampling,
-                max_tokens=int(min(sampling.max_tokens, episode.meter.left("generated_tokens"))),
-                stream=episode.stream,
-                position=episode.position,
-                task=episode.task,
-            )
-            reply = await model.generate(request)
+            reply = await model.generate(_request(episode, arm))
             if reply.text != text:
                 return f"its message {n + 1} is {text!r:.120}, and the model writes {reply.text!r:.120}"
             episode.read(reply.text, reply.usage)
             results = await episode.run_tools()
-            if n < len(sent) - 1:
+            if n < len(sent) - 1 or claimed.ended == CONTEXT:
                 episode.finish(results)
     except (ContextFull, NotRecorded, Forged) as error:
         return f"the model could not go through it: {error}"
     used = int(episode.meter.amounts["generated_tokens"])
     if used != claimed.cost.generated_tokens:
         return f"the model writes it in {used:,} tokens, not {claimed.cost.generated_tokens:,}"
-    return ""
+    return await _goes_on(model, episode, arm) if claimed.ended == CONTEXT else ""
+
+
+async def _goes_on(model: Model, episode: Episode, arm: EntryArm) -> str:
+    """What the model writes next in an attempt that is said to have filled its context; "" if it takes no more."""
+    try:
+        reply = await model.generate(_request(episode, arm))
+    except ContextFull:
+        return ""
+    return f"it is said to have ended by {CONTEXT!r}, and the model goes on with {reply.text!r:.120}"
+
+
+def _request(episode: Episode, arm: EntryArm) -> Request:
+    return Request(
+        messages=episode.messages,
+        tools=arm.schemas,
+        sampling=arm.sampling,
+        max_tokens=int(min(arm.sampling.max_tokens, episode.meter.left("generated_tokens"))),
+        stream=episode.stream,
+        position=episode.position,
+        task=episode.task,
+    )

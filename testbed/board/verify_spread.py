@@ -11,6 +11,7 @@ from testbed.episode import MOST_CHARS_PER_TOKEN, TOOLS_SPENT
 from testbed.protocol import NO_ACTION
 from testbed.types import Message
 
+CONTEXT = "limit:context"  # the model's own, of which only the model can tell
 _RUN = re.compile(r"(.)\1{3,}", re.DOTALL)  # of one character many tokenizers have long tokens
 
 
@@ -36,6 +37,12 @@ def fewest(text: str, *, plain: bool = True) -> int:
     """
     length = len(text) if plain else len(_RUN.sub(r"\1\1\1", text))
     return -(-length // MOST_CHARS_PER_TOKEN)
+
+
+def can_come(end: str, budget: Budget) -> bool:
+    """Whether an attempt can have ended so: no limit that the budget does not have ends anything."""
+    kind, _, limit = end.partition(":")
+    return kind != "limit" or end == CONTEXT or getattr(budget, limit) is not None
 
 
 def observed(transcript: Sequence[Message], budget: Budget, cost: ClaimedCost) -> dict[str, int]:

@@ -101,6 +101,12 @@ def _limits(arm: ArmPass, known: KnownModel, findings: Findings) -> None:
             f"{len(replayer.short):,} attempts of {_name(arm)} claim fewer tokens than the tokenizer makes of their "
             "texts, as models may spell them.",
         )
+    if replayer.full and known.model is None:
+        findings.unchecked(
+            "counts",
+            f"{replayer.full:,} attempts of {_name(arm)} ended since their model took no longer conversation, as is "
+            "said.",
+        )
     if replayer.clocked:
         findings.unchecked(
             "counts", f"{replayer.clocked:,} attempts of {_name(arm)} were ended by a clock or a price, as is said."

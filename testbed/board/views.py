@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -68,9 +69,17 @@ def templates() -> jinja2.Environment:
         limits=lambda found, signed=False: interval(_estimate(found), signed=signed) if found else "",
         amount=amount,
         day=lambda moment: str(moment or "")[:10],
+        version=version,
+        size=svg_size,
     )
     made.globals.update(
-        static=static_url, query=query, htmx=json.dumps(HTMX), none=NONE, any_tool=ANY, place=place, MARKS=VERDICT_MARKS
+        static=static_url,
+        query=query,
+        htmx=json.dumps(HTMX),
+        unknown=NONE,
+        any_tool=ANY,
+        place=place,
+        MARKS=VERDICT_MARKS,
     )
     return made
 
@@ -158,12 +167,24 @@ def picture(svg: str) -> Response:
     return Response(svg, media_type=_TYPES["svg"], headers={"Cache-Control": "public, max-age=300"})
 
 
+def svg_size(svg: str) -> tuple[int, int]:
+    """Width and height that a picture says it has: a page keeps its place free, and does not jump when it comes."""
+    head = svg[: svg.find(">")]
+    width, height = (re.search(rf' {side}="(\d+)', head) for side in ("width", "height"))
+    return (int(width[1]), int(height[1])) if width and height else (640, 320)
+
+
 @lru_cache
 def static_url(name: str) -> str:
     """A file's address, which changes with its content, so that browsers may keep it for ever."""
     data = _static(name)
     assert data is not None
-    return f"/static/{name}?v={hashlib.sha256(data).hexdigest()[:12]}"
+    return f"/static/{name}?v={version(data.decode())}"
+
+
+def version(text: str) -> str:
+    """What stands in the address of a text, so that another text has another address."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @lru_cache

@@ -12,6 +12,23 @@ from testbed.report.cells import Table
 from testbed.report.palette import DASHES, GREY, LINES, SHAPES
 from testbed.report.record import Analysis
 
+# Of Object.prototype; what is inherited by every object that Vega looks names up in.
+_INHERITED = frozenset(
+    {
+        "constructor",
+        "hasOwnProperty",
+        "isPrototypeOf",
+        "propertyIsEnumerable",
+        "toLocaleString",
+        "toString",
+        "valueOf",
+        "__proto__",
+        "__defineGetter__",
+        "__defineSetter__",
+        "__lookupGetter__",
+        "__lookupSetter__",
+    }
+)
 LinkOf = Callable[[str], str]  # an arm's name → where its transcripts are
 
 
@@ -58,7 +75,20 @@ def chart(
     spec = drawn.properties(width="container", description=description).to_dict()
     spec["height"] = height if height is not None else step if isinstance(step, dict) else {"step": step}
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-    return Chart(key, title, caption, description, spec, table, own, small)
+    return Chart(key, title, caption, description, _drawable(spec), table, own, small)
+
+
+def _drawable(value: Any) -> Any:
+    """The specification without a text that Vega would take for a property that every JavaScript object has.
+
+    It keeps names as keys of plain objects, where one such as "constructor" stops the chart. A no-break space after it,
+    which shows as nothing, makes it a name like any other.
+    """
+    if isinstance(value, dict):
+        return {key: _drawable(own) for key, own in value.items()}
+    if isinstance(value, list):
+        return [_drawable(own) for own in value]
+    return f"{value}\u00a0" if isinstance(value, str) and value in _INHERITED else value
 
 
 def scale(domain: Sequence[str], range_: Sequence[Any]) -> alt.Scale:

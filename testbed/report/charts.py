@@ -5,7 +5,7 @@ Nothing is told by colour alone: lines differ in dash, points in shape, and ever
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import altair as alt
@@ -22,6 +22,8 @@ from testbed.report.words import AXES, figure, no_claims, number
 from testbed.stats import Estimate, Figures, Verdict
 
 __all__ = ["Chart", "charts"]
+
+MOST_GROUPS = 60  # in a picture: more rows are read in a table
 
 
 def charts(analysis: Analysis, link: LinkOf | None = None) -> tuple[Chart, ...]:
@@ -80,7 +82,7 @@ def _verdicts(analysis: Analysis) -> Iterator[Chart]:
     yield chart(
         "verdicts",
         f"Verdicts against {analysis.bare}",
-        "Tasks by verdict.",
+        f"Tasks by verdict. {no_claims(analysis)}".strip(),
         f"{said}.",
         bars,
         step=26,
@@ -153,9 +155,10 @@ def _groups(analysis: Analysis) -> Iterator[Chart]:
     if not any(effect.elicitation for group in analysis.groups for effect in group.effects):
         return
     arms = [str(analysis.bare), *(c.arm for c in analysis.comparisons)]
-    names = [_label(group) for group in analysis.groups]
+    groups, left = _largest(analysis.groups)
+    names = [_label(group) for group in groups]
     words = [SHORT_EFFECT[effect] for effect in EFFECTS]
-    base = alt.Chart(alt.InlineData(values=[row for group in analysis.groups for row in _cells(group)])).encode(
+    base = alt.Chart(alt.InlineData(values=[row for group in groups for row in _cells(group)])).encode(
         x=alt.X(
             "arm",
             type="nominal",
@@ -189,12 +192,21 @@ def _groups(analysis: Analysis) -> Iterator[Chart]:
         "What each arm did, by group of tasks",
         "A cell's number is the arm's pass@1 on the group, its colour what the arm did there compared with "
         f"{analysis.bare}, as far as the intervals and verdicts support it; where it did several things, the first of "
-        "created, expanded, elicited, lost.",
+        f"created, expanded, elicited, lost.{left}",
         "The table of groups holds the same.",
         layers,
         step=22,
         table="groups",
     )
+
+
+def _largest(groups: Sequence[Group]) -> tuple[list[Group], str]:
+    """The groups that a picture has room for, in their order, and what it leaves out."""
+    if len(groups) <= MOST_GROUPS:
+        return list(groups), ""
+    kept = sorted(range(len(groups)), key=lambda i: -groups[i].tasks)[:MOST_GROUPS]
+    said = f" Drawn are the {MOST_GROUPS} of {len(groups):,} groups with the most tasks; the table has all."
+    return [groups[i] for i in sorted(kept)], said
 
 
 def _cells(group: Group) -> Iterator[dict[str, Any]]:

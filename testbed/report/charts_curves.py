@@ -10,7 +10,7 @@ import altair as alt
 from testbed.report.cells import Row, Table
 from testbed.report.chart import Chart, LinkOf, chart, colours, dashes, href, line_key, linked
 from testbed.report.record import Analysis, Curve
-from testbed.report.words import AXES, figure, number
+from testbed.report.words import AXES, figure, number, without_missing
 from testbed.stats import Estimate
 
 ROWS = 8  # of the table of a reach curve
@@ -46,7 +46,8 @@ def reach_chart(analysis: Analysis, axis: str, link: LinkOf | None = None) -> Ch
     return chart(
         f"reach_{axis}",
         f"Reach against {name}",
-        f"Share of tasks solved at least once within a spend of {name}, with simultaneous {level} bands.",
+        f"Share of tasks solved at least once within a spend of {name}, with simultaneous {level} bands. "
+        f"{without_missing(analysis)}".strip(),
         f"Last points: {ends}.",
         layers,
         height=260,
@@ -141,7 +142,8 @@ def creation_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterator[C
         "creation",
         "Creation, as elicitation may spend more",
         f"What is left of the gain as creation if elicitation may take that many attempts of {analysis.bare}, with "
-        f"pointwise {level} intervals. True creation does not rise; what falls was within reach of patience.",
+        f"pointwise {level} intervals. True creation does not rise; a fall that the intervals tell from noise was "
+        f"within reach of patience. {without_missing(analysis)}".strip(),
         f"From the least to the greatest spend: {said}.",
         layers,
         height=260,

@@ -9,9 +9,9 @@ import altair as alt
 
 from testbed.report.chart import Chart, LinkOf, chart, href, linked, point_key
 from testbed.report.fronts import ElicitationCurve
-from testbed.report.fronts_tables import priced
+from testbed.report.fronts_tables import fewer_than_bare, of_fewer, priced
 from testbed.report.record import Analysis
-from testbed.report.words import AXES, at_least, attempts, figure, number, share
+from testbed.report.words import AXES, at_least, attempts, figure, number, share, without_missing
 from testbed.stats.pareto import ArmOnFront, CostFront
 
 WIDE = 8  # how many times the least cost the greatest is, from which the axis is logarithmic
@@ -58,7 +58,8 @@ def cost_front_chart(analysis: Analysis, front: CostFront, link: LinkOf | None =
         f"front_{front.axis}",
         f"Reach against the cost in {name}",
         f"What {attempts(front.attempts)} at a task cost in {name} and how many tasks that solves, with {level} "
-        "intervals. Dashed: the front, with the share of bootstrap replicates in which an arm is on it.",
+        "intervals. Dashed: the front, with the share of bootstrap replicates in which an arm is on it."
+        f"{_further(of_fewer(analysis, front), without_missing(analysis))}",
         f"{said}.",
         layers,
         height=260,
@@ -155,7 +156,8 @@ def elicitation_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterato
         f"and by taking the best of N (dotted), with {level} intervals, as far as its {found.attempts:,} attempts per "
         "task settle it. Points: the other arms, at the least nats that re-weighting would have to spend to succeed as "
         f"often at every task; a line to the left ends at the lower limit, and to the right there is none. Dashed: "
-        f"{found.paid:.2f} nats, the most that the best of {found.budget} spends.",
+        f"{found.paid:.2f} nats, the most that the best of {found.budget} spends."
+        f"{_further(fewer_than_bare(found), without_missing(analysis))}",
         f"{said}.",
         layers,
         height=300,
@@ -170,6 +172,10 @@ def _family(curve: ElicitationCurve, kind: str) -> Iterator[dict[str, Any]]:
             "nats": nats.value, "success": success.value, "low": success.low, "high": success.high,
             "success figure": figure(success), "nats figure": figure(nats),
         }  # fmt: skip
+
+
+def _further(*sentences: str) -> str:
+    return "".join(f" {sentence}" for sentence in sentences if sentence)
 
 
 def _needs(value: float | None, low: float | None) -> str:

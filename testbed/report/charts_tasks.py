@@ -28,7 +28,7 @@ def map_chart(analysis: Analysis) -> Iterator[Chart]:
     every = max(1, -(-len(columns) // DRAWN))
     drawn = columns[every // 2 :: every]
     values = [
-        {"arm": arm.arm, "from": every * start, "to": every * end, "verdict": verdict}
+        {"arm": arm.arm, "from": every * start, "to": min(every * end, len(columns)), "verdict": verdict}
         for i, arm in enumerate(judged)
         for start, end, verdict in _runs([own[i] for own in drawn])
         if verdict

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from testbed.errors import UsageError
 from testbed.types import Task
 
@@ -79,6 +81,31 @@ def refuse_without(common: CommonTasks, left: Sequence[Task], right: Sequence[Ta
     if any(task.environment.startswith("imported:") for task in (*left, *right)):
         said += " Imported outcomes are tasks of their own run: import both files into one run to compare them."
     raise UsageError(said)
+
+
+def joined_clusters(left: Mapping[str, str], right: Mapping[str, str], tasks: Sequence[str]) -> dict[str, str] | None:
+    """Clusters in which tasks are together that either run puts together; None where both have the same ones.
+
+    A cluster is no part of a task's identity, so that runs in two stores may disagree. Taking the coarser ones costs
+    width; taking those of one run would let an interval depend on which is named first, and be too narrow.
+
+    Args:
+        left: task → cluster in one run.
+        right: likewise in the other.
+        tasks: the tasks of both.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ours, theirs = (np.unique([of[task] for task in tasks], return_inverse=True)[1] for of in (left, right))
+    together = np.unique(np.stack([ours, theirs]), axis=1).shape[1]
+    if together == ours.max(initial=-1) + 1 == theirs.max(initial=-1) + 1:
+        return None
+    first = int(ours.max()) + 1  # the nodes of a graph are the clusters of both, and a task joins two of them
+    size = first + int(theirs.max()) + 1
+    joins = coo_array((np.ones(len(tasks)), (ours, first + theirs)), shape=(size, size))
+    component = connected_components(joins, directed=False)[1]
+    return {task: str(component[n]) for task, n in zip(tasks, ours, strict=True)}
 
 
 def _alike(left: Iterable[Task], right: Iterable[Task]) -> tuple[AlikeTasks, ...]:

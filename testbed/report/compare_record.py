@@ -27,11 +27,14 @@ class SideSummary:
         attempts: scored attempts.
         fewest: of the task that has the fewest.
         most: of the task that has the most.
-        missing: attempts that the infrastructure ended.
+        missing: attempts at common tasks that the infrastructure ended, those included of which none is left.
+        fixed: attempts per task that were fixed in advance, where sampling stopped early: every figure here is of
+            these; 0 where all were.
         pass_1: success of one attempt, mean over tasks.
-        pass_1_if_missing: its range over the ways in which missing attempts could have ended; None without any.
+        pass_1_if_missing: its range over the ways in which missing attempts could have ended, also at tasks of which
+            none was scored; None without any.
         reach: reach at the operating spend, mean over tasks.
-        cost: component → mean per scored attempt, mean over tasks; left out are those that neither side recorded, and
+        cost: component → mean per scored attempt, mean over tasks; left out are those that are 0 on both sides, and
             those that are not known of all attempts.
     """
 
@@ -45,6 +48,7 @@ class SideSummary:
     fewest: int
     most: int
     missing: int
+    fixed: int
     pass_1: Estimate
     pass_1_if_missing: Range | None
     reach: Estimate
@@ -83,6 +87,7 @@ class RunComparison:
         warnings: what a reader must know before believing a figure.
         shared: attempts that both sides have.
         pass_1: difference of pass@1, paired over tasks.
+        pass_1_if_missing: its range over the ways in which missing attempts could have ended; None without any.
         operating: attempts at which reach is read: as many as asked for, or as every task has.
         reach: difference of reach at that spend, paired over tasks.
         verdicts: every other figure: the reference, or A, taken as the bare arm.
@@ -105,6 +110,7 @@ class RunComparison:
     warnings: tuple[str, ...]
     shared: Shared | None
     pass_1: Estimate
+    pass_1_if_missing: Range | None
     operating: int
     reach: Estimate
     verdicts: ArmComparison

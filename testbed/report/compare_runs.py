@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,16 +10,17 @@ import numpy.typing as npt
 
 from testbed.errors import UsageError
 from testbed.experiment import Measure
-from testbed.report.arms import Arm, if_missing, mean
-from testbed.report.common_tasks import CommonTasks, common_tasks, refuse_without
+from testbed.report.arms import Arm, gain_if_missing, if_missing, mean
+from testbed.report.common_tasks import CommonTasks, common_tasks, joined_clusters, refuse_without
 from testbed.report.compare import compare
 from testbed.report.compare_record import RunComparison, Shared, SideSummary
 from testbed.report.pair_cautions import cautions
 from testbed.report.record import ArmComparison
-from testbed.report.sides import Side, is_bare, without_samples
+from testbed.report.sides import Side, without_samples
 from testbed.report.spec_differences import Difference, same_topics, spec_differences
 from testbed.stats import ArmOutcomes, Estimate, Verdict, cluster_bootstrap, reach_at_k
 from testbed.stats.bootstrap import shared_weights
+from testbed.stats.stopping import StoppingRule
 from testbed.types import COST_COMPONENTS
 
 IntArray = npt.NDArray[np.int64]
@@ -55,6 +56,8 @@ def compare_sides(
     settings, asked = _settings(left, operating, elicitation)
     if left.run.seed != right.run.seed:
         left, right = (replace(side, arm=without_samples(side.arm)) for side in (left, right))
+    clusters = joined_clusters(left.arm.clusters, right.arm.clusters, common.hashes)
+    left, right = (replace(side, arm=_on(side.arm, common, clusters)) for side in (left, right))
     scored = _scored_in_both(left.arm, right.arm, common)
     labels = left.arm.labels(scored)
     ours, theirs = left.arm.on(scored), right.arm.on(scored)
@@ -62,10 +65,11 @@ def compare_sides(
     reference = against or _bare_side(left, right)
     bare, other = (right, left) if reference == "B" else (left, right)
     differs = _differences(left, right)
-    compared = compare(_on(bare.arm, common), _on(other.arm, common), settings, asked=asked)
+    compared = compare(bare.arm, other.arm, settings, asked=asked)
+    axes = [axis for axis in COST_COMPONENTS if axis in ours.costs or axis in theirs.costs]
     found = RunComparison(
-        left=_summary(left, ours, k, settings),
-        right=_summary(right, theirs, k, settings),
+        left=_summary(left, ours, k, settings, axes),
+        right=_summary(right, theirs, k, settings, axes),
         settings=settings,
         reference=reference,
         tasks=len(scored),
@@ -74,17 +78,19 @@ def compare_sides(
         only_right=common.only_right,
         alike=common.alike,
         differs=differs,
-        same=same_topics(differs),
+        same=() if _imported(left, right) else same_topics(differs),
         warnings=(),
         shared=_shared(left, right, common),
         pass_1=_difference(ours, theirs, 1, labels, settings),
+        pass_1_if_missing=gain_if_missing(left.arm, right.arm, None, 1),
         operating=k,
         reach=_difference(ours, theirs, k, labels, settings),
         verdicts=compared,
         within_reach=_within_reach(compared, turned=reference == "B"),
         ratios=dict(_ratios(ours, theirs, left.arm, right.arm, labels, settings)),
     )
-    return replace(found, warnings=tuple(cautions(found, left, right, len(set(labels)), same_store=same_store)))
+    told = cautions(found, left, right, len(set(labels)), joined=clusters is not None, same_store=same_store)
+    return replace(found, warnings=tuple(told))
 
 
 def _settings(side: Side, operating: int | None, elicitation: int | None) -> tuple[Measure, bool]:
@@ -107,23 +113,30 @@ def _scored_in_both(left: Arm, right: Arm, common: CommonTasks) -> list[str]:
     return scored
 
 
-def _on(arm: Arm, common: CommonTasks) -> Arm:
-    """An arm without the tasks that the other run does not have: they are no matter of this comparison."""
+def _on(arm: Arm, common: CommonTasks, clusters: Mapping[str, str] | None) -> Arm:
+    """An arm without the tasks that the other run does not have, which are no matter of this comparison.
+
+    Args:
+        arm: the arm.
+        common: the tasks of both.
+        clusters: of these; None where the arm's own ones serve.
+    """
     wanted = set(common.hashes)
 
     def of(outcomes: ArmOutcomes) -> ArmOutcomes:
         return outcomes.take([n for n, task in enumerate(outcomes.tasks) if task in wanted])
 
-    return replace(arm, outcomes=of(arm.outcomes), every=None if arm.every is None else of(arm.every))
+    every = None if arm.every is None else of(arm.every)
+    return replace(arm, outcomes=of(arm.outcomes), every=every, clusters=arm.clusters if clusters is None else clusters)
 
 
 def _bare_side(left: Side, right: Side) -> str:
     """The side that is bare, where the other one is not."""
-    bare = {side.letter for side in (left, right) if is_bare(side.record)}
+    bare = {side.letter for side in (left, right) if side.bare}
     return bare.pop() if len(bare) == 1 else ""
 
 
-def _summary(side: Side, on: ArmOutcomes, k: int, settings: Measure) -> SideSummary:
+def _summary(side: Side, on: ArmOutcomes, k: int, settings: Measure, axes: Sequence[str]) -> SideSummary:
     labels = side.arm.labels(on.tasks)
     return SideSummary(
         letter=side.letter,
@@ -135,12 +148,23 @@ def _summary(side: Side, on: ArmOutcomes, k: int, settings: Measure) -> SideSumm
         attempts=int(on.n.sum()),
         fewest=int(on.n.min()),
         most=int(on.n.max()),
-        missing=int(on.missing.sum()),
+        missing=int(side.arm.outcomes.missing.sum()),
+        fixed=side.arm.fixed,
         pass_1=mean(on.c / on.n, labels, settings),
-        pass_1_if_missing=if_missing(on, 1),
+        pass_1_if_missing=if_missing(side.arm.outcomes, 1),
         reach=mean(reach_at_k(on.n, on.c, k), labels, settings),
-        cost={axis: float(on.mean_cost(axis).mean()) for axis in _axes(side.arm, on)},
+        cost={axis: _mean_cost(on, axis) for axis in axes if _is_known(side, axis)},
     )
+
+
+def _is_known(side: Side, axis: str) -> bool:
+    """Whether a component of cost was recorded of every attempt; imported ones have those that the import named."""
+    spec = side.record.spec
+    return axis not in side.arm.unrecorded and (not spec.get("imported") or axis in spec.get("costs", ()))
+
+
+def _mean_cost(on: ArmOutcomes, axis: str) -> float:
+    return float(on.mean_cost(axis).mean()) if axis in on.costs else 0.0  # what costs nothing has no column
 
 
 def _axes(arm: Arm, on: ArmOutcomes) -> list[str]:
@@ -208,14 +232,31 @@ def _ratios(
 
 def _differences(left: Side, right: Side) -> tuple[Difference, ...]:
     found = list(spec_differences(left.record.spec, right.record.spec))
-    if left.record.hash != right.record.hash and not found:
+    if left.record.hash != right.record.hash and _imported(left, right):
+        names = f"{left.record.name} → {right.record.name}"
+        found = [Difference("else", (f"nothing is known of imported arms but their names: {names}",))]
+    elif left.record.hash != right.record.hash and not found:
         found.append(Difference("else", ("the arms have other hashes, though nothing that the store tells differs",)))
     if left.run.seed != right.run.seed:
         found.append(Difference("seed", (f"{left.run.seed} → {right.run.seed}",)))
     ours, theirs = (side.run.samples.get(side.record.name, 0) for side in (left, right))
-    if ours != theirs:
+    if left.rule != right.rule:
+        lines = f"{_attempts(ours, left.rule)} → {_attempts(theirs, right.rule)}"
+        found.append(Difference("attempts", (lines,)))
+    elif ours != theirs:
         found.append(Difference("attempts", (f"{ours:,} → {theirs:,} per task",)))
     return tuple(found)
+
+
+def _imported(left: Side, right: Side) -> bool:
+    return any(side.record.spec.get("imported") for side in (left, right))
+
+
+def _attempts(n: int, rule: StoppingRule | None) -> str:
+    if rule is None:
+        return f"{n:,} per task"
+    level = f"at level {rule.alpha:g} on reach {rule.rho} within {rule.k:g}"
+    return f"{rule.least:,} to {rule.most:,} per task, until a verdict {level}"
 
 
 def _shared(left: Side, right: Side, common: CommonTasks) -> Shared | None:

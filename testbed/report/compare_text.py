@@ -30,7 +30,8 @@ def print_comparison(found: RunComparison, console: Console | None = None) -> No
 def _remarks(found: RunComparison) -> Iterator[str]:
     for difference in found.differs:
         yield f"differs: {difference.topic}: {'; '.join(difference.lines)}"
-    yield f"the same: {', '.join(found.same) or 'nothing'}" if found.differs else "Nothing differs between the arms."
+    same = ", ".join(found.same) or "nothing that is known"
+    yield f"the same: {same}" if found.differs else "Nothing differs between the arms."
     for warning in found.warnings:
         yield f"! {warning}"
     if found.reference and found.verdicts.tasks:
@@ -62,7 +63,8 @@ def _sides(found: RunComparison) -> Table:
         rows.append(Row(side.letter, tuple(cells)))
     cells = [("",), estimate(found.pass_1, signed=True)]
     cells += [estimate(found.reach, signed=True)] if k > 1 else []
-    rows.append(Row("B - A", (*cells, *([("",), ("",)] if lost else [])), "whole"))
+    cells += [("",), either_way(found.pass_1_if_missing)] if lost else []
+    rows.append(Row("B - A", tuple(cells), "whole"))
     notes = [
         "Means over tasks; the difference is paired: task by task, on the same tasks.",
         f"Reach is read within {attempts(k)} instead of {found.settings.operating}: some task has no more."
@@ -89,7 +91,9 @@ def _costs(found: RunComparison) -> Table:
     rows = []
     for axis, name in AXES.items():
         if axis in found.left.cost or axis in found.right.cost:
-            sides = [(amount(side.cost.get(axis, 0.0)),) for side in (found.left, found.right)]
+            sides = [
+                (amount(side.cost[axis]) if axis in side.cost else "not known",) for side in (found.left, found.right)
+            ]
             ratio = found.ratios.get(axis)
             rows.append(Row(name, (*sides, _ratio(ratio) if ratio else ("",))))
     notes = ["Means per scored attempt, over tasks. Seconds are those of the clock where and when each run was made."]

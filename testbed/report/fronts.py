@@ -7,14 +7,14 @@ arm re-weighted at the least divergence (exact tilts), and by best-of-N, which s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from testbed.experiment import Measure
 from testbed.report.arms import Arm, mean
-from testbed.stats import Bounded, Estimate, Frontier, best_of_n_frontier, least_reweighting, tilt_frontier
+from testbed.stats import ArmOutcomes, Bounded, Estimate, Frontier, best_of_n_frontier, least_reweighting, tilt_frontier
 from testbed.stats.energy import best_of_n_kl_bound
 from testbed.stats.frontier import Resampling
 from testbed.stats.pareto import CostFront, cost_front
@@ -87,15 +87,20 @@ class ElicitationFrontier:
 
 
 def cost_fronts(arms: Sequence[Arm], settings: Measure) -> tuple[CostFront, ...]:
-    """The front of cost and reach on every axis that two arms or more recorded, on the tasks that they share."""
+    """The front of cost and reach on every axis that is known of two arms or more, on the tasks that they share.
+
+    An arm of which all costs are 0, beside others that cost something, is the cheapest there is, as in every table.
+    """
     found = []
     for axis in AXES:
-        priced = [arm for arm in arms if axis in arm.scored.costs and axis not in arm.unrecorded]
+        priced = [arm for arm in arms if axis not in arm.unrecorded]
+        if not any(axis in arm.scored.costs for arm in priced):
+            continue
         shared = set.intersection(*(set(arm.scored.tasks) for arm in priced)) if len(priced) > 1 else set()
         tasks = [task for task in priced[0].scored.tasks if task in shared] if shared else []
         if not tasks:
             continue
-        own = [arm.on(tasks) for arm in priced]
+        own = [_with_cost(arm.on(tasks), axis) for arm in priced]
         found.append(
             cost_front(
                 own,
@@ -108,6 +113,11 @@ def cost_fronts(arms: Sequence[Arm], settings: Measure) -> tuple[CostFront, ...]
             )
         )
     return tuple(found)
+
+
+def _with_cost(arm: ArmOutcomes, axis: str) -> ArmOutcomes:
+    """The arm with its costs on an axis, which are left out where all are 0."""
+    return arm if axis in arm.costs else replace(arm, costs={**arm.costs, axis: np.zeros(arm.success.size)})
 
 
 def elicitation_frontier(bare: Arm | None, arms: Sequence[Arm], settings: Measure) -> ElicitationFrontier | None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from testbed.experiment import Measure
 from testbed.report.arms import Arm, FloatArray, gain_if_missing, if_missing, mean, reach
 from testbed.report.record import ArmComparison, Effect, Group, GroupArm, GroupEffect
+from testbed.report.unseen import visible
 from testbed.stats import (
     ArmOutcomes,
     Estimate,
@@ -33,7 +34,7 @@ IntArray = npt.NDArray[np.int64]
 
 def group_of(task: Task) -> str:
     """The family or the kind that a task's labels name; empty where they name none."""
-    return str(task.meta.get("family") or task.meta.get("kind") or "")
+    return visible(str(task.meta.get("family") or task.meta.get("kind") or ""))
 
 
 def by_group(

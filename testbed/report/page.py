@@ -21,6 +21,7 @@ from testbed.report.palette import VERDICTS
 from testbed.report.record import Analysis
 from testbed.report.tables import every_table
 from testbed.report.transcript_links import TranscriptLinks
+from testbed.report.unseen import visible_in
 from testbed.report.words import joined, reading
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def render_page(analysis: Analysis, links: TranscriptLinks | None = None) -> str
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # six bytes a letter for most of the world's
     environment.filters["whole"] = _whole_intervals
     template = environment.from_string(_packaged("page.html.j2"))
     drawn = charts(analysis, links.arm if links is not None else None)
@@ -163,7 +165,7 @@ def write_png(analysis: Analysis, folder: str | Path) -> list[Path]:
     written = []
     config = {**theme(dark=False), "background": "white"}
     for chart in charts(analysis):
-        spec = _fixed(chart)
+        spec = visible_in(_fixed(chart))  # the drawing library aborts at what no XML holds
         png, svg = folder / f"{chart.key}.png", folder / f"{chart.key}.svg"
         write_file(png, vl_convert.vegalite_to_png(spec, scale=PICTURE_SCALE, config=config))
         write_file(svg, vl_convert.vegalite_to_svg(spec, config=config).encode("utf-8"))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from testbed.report.record import Analysis
 from testbed.report.transcript_links import TranscriptLinks
-from testbed.report.verdict_map import EXCERPT
+from testbed.report.verdict_map import VerdictMap
 from testbed.stats import Verdict
 
 ORDER = (Verdict.EXPANDED, Verdict.LOST, Verdict.PRESERVED, Verdict.OUT_OF_REACH, Verdict.UNDETERMINED)
-ROOM = 6_000_000  # characters of the page that the map may take; prompts are shortened to fit
+ROOM = 6_000_000  # bytes of the page that the map may take; prompts are shortened to fit
 MOST = 50_000  # rows: beyond, not even hashes fit
+MOST_BYTES = 6  # that a character takes in a script of the page
 HASH = 16  # characters of a hash that stand for it: enough for `testbed show --task`
 
 
@@ -19,14 +22,15 @@ def map_data(analysis: Analysis, links: TranscriptLinks | None) -> dict[str, Any
     """Rows of the map as JSON values; None without one.
 
     A row is [prompt, number of the group, hash, then three numbers for each arm: successes, attempts, place of the
-    verdict in "verdicts" or -1]. With `links`, "folder" is where the tasks' transcripts are.
+    verdict in "verdicts" or -1]. "missing" has, by number of the row and of the arm, the missing attempts of cells that
+    have some. With `links`, "folder" is where the tasks' transcripts are.
     """
     found = analysis.map
     if found is None or not found.tasks or not found.arms:
         return None
     tasks = found.tasks[:MOST]
     fixed = 12 * len(found.arms) + HASH + 16
-    room = max(0, min(EXCERPT, ROOM // len(tasks) - fixed))
+    room = max(0, ROOM // len(tasks) - fixed)
     groups: dict[str, int] = {}
     words = {str(verdict): place for place, verdict in enumerate(ORDER)}
     columns = [
@@ -35,7 +39,7 @@ def map_data(analysis: Analysis, links: TranscriptLinks | None) -> dict[str, Any
     rows = []
     for i, task in enumerate(tasks):
         name = f"{task.environment}, {task.group}" if task.group else task.environment
-        row: list[str | int] = [task.prompt[:room], groups.setdefault(name, len(groups)), task.hash[:HASH]]
+        row: list[str | int] = [_cut(task.prompt, room), groups.setdefault(name, len(groups)), task.hash[:HASH]]
         for column in columns:
             row += [values[i] for values in column]
         rows.append(row)
@@ -45,7 +49,28 @@ def map_data(analysis: Analysis, links: TranscriptLinks | None) -> dict[str, Any
         "arms": [arm.arm for arm in found.arms],
         "groups": list(groups),
         "verdicts": [str(verdict) for verdict in ORDER],
+        "missing": _missing(found, len(tasks)),
         "left": len(found.tasks) - len(tasks),
         "folder": links.folder if links is not None else "",
         "rows": rows,
     }
+
+
+def _missing(found: VerdictMap, rows: int) -> dict[str, dict[str, int]]:
+    lost: dict[str, dict[str, int]] = {}
+    for number, arm in enumerate(found.arms):
+        for row in np.flatnonzero(arm.missing[:rows]).tolist():
+            lost.setdefault(str(row), {})[str(number)] = int(arm.missing[row])
+    return lost
+
+
+def _cut(prompt: str, room: int) -> str:
+    """The beginning of a prompt that takes at most so many bytes of the page, in which "<" takes six and "é" two."""
+    if MOST_BYTES * len(prompt) <= room:
+        return prompt
+    used = 0
+    for end, sign in enumerate(prompt):
+        used += MOST_BYTES if sign in "<>&'" else 2 if sign in '"\\' else len(sign.encode("utf-8"))
+        if used > room:
+            return prompt[:end]
+    return prompt

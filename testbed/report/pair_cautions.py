@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from testbed.report.cautions import ENOUGH_CLUSTERS
-from testbed.report.words import counted, joined
+from testbed.report.words import attempts, counted
+from testbed.report.words import joined as in_a_row
 
 if TYPE_CHECKING:
     from testbed.report.compare_record import RunComparison
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 _NO_FACTOR = ("seed", "attempts")  # what differs by chance or in number alone is no factor of the arms
 
 
-def cautions(found: RunComparison, left: Side, right: Side, clusters: int, *, same_store: bool) -> Iterator[str]:
+def cautions(
+    found: RunComparison, left: Side, right: Side, clusters: int, *, joined: bool, same_store: bool
+) -> Iterator[str]:
     """Every warning there is, in the order in which they matter.
 
     Args:
@@ -23,15 +26,21 @@ def cautions(found: RunComparison, left: Side, right: Side, clusters: int, *, sa
         left: side A.
         right: side B.
         clusters: of the tasks that are compared.
+        joined: whether the runs put tasks into clusters differently.
         same_store: whether both runs are in one store.
     """
     yield from _of_tasks(found)
-    yield from _of_arms(found)
+    yield from _of_arms(found, left, right)
     yield from _of_attempts(found, same_store=same_store)
     waiting = dict.fromkeys((side.run.name, side.unfinished) for side in (left, right) if side.unfinished)
     yield from (f"{run!r}: {text}" for run, text in waiting)
     if left.measure != right.measure:
         yield "The two experiments are read differently (their [measure]); here both are read as A's is."
+    if joined:
+        yield (
+            "The runs put tasks into clusters differently: here those are together that either run puts together, "
+            "which makes intervals wider if anything."
+        )
     if 1 < clusters < ENOUGH_CLUSTERS:
         yield (
             f"The tasks form {clusters} clusters only: intervals are wide, and with fewer than {ENOUGH_CLUSTERS} their "
@@ -43,6 +52,11 @@ def cautions(found: RunComparison, left: Side, right: Side, clusters: int, *, sa
             "attempts reach is not known."
         )
     if found.reference:
+        if not (left if found.reference == left.letter else right).bare:
+            yield (
+                f"The gain is over {found.reference}, which is not bare: where a table or a sentence says bare, it is "
+                f"{found.reference} that is meant."
+            )
         yield from found.verdicts.notes
     elif 0 < found.verdicts.tasks < found.tasks:
         yield f"Only {found.verdicts.tasks:,} tasks have the attempts that it takes to say what is within reach."
@@ -58,19 +72,27 @@ def _of_tasks(found: RunComparison) -> Iterator[str]:
         if n
     ]
     if more:
-        yield f"Compared on the {counted(found.common, 'task')} that both runs have; {joined(more)}."
+        yield f"Compared on the {counted(found.common, 'task')} that both runs have; {in_a_row(more)}."
+    if found.tasks < found.common:
+        yield (
+            f"{found.common - found.tasks:,} of the {counted(found.common, 'common task')} are left out, since no "
+            "attempt of one side or both has an outcome there: if these are the hard ones, or the easy ones, what is "
+            "left tells of no other."
+        )
 
 
-def _of_arms(found: RunComparison) -> Iterator[str]:
+def _of_arms(found: RunComparison, left: Side, right: Side) -> Iterator[str]:
     topics = [difference.topic for difference in found.differs if difference.topic not in _NO_FACTOR]
     if found.left.hash == found.right.hash:
         yield (
             "Both sides are one configuration: whatever differs between them is chance, and the figures show how much "
             "of it there is."
         )
-    factors = [topic for topic in topics if topic != "control"]  # tools and their control go together
+    factors = list(topics)
+    if "tools" in factors and "control" in factors and not all(side.arm.tools for side in (left, right)):
+        factors.remove("control")  # where one side has no tools, it cannot have them under the other's control either
     if len(factors) > 1:
-        yield f"More than one thing differs ({joined(factors)}): a difference cannot be put down to one of them."
+        yield f"More than one thing differs ({in_a_row(factors)}): a difference cannot be put down to one of them."
     if "budget" in topics:
         yield "The budgets differ: an arm that may spend more may reach more for that alone."
     if "protocol" in topics:
@@ -101,4 +123,15 @@ def _of_attempts(found: RunComparison, *, same_store: bool) -> Iterator[str]:
         if side.missing
     ]
     if missing:
-        yield f"The infrastructure ended attempts of {joined(missing)}. They are left out of every figure."
+        yield f"The infrastructure ended attempts of {in_a_row(missing)}. They are left out of every figure."
+    fixed = [
+        f"the first {attempts(side.fixed)} of each task in {side.letter}"
+        for side in (found.left, found.right)
+        if side.fixed
+    ]
+    if fixed:
+        yield (
+            "Sampling of a task stopped where its verdict was settled. What is within reach is told from all attempts, "
+            f"since that holds wherever one stops; every other figure is from {in_a_row(fixed)}, which were fixed in "
+            "advance: what was made beyond depends on outcomes, and would bias it."
+        )

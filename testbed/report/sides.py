@@ -13,6 +13,7 @@ from testbed.report.arms import Arm
 from testbed.report.design import unfinished
 from testbed.report.scored import scored_arms
 from testbed.stats import ArmOutcomes
+from testbed.stats.stopping import StoppingRule
 
 if TYPE_CHECKING:
     from testbed.store import ArmRecord, Outcomes, Run, Store
@@ -46,6 +47,8 @@ class Side:
         outcomes: of the run, its attempts alone.
         unfinished: a warning where attempts of the run are still wanted; else empty.
         measure: how the run's experiment reads it.
+        rule: by which its sampling stops early; None where all attempts are made.
+        bare: whether it has no tools and no search, or is the arm that its run's report calls bare.
     """
 
     letter: str
@@ -57,6 +60,8 @@ class Side:
     outcomes: Outcomes
     unfinished: str
     measure: Measure
+    rule: StoppingRule | None
+    bare: bool
 
 
 def named(store: Store, text: str) -> Named:
@@ -128,8 +133,15 @@ class _Candidate:
 
 
 def _bare(run: Run) -> str:
-    found = bare_among([_Candidate(r.name, is_bare(r)) for r in run.arms], "")
+    """The arm that the run's report calls bare; empty where there is none."""
+    wanted = _measure(run).bare
+    candidates = [_Candidate(r.name, is_bare(r)) for r in run.arms]
+    found = bare_among(candidates, wanted if any(c.name == wanted for c in candidates) else "")
     return found.name if found is not None else ""
+
+
+def _measure(run: Run) -> Measure:
+    return Measure(**run.experiment.get("measure", {}))
 
 
 def is_bare(record: ArmRecord) -> bool:
@@ -163,7 +175,9 @@ def read_side(store: Store, run: Run, arm: str, letter: str) -> Side:
         tasks=outcomes.tasks,
         outcomes=_of_arm(outcomes, position),
         unfinished=unfinished(run, outcomes, rules),
-        measure=Measure(**run.experiment.get("measure", {})),
+        measure=_measure(run),
+        rule=rules.get(arm),
+        bare=is_bare(run.arms[position]) or arm == _bare(run),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,16 +70,27 @@ def _told(key: str, left: Any, right: Any) -> Iterator[str]:
     if left == right:
         return
     if key == "tools":
-        yield from _tools(left or [], right or [])
+        yield from list(_tools(left, right)) or _written(left, right)
     elif key in ("yoke", "replay"):
-        yield f"{key} {_brief(left)} → {_brief(right)}"
+        yield f"{key} {_arrow(left, right)}"
     elif isinstance(left, Mapping) and isinstance(right, Mapping):
         yield from differences("", left, right)
     else:
-        yield f"{'' if key in ('control', 'protocol') else key + ' '}{_brief(left)} → {_brief(right)}"
+        yield f"{'' if key in ('control', 'protocol') else key + ' '}{_arrow(left, right)}"
+
+
+def _written(left: Any, right: Any) -> Iterator[str]:
+    """Tools as they are written, where their names do not tell them apart, but not if only their controls differ."""
+    if [_bared(tool) for tool in _listed(left)] != [_bared(tool) for tool in _listed(right)]:
+        yield _arrow(left, right)
+
+
+def _listed(tools: Any) -> Sequence[Any]:
+    return tools if isinstance(tools, list) else [] if tools is None else [tools]
 
 
 def _tools(left: Any, right: Any) -> Iterator[str]:
+    left, right = _listed(left), _listed(right)
     ours, theirs = ({_name(tool): tool for tool in tools} for tools in (left, right))
     if list(ours) != list(theirs):
         yield f"{', '.join(ours) or 'none'} → {', '.join(theirs) or 'none'}"
@@ -111,8 +122,21 @@ def _bared(tool: Any) -> Any:
     }
 
 
-def _brief(value: Any) -> str:
+def _arrow(left: Any, right: Any) -> str:
+    """Two values, of long ones the part where they begin to differ."""
+    ours, theirs = _as_text(left), _as_text(right)
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    alike = next((n for n, (one, other) in pairs if one != other), min(len(ours), len(theirs)))
+    start = max(0, alike - _LONGEST // 2) if alike >= _LONGEST - 1 else 0
+    return f"{_brief(ours, start)} → {_brief(theirs, start)}"
+
+
+def _as_text(value: Any) -> str:
     if value in (None, "", [], {}):
         return "none"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _brief(text: str, start: int) -> str:
+    text = f"…{text[start:]}" if start else text
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

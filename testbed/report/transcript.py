@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -34,6 +35,7 @@ NARROWEST = 60  # columns in which two attempts stand beside each other
 DIFFERS, DIFFERS_PLAIN = "bold underline", "⟦{}⟧"
 _STYLE = {"user": "bold", "assistant": "cyan", "tool": "green", "system": "red"}
 _INLINE = 60  # characters of an argument that stand beside its name
+_LONGEST_CELL = 200  # characters of one that may be much longer: marks above a letter take no column of their own
 _TERM = 14  # columns of a term with its text beside it
 
 
@@ -107,7 +109,7 @@ def print_attempts(store: Store, run: str, *, arm: str, task: str, failed: bool,
     arms = {a.hash: a.name for a in store.run(run).arms}
     if arm and arm not in arms.values():
         raise UnknownName("arm", arm, arms.values())
-    prompts = {t.hash: t.prompt for t in store.tasks(run)}
+    prompts = defaultdict(lambda: "(not in the store)", ((t.hash, t.prompt) for t in store.tasks(run)))
     chosen = (
         a
         for a in store.attempts(run, texts=False)
@@ -120,7 +122,7 @@ def print_attempts(store: Store, run: str, *, arm: str, task: str, failed: bool,
         table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=width)
     for a in islice(chosen, limit):
         cells = (a.id[:12], arms[a.arm], str(a.sample), _outcome(a), a.answer or "", prompts[a.task])
-        table.add_row(*(Text(visible(cell.replace("\n", " "))) for cell in cells))
+        table.add_row(*(Text(visible(cell[:_LONGEST_CELL].replace("\n", " "))) for cell in cells))
     Console(highlight=False).print(table)
 
 

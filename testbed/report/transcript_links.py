@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -38,7 +39,7 @@ class TranscriptLinks:
     @classmethod
     def beside(cls, name: str, arms: tuple[str, ...]) -> TranscriptLinks:
         """Links into a folder of that name."""
-        return cls(quote(name), arms)
+        return cls(quote(os.fsencode(name)), arms)
 
     def arm(self, name: str) -> str:
         """Where an arm's transcripts are; empty for an arm without."""

@@ -6,6 +6,7 @@ security policy that allows none), and every byte is escaped.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,7 +102,7 @@ def _pages(store: Store, analysis: Analysis, report: str, each: int) -> Iterator
     chosen, reader = choose(outcomes, each), _Reader(store, run, outcomes)
     positions = [[record.name for record in run.arms].index(arm.arm) for arm in mapped.arms]
     frame = {
-        "report": quote(report),
+        "report": quote(os.fsencode(report)),
         "run": analysis.name,
         "css": transcript_css(),
         "generator": _OURS,

@@ -135,7 +135,7 @@ class TranscriptView:
             outcome="missing" if attempt.success is None else "success" if attempt.success else "failure",
             answer=attempt.answer,
             score=attempt.score,
-            cost={name: amount for name, amount in attempt.cost.as_dict().items() if amount},
+            cost={name: n for name, n in attempt.cost.as_dict().items() if is_amount(n) and n},
             faults={kind: int(n) for kind, n in attempt.faults.items() if is_amount(n)},
         )
 
@@ -149,7 +149,9 @@ class TranscriptView:
         """What the grader made of it, in words."""
         if self.outcome == "missing":
             return "missing: it counts neither as a success nor as a failure"
-        if self.answer is None:
+        if self.environment.startswith("imported:"):
+            return f"{self.outcome}, as it was imported"
+        if self.answer is None and self.outcome == "failure":
             return "failure: no answer was graded"
         return f"{self.outcome}, says the grader {self.grader}"
 
@@ -163,7 +165,7 @@ class TranscriptView:
             found.append(("score", f"{self.score:g}"))
         if self.faults:
             found.append(("faults", ", ".join(f"{n} {_fault(kind)}" for kind, n in self.faults.items())))
-        found.append(("cost", amounts(self.cost) or "none"))
+        found.append(("cost", amounts(self.cost) or "none recorded"))
         found.append(("task", f"{self.environment}, {self.task}"))
         found.append(("attempt", f"{self.id}, sample {self.sample}, seed {self.seed}"))
         return found
@@ -197,6 +199,8 @@ def why_it_ended(attempt: Attempt, budget: Mapping[str, Any]) -> str:
     """
     kind, _, what = attempt.ended.partition(":")
     last = attempt.transcript[-1] if attempt.transcript else None
+    if attempt.ended == "answered" and attempt.answer is None and not attempt.transcript:
+        return "Not recorded."  # as of imported outcomes
     if attempt.ended == "answered":
         return "It answered, and the answer was graded."
     if kind == "limit" and what == "context":

@@ -7,17 +7,20 @@ writing and so show a text in another order than it has, letters without a shape
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 # Control codes but for line breaks and tabs; marks of format and direction (Cf), private use, separators of lines and
-# paragraphs, halves of surrogate pairs, fillers that look like nothing, and the selectors that can carry hidden text.
-# The selectors U+FE00 to U+FE0F stay: emoji are made of them.
+# paragraphs, halves of surrogate pairs, numbers that are no characters, fillers that look like nothing, and the
+# selectors that can carry hidden text. Of these, one U+FE0E or U+FE0F by itself stays: emoji are made of them.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
-    "\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ue000-\uf8ff\ufeff\uffa0\ufff0-\ufffb"
+    "\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ue000-\uf8ff\ufdd0-\ufdef\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
     "\U000f0000-\U0010ffff]+"
 )
+_OF_EMOJI = ("\ufe0e", "\ufe0f")
 _PICTURES = 0x2400  # where Unicode keeps its pictures of control codes
 _DELETE = 0x7F
 
@@ -32,11 +35,30 @@ def visible(text: str, mark: Callable[[str], str] = str) -> str:
     Returns:
         Text that UTF-8 can hold.
     """
-    return _UNSEEN.sub(lambda found: mark("".join(map(_named, found.group()))), text)
+
+    def shown(found: re.Match[str]) -> str:
+        unseen = found.group()
+        return unseen if unseen in _OF_EMOJI else mark(unseen.translate(_NAMES))
+
+    return _UNSEEN.sub(shown, text)
 
 
-def _named(character: str) -> str:
-    code = ord(character)
-    if code < 0x20:
-        return chr(_PICTURES + code)
-    return "␡" if code == _DELETE else f"‹U+{code:04X}›"
+def visible_in(value: Any) -> Any:
+    """A JSON value with every text in it as `visible` shows it, names of fields included."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, Mapping):
+        return {visible(str(key)): visible_in(inner) for key, inner in value.items()}
+    return [visible_in(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+class _Names(dict[int, str]):
+    """What stands for a character that does not show; each name is made once, as a text may hold millions of it."""
+
+    def __missing__(self, code: int) -> str:
+        name = chr(_PICTURES + code) if code < 0x20 else "␡" if code == _DELETE else f"‹U+{code:04X}›"
+        self[code] = name
+        return name
+
+
+_NAMES = _Names()

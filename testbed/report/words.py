@@ -180,6 +180,12 @@ def no_claims(analysis: Analysis) -> str:
     return f"Nothing is claimed for {joined(names)}: repeated attempts look like copies of one another."
 
 
+def without_missing(analysis: Analysis) -> str:
+    """Names the arms that a figure leaves missing attempts of out, where it has no limits for how they had ended."""
+    lost = [f"{arm.name} {arm.missing:,}" for arm in analysis.arms if arm.missing]
+    return f"Missing attempts ({', '.join(lost)}) are left out, and could move this either way." if lost else ""
+
+
 def null_note(analysis: Analysis) -> str:
     """What the null row is, with the spends that half of the bare attempts allow."""
     nulls = [c.full.null for c in analysis.comparisons if c.full is not None and c.full.null is not None]

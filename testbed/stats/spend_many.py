@@ -48,7 +48,7 @@ def reach_curve_of_many(arm: ArmOutcomes, spends: ArrayLike, *, axis: str, seed:
     total = np.add.reduceat(cost, arm.offsets[:-1])
     cheapest = np.minimum.reduceat(cost, arm.offsets[:-1])
     # As in `reach_at_spend`: without a success, and with money for one attempt more, nothing is known.
-    open_end = (arm.c == 0)[:, None] & (grid >= (total + cheapest)[:, None])
+    open_end = (arm.c == 0)[:, None] & (grid * (1 + TOLERANCE) >= (total + cheapest)[:, None])
     return ReachCurve(axis, grid, lower, np.where(open_end, 1.0, lower), error)
 
 

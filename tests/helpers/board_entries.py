@@ -101,10 +101,12 @@ HOSTILE = (
 )
 
 
-def said(text: str) -> Callable[[Attempt], Attempt]:
-    """Puts words into the model's mouth: every attempt's last message becomes this text."""
+def said(text: str, sample: int | None = None) -> Callable[[Attempt], Attempt]:
+    """Puts words into the model's mouth: every attempt's last message becomes this text, or that of one sample."""
 
     def rewritten(attempt: Attempt) -> Attempt:
+        if sample not in (None, attempt.sample):
+            return attempt
         *before, last = attempt.transcript
         return replace(attempt, transcript=[*before, {**last, "content": text}])
 
@@ -158,7 +160,7 @@ def place(
         db: the database.
         board: the board.
         entry: a character of 0-9 and a-f.
-        arms: of each: share, n; or n and c by task; and any column of `entry_arms`.
+        arms: of each: share, n; or n and c by task, and "made" where some are missing; and any column of `entry_arms`.
         state: what the check came to.
         created: when it came.
     """
@@ -181,7 +183,7 @@ def _placed(entry: str, position: int, arm: dict[str, Any], size: int) -> dict[s
         "operating": {"k": 1, "estimate": {"value": reach, "low": reach, "high": reach}},
         "gain": None if gain is None else {"value": gain, "low": gain - 0.1, "high": gain + 0.1},
         "claims": True,
-        "samples": int(n.max()),
+        "samples": int(arm.get("made", n.max())),
     }
     return {
         "entry": entry,

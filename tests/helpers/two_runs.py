@@ -46,11 +46,16 @@ def add(
     measure: Mapping[str, Any] = MEASURE,
     tokens: Mapping[str, int] | None = None,
     created: str = "2026-01-01T00:00:00+00:00",
+    stops: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Adds a run: of each arm, the outcomes of its attempts at each task; None is missing."""
+    """Adds a run: of each arm, the outcomes of its attempts at each task; None is missing.
+
+    Arms in `stops` stop early: their attempts per task are given as in an experiment file.
+    """
     records = {arm: _record(arm, (specs or {}).get(arm, SPEC)) for arm in arms}
     samples = {arm: max(map(len, rows)) for arm, rows in arms.items()}
-    run = Run(name, {"measure": dict(measure)}, seed, tuple(records.values()), created, samples)
+    stopping = {"arm": [{"name": arm, "samples": dict(rule)} for arm, rule in stops.items()]} if stops else {}
+    run = Run(name, {"measure": dict(measure), **stopping}, seed, tuple(records.values()), created, samples)
     attempts = [
         _attempt(task, records[arm], n, seed, success, (tokens or {}).get(arm, 10))
         for arm, rows in arms.items()
