@@ -150,3 +150,14 @@ def test_a_draw_next_to_one_stays_in_the_vocabulary() -> None:
 
     logits = torch.randn(50, 1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 30
     assert max(sample(logits, [Last((1,), 1)] * 50)) < 1000
+
+
+@pytest.mark.parametrize("rows", [15, 16, 17, 40])
+def test_rows_that_only_fill_up_a_step_change_no_others(rows: int) -> None:
+    model, rng = random_model(), random.Random(rows)
+    prompts = [tuple(rng.choices(range(6, 400), k=rng.choice([2, 30]))) for _ in range(rows)]
+    alone, together = ([Row(prompt, 8, stream=n) for n, prompt in enumerate(prompts)] for _ in range(2))
+    for row in alone:
+        decode(model, [row])
+    decode(model, together)
+    assert [row.tokens for row in together] == [row.tokens for row in alone]

@@ -13,7 +13,7 @@ import torch
 
 from helpers.tiny_models import ask, decode, make_tokenizer, never, random_model, reply_of, save
 from testbed.errors import ModelError, ModelUnavailable, UsageError
-from testbed.models import hf_memory, hf_worker
+from testbed.models import hf_decode, hf_memory, hf_worker
 from testbed.models.hf import HuggingFace
 from testbed.models.hf_decode import Decoder, Row
 from testbed.models.hf_memory import Room
@@ -63,6 +63,42 @@ def test_the_cache_never_grows_beyond_its_memory(prompt: int) -> None:
     free = rows(40, prompt, 40)
     decode(random_model(), free)
     assert {row.stream: row.tokens for row in written} == {row.stream: row.tokens for row in free}
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral"])  # the second one's prompts cannot be read as one row
+def test_what_is_being_read_and_what_was_read_share_one_memory(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, held = Decoder(random_model(kind), never, 64, memory=TOKEN * 4000), list[int]()
+    empty = torch.Tensor.new_empty
+
+    def noting(like: torch.Tensor, *shape: int, **more: Any) -> torch.Tensor:
+        new = empty(like, *shape, **more)
+        held.append(new.nbytes)
+        return new
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", noting)
+    for wave in range(3):
+        asked = [Row(tuple(6 + (7 * n + m + wave) % 390 for n in range(60)), 4, stream=m) for m in range(30)]
+        decoder.admit(asked)
+        while decoder.rows:
+            decoder.step()
+        assert decoder._reader.kept._bytes + max(held) <= decoder.room.texts
+    assert len(decoder._reader.kept._kept) > 3
+
+
+def test_memory_for_reading_that_was_too_small_goes_before_more_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, held = Decoder(random_model(), never, 64, memory=TOKEN * 40_000), list[int]()
+    packer, empty = decoder._reader._packer, torch.Tensor.new_empty
+    assert packer is not None
+
+    def noting(like: torch.Tensor, *shape: int, **more: Any) -> torch.Tensor:
+        held.append(sum(block.nbytes for block in packer._space))
+        return empty(like, *shape, **more)
+
+    decoder.admit([Row(tuple(range(6, 56)), 2)])
+    assert packer._space
+    monkeypatch.setattr(torch.Tensor, "new_empty", noting)
+    packer._room(1500)
+    assert held == [0]
 
 
 def test_a_share_of_what_is_free_is_taken_and_what_is_granted_is_divided() -> None:
@@ -264,6 +300,34 @@ def test_an_event_loop_that_closed_meanwhile_is_no_error_of_the_others() -> None
 
     loop: Any = SimpleNamespace(is_closed=lambda: False, call_soon_threadsafe=closed)  # it closed after that was asked
     hf_worker._settle_all(loop, [])
+
+
+async def test_slots_come_back_little_by_little_when_memory_is_there_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf_worker, "_PATIENCE", 4)
+    model, most, seen = random_model(), 7, list[int]()
+    forward = model.forward
+
+    def limited(**inputs: Any) -> Any:
+        rows = inputs["input_ids"].shape[0]
+        seen.append(rows)
+        if rows > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(**inputs)
+
+    monkeypatch.setattr(hf_decode.hf_linear, "speed_up", lambda _: 0)  # no rows that are padding
+    decoder = Decoder(model, never, 16)
+    model.forward = limited
+    worker = Worker(lambda: decoder)
+    try:
+        await asyncio.gather(*map(worker.decode, rows(16)))
+        least, most = decoder.slots, 64
+        await asyncio.gather(*map(worker.decode, rows(120)))
+    finally:
+        await worker.close()
+    assert least <= 7
+    assert decoder.slots == 16
+    grown = [slots for slots, before in zip(seen[1:], seen, strict=False) if slots > before > least]
+    assert max(grown, default=0) <= 16
 
 
 async def test_without_memory_for_a_single_row_it_is_the_infrastructures_fault() -> None:

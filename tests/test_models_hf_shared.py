@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers.tiny_models import SIZES, never, random_model
-from testbed.models import hf_attention, hf_decode
+from testbed.models import hf_attention, hf_decode, hf_packed
 from testbed.models.hf_attention import Groups
 from testbed.models.hf_decode import Decoder, Row
 from testbed.models.hf_prefix import Layout, Prefixes, Read
@@ -125,8 +125,8 @@ def test_half_precision_shares_too() -> None:
 def test_a_model_whose_own_attention_gives_other_logits_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     true = hf_attention._with_mass
 
-    def slightly_wrong(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        part, mass = true(*args)
+    def slightly_wrong(*args: Any, **more: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        part, mass = true(*args, **more)
         return part, mass + 0.01
 
     monkeypatch.setattr(hf_attention, "_with_mass", slightly_wrong)
@@ -136,10 +136,10 @@ def test_a_model_whose_own_attention_gives_other_logits_keeps_it(monkeypatch: py
 
 
 def test_masses_of_both_ways_to_attend_to_a_beginning_agree() -> None:
-    query, keys, values = (torch.randn(3, n, 8, generator=torch.Generator().manual_seed(n)) for n in (5, 40, 41))
-    part, mass = hf_attention._with_mass(query, keys, values[:, :40], 0.3)
+    query, keys, values = (torch.randn(1, 3, n, 8, generator=torch.Generator().manual_seed(n)) for n in (5, 40, 41))
+    part, mass = hf_attention._with_mass(query, keys, values[:, :, :40], 0.3)
     again, total = hf_attention._with_mass(
-        query, keys, values[:, :40, :4].contiguous(), 0.3
+        query, keys, values[:, :, :40, :4].contiguous(), 0.3
     )  # the way of other devices
     torch.testing.assert_close(mass, total)
     torch.testing.assert_close(part[..., :4], again)
@@ -162,7 +162,8 @@ def test_rows_are_grouped_by_trunk_whatever_their_order() -> None:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Decoder, list[int]]]:
-    """A decoder, and how many tokens each reading of prompts took."""
+    """A decoder, and how many tokens each reading of prompts took, padding not counted."""
+    monkeypatch.setattr(hf_packed, "_STEP", 1)
     model = random_model()
     decoder, forward, read = Decoder(model, never, 16), model.forward, list[int]()
 

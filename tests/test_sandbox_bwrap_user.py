@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.pictures import PICTURE
 from testbed.sandbox import Limits
 
 pytestmark = pytest.mark.skipif(
@@ -115,6 +117,63 @@ except OSError as error:
 def test_queued_signals_of_an_ordinary_users_sandbox_are_bounded(as_an_ordinary_user):
     limit = "import resource; print(resource.getrlimit(resource.RLIMIT_SIGPENDING))"
     assert as_an_ordinary_user(CALLS_OF_ONE_SESSION.format(codes=[limit])) == "(1024, 1024)\nread-only\n"
+
+
+BOTH_KINDS = """
+import asyncio, json
+from testbed.sandbox import Bwrap, Limits
+async def main():
+    for forks in (True, False):
+        sandbox = Bwrap(forks=forks)
+        session = await sandbox.open(Limits(memory_mib=128))
+        result = await session.run({picture!r})
+        print(json.dumps([type(session._link).__name__, json.loads(result.stdout or json.dumps(result.stderr))]))
+        await session.close()
+asyncio.run(main())
+"""
+
+
+def test_an_ordinary_users_program_finds_the_same_in_a_fork(as_an_ordinary_user):
+    lines = as_an_ordinary_user(BOTH_KINDS.format(picture=PICTURE)).splitlines()
+    (kind, forked), (other, alone) = map(json.loads, lines)
+    assert (kind, other) == ("ForkedLink", "BwrapLink")
+    assert forked.pop("user") == [["me", "me", "1"]] * 2  # of the server's namespace: it does not tell the caller's
+    assert alone.pop("user") == [["me", "65534", "1"]] * 2
+    for what in alone:
+        assert forked[what] == alone[what], what
+
+
+TWO_AT_ONCE = """
+import asyncio
+from testbed.sandbox import Bwrap, Limits
+USE_UP = {code!r}
+async def main():
+    sandbox = Bwrap()
+    first, second = [await sandbox.open(Limits(memory_mib=128, processes=32)) for _ in range(2)]
+    print(first._link._server is second._link._server)
+    for session in (first, second):
+        print((await session.repl(USE_UP)).stdout, end="")
+    for session in (first, second):
+        await session.close()
+asyncio.run(main())
+"""
+
+
+def test_forks_of_an_ordinary_user_have_their_own_allowance_of_processes(as_an_ordinary_user):
+    """They are all the caller's to the machine; each is in a user namespace of its own, which counts for itself."""
+    use_up = """
+import os, time
+children = 0
+try:
+    while True:
+        if os.fork() == 0: time.sleep(60)
+        children += 1
+except BlockingIOError: pass
+print(children)
+"""
+    same_server, first, second = as_an_ordinary_user(TWO_AT_ONCE.format(code=use_up)).splitlines()
+    assert same_server == "True"
+    assert int(first) == int(second) > 16
 
 
 def _exit_code(command: list[str], user: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.cgroups import SMALL, processes_in, remove_soon, start_inside, until_inside, value
-from testbed.sandbox import Limits
+from testbed.sandbox import Bwrap, Limits
 from testbed.sandbox.cgroup import CONTROLLERS, ROOM_MIB, ROOM_PROCESSES, Cgroup, cpu_time
 
 
@@ -33,16 +33,18 @@ def test_cpus_become_a_quota_that_the_kernel_takes(cpus, expected):
     assert cpu_time(cpus) == expected
 
 
-async def test_worker_and_programs_are_inside_and_bwrap_is_not(bwrap):
-    session = await bwrap.open(SMALL)
+@pytest.mark.parametrize("forks", [True, False])
+async def test_worker_and_programs_are_inside_and_what_started_them_is_not(cgroups, forks):
+    session = await Bwrap(forks=forks).open(SMALL)
     link = session._link
     call = asyncio.create_task(session.run("import os, time\nos.fork()\ntime.sleep(60)", timeout=60))
     inside = await until_inside(link.cgroup, 3)
+    parent = int(Path(f"/proc/{link.worker_pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
     await session.close()
     await call
     assert set(inside) == set(CONTROLLERS)
     assert all(len(pids) == 3 and link.worker_pid in pids for pids in inside.values())
-    assert not any(link._process.pid in pids for pids in inside.values())
+    assert not any(parent in pids for pids in inside.values())
 
 
 async def test_limits_are_those_that_were_asked_for(bwrap):

@@ -121,7 +121,7 @@ TRANSFERS = tomllib.loads((FOLDER / "transfers.toml").read_text())["transfer"]
 EVERY = [pytest.param(attack, mode, id=f"{mode}-{attack.id}") for attack in ATTACKS for mode in attack.modes]
 
 
-@pytest.fixture(scope="module", params=list(backends()))
+@pytest.fixture(scope="module", params=[*backends(), pytest.param("bwrap-each", marks=pytest.mark.slow)])
 def backend(request: pytest.FixtureRequest) -> str:
     if arenas.faults(request.param):
         pytest.skip(f"{request.param} does not work here: {arenas.faults(request.param)}")

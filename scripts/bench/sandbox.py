@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.errors import SandboxUnavailable
-from testbed.sandbox import Limits, Pool, Result, Sandbox, Session, backends, pick
+from testbed.sandbox import Bwrap, Limits, Pool, Result, Sandbox, Session, backends, pick
 
 PROGRAM = "print(sum(n * n for n in range(100)))"
 ANSWER = "328350\n"
@@ -62,8 +63,17 @@ async def measure(sandbox: Sandbox, calls: int) -> None:
     """Everything that one backend is measured by."""
     cold = [await cold_start(sandbox) for _ in range(min(calls, 20))]
     report("cold start", cold, f"≤ {COLD_START_GOAL.get(sandbox.name, 500)}")
-    session = await sandbox.open(Limits())
-    print(f"{'  idle sandbox':38}{memory_mib(sandbox, session)}{'≤ 12 MiB':>16}")
+    stays = await sandbox.open(Limits())
+    report("start beside another sandbox", [await cold_start(sandbox) for _ in range(min(calls, 20))])
+    await stays.close()
+    if sandbox.name == "bwrap":
+        for name, kind in (("CPU of start and end", sandbox), ("the same, a bubblewrap each", Bwrap(forks=False))):
+            print(f"{f'  {name}':38}{await cpu_of_starts(kind, min(calls, 100)):6.2f} ms", flush=True)
+    together = [await sandbox.open(Limits()) for _ in range(CONCURRENCY)]
+    print(f"{f'  idle sandbox, of {CONCURRENCY}':38}{memory_mib(sandbox, together)}{'≤ 12 MiB':>16}")
+    session = together.pop()
+    for other in together:
+        await other.close()
     report("stateless call", [await one_call(session.run) for _ in range(calls)], "≤ 5, ≤ 15")
     report("REPL call", [await one_call(session.repl) for _ in range(calls)], "≤ 1")
     for name, code in (("endless loop", "while True: pass"), ("fork bomb", FORK_BOMB)):
@@ -102,6 +112,23 @@ async def cold_start(sandbox: Sandbox) -> float:
     took = time.perf_counter() - began
     await session.close()
     return 1000 * took
+
+
+async def cpu_of_starts(sandbox: Sandbox, starts: int) -> float:
+    """Milliseconds of CPU time per sandbox, of this process and of all that it starts, beside one that stays."""
+    await (await sandbox.open(Limits())).close()  # what is done once
+    before = cpu_milliseconds()
+    stays = await sandbox.open(Limits())
+    for _ in range(starts):
+        await cold_start(sandbox)
+    await stays.close()
+    return (cpu_milliseconds() - before) / starts
+
+
+def cpu_milliseconds() -> float:
+    """User and system time so far, of this process and of those whose end it has seen."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return 1000 * sum(one.ru_utime + one.ru_stime for one in used)
 
 
 async def one_call(run: Callable[..., Any], code: str = PROGRAM, answer: str = ANSWER) -> float:
@@ -201,20 +228,28 @@ def timed(run: Callable[[], bytes], calls: int) -> Iterator[float]:
             raise SystemExit(f"an anchor failed: {output!r}")
 
 
-def memory_mib(sandbox: Sandbox, session: Session) -> str:
-    """A sandbox's processes that do not run programs: its worker, and its parent (bwrap, or the engine's shim).
+def memory_mib(sandbox: Sandbox, sessions: Sequence[Session]) -> str:
+    """A sandbox's processes that do not run programs, on average: its worker, and its share of what started it.
 
-    Shared pages are counted in proportion.
+    That is bwrap with its fork server, or the engine's shim. Shared pages are counted in proportion.
     """
-    link: Any = getattr(session, "_link", None)
-    worker = getattr(link, "worker_pid", None)
+    links: list[Any] = [getattr(session, "_link", None) for session in sessions]
     if sandbox.name == "docker":
-        worker = link._engine.api.inspect_container(link.name)["State"]["Pid"]
-    if worker is None or not Path(f"/proc/{worker}").exists():  # an engine on another machine
+        workers = [int(link._engine.api.inspect_container(link.name)["State"]["Pid"]) for link in links]
+    else:
+        workers = [int(link.worker_pid) for link in links]
+    if not all(Path(f"/proc/{worker}").exists() for worker in workers):  # an engine on another machine
         return f"{'not known':>9}{'':10}"
-    parent = int(Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    total, both = proportional(worker), proportional(worker) + proportional(parent)
-    return f"{both:5.1f} MiB ({total:.1f} worker)"
+    above = set(map(parent_of, workers))
+    if sandbox.name == "bwrap":
+        above |= set(map(parent_of, above)) - {os.getpid()}
+    total = sum(map(proportional, workers)) / len(links)
+    return f"{total + sum(map(proportional, above)) / len(links):5.1f} MiB ({total:.1f} worker)"
+
+
+def parent_of(pid: int) -> int:
+    """A process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def proportional(pid: int) -> float:

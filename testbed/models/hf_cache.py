@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from testbed.errors import ModelError
 from testbed.models.hf_attention import Step
 from testbed.models.hf_prefix import Blocks, Layout
 
@@ -36,8 +37,8 @@ class _AlignedLayer(DynamicLayer):  # type: ignore[misc]
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Writes the columns that follow and shows the window up to them."""
         column, self.end = self.end, self.end + key_states.shape[2]
-        self.keys[: self.rows, :, column : self.end] = key_states
-        self.values[: self.rows, :, column : self.end] = value_states
+        self.keys[: self.rows, :, column : self.end] = key_states[: self.rows]
+        self.values[: self.rows, :, column : self.end] = value_states[: self.rows]
         if self.step is not None:
             self.step.layer = self.index
         return self.keys[: self.rows, :, self.low : self.end], self.values[: self.rows, :, self.low : self.end]
@@ -95,7 +96,10 @@ class AlignedCache(Cache):  # type: ignore[misc]
         target = max([width, *kept])
         wanted = 2 * self._rows if rows > self._rows else self._rows
         size = max(rows, min(self._slots, wanted, self._cells // max(self._most, target + 1)))
-        grown = self._most + _AHEAD if _is_lazy(self._layout.like) else 0
+        lazy = _is_lazy(self._layout.like)
+        if lazy:  # columns that nobody has written to cost nothing: wider rows may come, and would move all others
+            target = max(target, min(target + 2 * _AHEAD, self._cells // size - _AHEAD))
+        grown = self._most + _AHEAD if lazy else 0
         columns = self._columns if target + _AHEAD <= self._columns else max(target + 2 * _AHEAD, grown)
         self._allocate(size, max(target + 1, min(columns, self._cells // size)), target, kept)
 
@@ -116,18 +120,40 @@ class AlignedCache(Cache):  # type: ignore[misc]
             layer.keys, layer.values = keys, values
         self._rows, self._columns, self._end, self._turn = rows, columns, end, end + _AHEAD
 
-    def fill(self, row: int, text: Blocks) -> None:
-        """Gives a row a text."""
-        for buffer, block in zip(self._buffers, text, strict=True):
-            buffer[:, row, :, self._end - block.shape[2] : self._end] = block
-
-    def copy(self, row: int, width: int, behind: int = 0) -> Blocks:
-        """The last `width` columns of a row, but for the very last ones `behind`."""
+    def fill(self, row: int, text: Blocks, behind: int = 0) -> None:
+        """Gives a row a text, which ends so many columns before the last one."""
         last = self._end - behind
-        return tuple(
-            buffer[:, row, :, last - width : last].clone(memory_format=torch.contiguous_format)
-            for buffer in self._buffers
+        for buffer, block in zip(self._buffers, text, strict=True):
+            buffer[:, row, :, last - block.shape[2] : last] = block
+
+    def show_row(self, row: int, width: int, behind: int = 0) -> Blocks:
+        """The last `width` columns of a row, but for the very last ones `behind`, where they lie."""
+        last = self._end - behind
+        return tuple(buffer[:, row, :, last - width : last] for buffer in self._buffers)
+
+    def copy(self, row: int, width: int) -> Blocks:
+        """A copy of the last `width` columns of a row."""
+        return tuple(block.clone(memory_format=torch.contiguous_format) for block in self.show_row(row, width))
+
+
+def layout_of(model: Any) -> Layout:
+    """How a model's keys and values look, seen on one token.
+
+    Raises:
+        ModelError: it keeps something else.
+    """
+    layers = DynamicCache(config=model.config).layers
+    # A sliding window is made by the mask: its keys are all kept here.
+    other = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
+    if other or not layers:
+        raise ModelError(
+            f"{type(model).__name__} keeps a state that cannot be batched here ({', '.join(sorted(other)) or 'none'}); "
+            "serve it with vLLM and use chat:openai:NAME instead."
         )
+    cache = DynamicCache()
+    with torch.inference_mode():
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), past_key_values=cache, use_cache=True)
+    return Layout.of([(layer.keys, layer.values) for layer in cache.layers])
 
 
 def _is_lazy(like: Tensor) -> bool:

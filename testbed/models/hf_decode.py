@@ -9,21 +9,20 @@ it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from testbed.errors import ModelError
-from testbed.models import hf_attention
+from testbed.models import hf_attention, hf_linear
 from testbed.models.hf_attention import Groups, Step
-from testbed.models.hf_cache import AlignedCache
+from testbed.models.hf_cache import AlignedCache, layout_of
 from testbed.models.hf_memory import Room, free_bytes
+from testbed.models.hf_packed import Wanted
 from testbed.models.hf_places import Span, arrange
 from testbed.models.hf_prefill import Reader
-from testbed.models.hf_prefix import Layout, Prefixes, Read, Tokens
+from testbed.models.hf_prefix import Read
 from testbed.models.hf_row import Row
 from testbed.models.hf_sample import note_logprobs, sample
 
@@ -73,7 +72,8 @@ class Decoder:
         self._removed: bool
         self._device, self._dtype = model.device, model.dtype
         self._ends = sorted(ends)
-        self._layout = _layout(model)
+        self._multiple = hf_linear.STEP if hf_linear.speed_up(model) else 1
+        self._layout = layout_of(model)
         self.room = Room(free_bytes(self._device) if memory is None else memory, self._layout.token_bytes)
         self.shares = hf_attention.plug_in(model)
         if self.shares and not self._decodes_as_it_reads():
@@ -95,15 +95,33 @@ class Decoder:
         """Reads the prompts of new rows and writes their first tokens; returns the rows that were done with that."""
         rows = sorted(rows, key=lambda row: row.prompt)  # equal prompts side by side: one copy fills them all
         many = Counter(row.prompt for row in rows)
-        reads = self._reader.read({row.prompt: row.position > 0 and many[row.prompt] == 1 for row in rows}.items())
-        self._choose_trunks(rows, reads)
+        going = {
+            row: self._reader.wanted(row.prompt)
+            for row in rows
+            if row.position > 0 and many[row.prompt] == 1 and self._reader.kept.get(row.prompt) is None
+        }
+        reads = self._reader.read({row.prompt: None for row in rows if row not in going})
+        self._choose_trunks(
+            {row: going[row].trunk if row in going else reads[row.prompt].trunk or reads[row.prompt] for row in rows}
+        )
         self._take_in(rows)
         for row in rows:
-            if row.own:
+            if row not in going and row.own:
                 self._cache.fill(self._places[row], reads[row.prompt].part(row.apart, len(row.prompt)))
-        known = [reads[row.prompt].logits for row in rows]
-        logits = torch.stack([after for after in known if after is not None])  # what was just read has them all
-        return self._append(rows, logits)
+        after = {row: reads[row.prompt].logits for row in rows if row not in going}
+        after |= dict(self._go_on(going))
+        return self._append(rows, torch.stack([logits for row in rows if (logits := after[row]) is not None]))
+
+    def _go_on(self, going: Mapping[Row, Wanted]) -> Iterator[tuple[Row, Tensor]]:
+        """Reads what is new to rows that are nobody else's, straight into their places; their logits."""
+        rows = {wanted.prompt: row for row, wanted in going.items()}
+        for wanted, blocks, logits in self._reader.read_on(list(going.values())):
+            row = rows[wanted.prompt]
+            place = self._places[row]
+            if wanted.past is not None and wanted.size > row.apart:
+                self._cache.fill(place, wanted.past.part(row.apart, wanted.size), wanted.new)
+            self._cache.fill(place, blocks)
+            yield row, logits
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
@@ -119,21 +137,26 @@ class Decoder:
         if self._changed:
             seen = [len(row.prompt) + len(row.tokens) - 1 for row in rows]
             own = [size - row.apart for size, row in zip(seen, rows, strict=True)]
-            self._seen = torch.tensor(seen, device=self._device)[:, None]
+            self._seen = torch.tensor([[size] for size in seen + self._padding(len(rows))], device=self._device)
             self._own = torch.tensor(own, device=self._device)[:, None]
             self._groups = Groups.of([row.trunk for row in rows], self._device)
             self._width, self._changed = max(own), False
         output = self._forward([row.tokens[-1:] for row in rows], self._width)
         self._seen, self._own, self._width = self._seen + 1, self._own + 1, self._width + 1
-        logits: Tensor = output.logits[:, -1]
+        logits: Tensor = output.logits[: len(rows), -1]
         return logits
+
+    def _padding(self, rows: int) -> list[int]:
+        """A zero for each row that a step has besides: products of few sizes are prepared once."""
+        return [0] * (-rows % self._multiple) if self.shares and rows > self._multiple else []
 
     def _forward(self, tokens: Sequence[Sequence[int]], width: int) -> Any:
         if self._cache.lacks(len(tokens), width):
             self._cache.reserve(len(tokens), width, [row.own for row in self.rows])
         shown = torch.arange(width + 1, device=self._device) >= width - self._own
+        padding = [[token] for token in self._padding(len(tokens))]
         inputs = {
-            "input_ids": torch.tensor(tokens, device=self._device),
+            "input_ids": torch.tensor([*tokens, *padding], device=self._device),
             "position_ids": self._seen,
             "past_key_values": self._cache,
             "use_cache": True,
@@ -165,20 +188,20 @@ class Decoder:
         self._spans: list[Span] = []
         self._changed, self._removed = True, False
         self._cache = AlignedCache(self._layout, self.slots, self.room.cells)
-        self._reader = Reader(self._model, self._layout, Prefixes(self.room.texts))
+        packs = self.shares and self._device.type == "cpu"
+        self._reader = Reader(self._model, self._layout, self.room.texts, packs=packs)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _choose_trunks(self, rows: Sequence[Row], reads: Mapping[Tokens, Read]) -> None:
-        """Sets the rows' trunks: what their prompts share with enough others."""
+    def _choose_trunks(self, trunks: Mapping[Row, Read | None]) -> None:
+        """Gives rows these trunks where enough others have the same."""
         if not self.shares:
             return
-        trunks = {row: reads[row.prompt].trunk or reads[row.prompt] for row in rows}
-        many = Counter(id(trunk) for trunk in trunks.values())
+        many = Counter(map(id, trunks.values()))
         many.update(id(row.trunk) for row in self.rows)
         enough = _SHARE_FROM.get(self._device.type, _SHARE_FROM_ELSEWHERE)
         for row, trunk in trunks.items():
-            row.stand_on(trunk if many[id(trunk)] * len(trunk.tokens) >= enough else None)
+            row.stand_on(trunk if trunk and many[id(trunk)] * len(trunk.tokens) >= enough else None)
 
     def _take_in(self, rows: Sequence[Row]) -> None:
         """Gives new rows their places."""
@@ -235,45 +258,31 @@ class Decoder:
         """Whether tokens written one by one, over a shared beginning and alone, get the logits of one pass over all."""
         self.clear()
         vocabulary = self._model.get_input_embeddings().num_embeddings
-        text = tuple(7919 * n % vocabulary for n in range(1, 13))
-        begun = text[:8]
+        text = tuple(7919 * n % vocabulary for n in range(1, 49))
+        begun, written = text[:20], text[20:24]
         try:
             whole = self._model(torch.tensor([text], device=self._device), use_cache=False).logits[0]
-            read = self._reader.read([(begun, False)])[begun]
+            read = self._reader.read([begun])[begun]
             rows = [Row(begun, 8) for _ in range(3)]
             rows[0].stand_on(read)
             rows[2].stand_on(read)
             self._take_in(rows)
             self._cache.fill(self._places[rows[1]], read.blocks)
-            found = []
-            for token in text[8:]:
+            found = [read.logits]
+            for token in written:
                 for row in rows:
                     row.tokens.append(token)
-                found.append(self._advance())
+                found += self._advance()
+            texts = [(self._cache.copy(self._places[row], row.own + 1), row.trunk) for row in rows[:2]]
+            pasts = [Read(self._layout, text[:24], *own_and_trunk) for own_and_trunk in texts]
+            more = [Wanted(text, past, 22) for past in pasts] + [Wanted(text, read, 17), Wanted(text)]
+            found += [logits for _, _, logits in self._reader.read_on(more)]
         except torch.OutOfMemoryError:
             raise
         except (hf_attention.NotCoveredError, RuntimeError, TypeError, ValueError, LookupError, AttributeError):
             return False  # whatever an unfamiliar architecture raises here, it keeps its own attention
+        right = whole[[19, *(n for n in range(20, 24) for _ in rows), *[-1] * len(more)]]
+        error = (torch.stack([logits for logits in found if logits is not None]) - right).abs().max()
         eps = torch.finfo(self._dtype).eps
         allowed = max(16 * eps, 1e-4) * max(1.0, float(whole.abs().max()))
-        return float((torch.stack(found, 1) - whole[8:]).abs().max()) <= allowed
-
-
-def _layout(model: Any) -> Layout:
-    """How a model's keys and values look, seen on one token.
-
-    Raises:
-        ModelError: it keeps something else.
-    """
-    layers = DynamicCache(config=model.config).layers
-    # A sliding window is made by the mask: its keys are all kept here.
-    other = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
-    if other or not layers:
-        raise ModelError(
-            f"{type(model).__name__} keeps a state that cannot be batched here ({', '.join(sorted(other)) or 'none'}); "
-            "serve it with vLLM and use chat:openai:NAME instead."
-        )
-    cache = DynamicCache()
-    with torch.inference_mode():
-        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), past_key_values=cache, use_cache=True)
-    return Layout.of([(layer.keys, layer.values) for layer in cache.layers])
+        return float(error) <= allowed

@@ -39,7 +39,7 @@ class Room:
 
     @property
     def texts(self) -> int:
-        """Bytes for texts that were read and may be asked again."""
+        """Bytes for texts that were read and may be asked again, and for what is being read."""
         return min(int(self.bytes * _FOR_TEXTS), _TEXT_TOKENS * self.token)
 
     @property

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from testbed.models.hf_cache import AlignedCache
-from testbed.models.hf_prefix import Layout, Prefixes, Read, Tokens
+from testbed.models.hf_packed import Packer, Wanted
+from testbed.models.hf_prefix import Blocks, Layout, Prefixes, Read, Tokens
 
 Tensor = torch.Tensor
 
 _PREFILL_TOKENS = 2048  # most new tokens, padding included, of one reading
-_PAST_TOKENS = 8192  # most tokens read before, padding included, that one reading goes on from
+_PAST_TOKENS = 8192  # most tokens read before that one reading goes on from, where they must be copied for it
 _PADDING = 64  # tokens of padding that cost no more than one more reading
 _WORTH = 16  # tokens in common, at least, from which a text is read on: a shorter beginning is read again sooner
 
@@ -25,50 +26,63 @@ class Reader:
     Args:
         model: a transformers causal language model in evaluation mode.
         layout: of its keys and values.
+        memory: bytes for what is kept and for what is being read; only a prompt that is longer than the latter's share
+            takes more, while it is read.
+        packs: whether prompts can be read as one row.
+
+    Attributes:
         kept: what was read before.
     """
 
-    def __init__(self, model: Any, layout: Layout, kept: Prefixes) -> None:
-        self._model, self._layout, self.kept = model, layout, kept
+    def __init__(self, model: Any, layout: Layout, memory: int, *, packs: bool = False) -> None:
+        self._model, self._layout = model, layout
         self._chooses = "logits_to_keep" in inspect.signature(model.forward).parameters
+        whole = _PREFILL_TOKENS if packs else _PREFILL_TOKENS + _PAST_TOKENS
+        room = min(whole, memory // (2 * layout.token_bytes))  # tokens: half of the memory at most is for reading
+        self._most, self._most_past = room * _PREFILL_TOKENS // whole, room * _PAST_TOKENS // whole
+        self._packer = Packer(model, layout, room, chooses=self._chooses) if packs else None
+        self.kept = Prefixes(memory - room * layout.token_bytes)
 
-    def read(self, prompts: Iterable[tuple[Tokens, bool]]) -> dict[Tokens, Read]:
-        """Keys, values and logits of some prompts.
-
-        Args:
-            prompts: each with whether it goes on from another one that is kept, and is nobody else's: it then comes
-                with that one as its trunk.
-        """
+    def read(self, prompts: Iterable[Tokens]) -> dict[Tokens, Read]:
+        """Keys, values and logits of some prompts, which are kept."""
         found, new = {}, []
-        for prompt, goes_on in prompts:
+        for prompt in prompts:
             if (read := self.kept.get(prompt)) is not None:
                 found[prompt] = read
             else:
-                new.append((prompt, goes_on, *self._past(prompt)))
-        for group in _alike(new):
-            for read, (prompt, goes_on, _, _) in zip(self._read(group), group, strict=True):
-                found[prompt] = read
-                if not goes_on:
-                    self.kept.add(read)
+                new.append(self.wanted(prompt))
+        for wanted, blocks, logits in self.read_on(new):
+            before = wanted.past.part(0, wanted.size) if wanted.past else tuple(block[:, :, :0] for block in blocks)
+            whole = tuple(torch.cat(both, 2) for both in zip(before, blocks, strict=True))
+            found[wanted.prompt] = Read(self._layout, wanted.prompt, whole, None, logits)
+            self.kept.add(found[wanted.prompt])
         return found
 
-    def _past(self, prompt: Tokens) -> tuple[Read | None, int]:
+    def wanted(self, prompt: Tokens) -> Wanted:
+        """A prompt, and from where it is to be read."""
         read, size = self.kept.longest(prompt)
         size = min(size, len(prompt) - 1)  # the last token is read again: it brings the logits
-        return (read, size) if size >= _WORTH else (None, 0)
+        return Wanted(prompt, read, size) if size >= _WORTH else Wanted(prompt)
 
-    def _read(self, group: Sequence[_Wanted]) -> list[Read]:
-        prompts, pasts = [wanted[0] for wanted in group], [wanted[3] for wanted in group]
-        before = max(pasts)
-        news = [len(prompt) - past for prompt, past in zip(prompts, pasts, strict=True)]
-        longest = max(news)
+    def read_on(self, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Blocks, Tensor]]:
+        """Reads prompts that are not kept: keys and values of what is new, good until the next comes, and logits."""
+        if self._packer is not None:
+            for group in self._packer.groups(wanted):
+                yield from self._packer.run(group)
+        else:
+            for group in _alike(wanted, self._most, self._most_past):
+                yield from self._run(group)
+
+    def _run(self, group: Sequence[Wanted]) -> Iterator[tuple[Wanted, Blocks, Tensor]]:
+        before = max(wanted.size for wanted in group)
+        longest = max(wanted.new for wanted in group)
         device = self._model.device
         # Beginnings end in one column, and padding stands before them or behind everything: no gap, no token sees it.
-        padded = [[*prompt[past:], *[0] * (longest - n)] for prompt, past, n in zip(prompts, pasts, news, strict=True)]
-        past = torch.tensor(pasts, device=device)[:, None]
-        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)[:, None]
+        padded = [[*wanted.prompt[wanted.size :], *[0] * (longest - wanted.new)] for wanted in group]
+        past = torch.tensor([wanted.size for wanted in group], device=device)[:, None]
+        last = torch.tensor([len(wanted.prompt) - 1 for wanted in group], device=device)[:, None]
         columns = torch.arange(before + longest, device=device) - before  # 0 is the first new token
-        ends = sorted(set(news))
+        ends = sorted({wanted.new for wanted in group})
         cache = self._cache(group, before, longest)
         output = self._model(
             input_ids=torch.tensor(padded, device=device),
@@ -78,45 +92,30 @@ class Reader:
             use_cache=True,
             **({"logits_to_keep": torch.tensor(ends, device=device) - 1} if self._chooses else {}),
         )
-        reads = []
-        for i, (prompt, goes_on, read, size) in enumerate(group):
-            trunk = _trunk(read, size) if goes_on else None
-            own = len(prompt) - (len(trunk.tokens) if trunk else 0)
-            logits = output.logits[i, ends.index(news[i]) if self._chooses else news[i] - 1].clone()
-            reads.append(Read(self._layout, prompt, cache.copy(i, own, longest - news[i]), trunk, logits))
-        return reads
+        for i, wanted in enumerate(group):
+            logits = output.logits[i, ends.index(wanted.new) if self._chooses else wanted.new - 1].clone()
+            yield wanted, cache.show_row(i, wanted.new, longest - wanted.new), logits
 
-    def _cache(self, group: Sequence[_Wanted], before: int, longest: int) -> AlignedCache:
+    def _cache(self, group: Sequence[Wanted], before: int, longest: int) -> AlignedCache:
         """A cache that holds what was read before, and has room for what is new."""
         cache = AlignedCache(self._layout, len(group), 0)
-        cache.open([past for _, _, _, past in group], longest)
-        for row, (_, _, read, size) in enumerate(group):
-            if read is not None:
-                cache.fill(row, read.part(0, size))
+        cache.open([wanted.size for wanted in group], longest)
+        for row, wanted in enumerate(group):
+            if wanted.past is not None:
+                cache.fill(row, wanted.past.part(0, wanted.size))
         cache.show(len(group), before, longest)
         return cache
 
 
-_Wanted = tuple[Tokens, bool, Read | None, int]
-
-
-def _trunk(read: Read | None, size: int) -> Read | None:
-    """What a text can have as its trunk that begins like one that was read, for so many tokens."""
-    if read is None:
-        return None
-    trunk = read.trunk or read
-    return trunk if len(trunk.tokens) <= size else None
-
-
-def _alike(wanted: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
+def _alike(wanted: Sequence[Wanted], most: int, most_past: int) -> Iterator[list[Wanted]]:
     """Groups in which there is little padding and the whole fits one reading, shortest first."""
-    group: list[_Wanted] = []
-    for each in sorted(wanted, key=lambda each: (len(each[0]) - each[3], each[3])):
-        size, past = len(each[0]) - each[3], max([each[3], *(other[3] for other in group)])
+    group: list[Wanted] = []
+    for each in sorted(wanted, key=lambda each: (each.new, each.size)):
+        past = max([each.size, *(other.size for other in group)])
         rows = len(group) + 1
-        too_many = size * rows > _PREFILL_TOKENS or past * rows > _PAST_TOKENS
-        padding = size * rows - sum(len(prompt) - past for prompt, _, _, past in (*group, each))
-        if group and (too_many or padding > max(_PADDING, size * rows // 8)):
+        too_many = each.new * rows > most or past * rows > most_past
+        padding = each.new * rows - sum(other.new for other in (*group, each))
+        if group and (too_many or padding > max(_PADDING, each.new * rows // 8)):
             yield group
             group = []
         group.append(each)

@@ -85,8 +85,8 @@ class Read:
 
     @cached_property
     def layers(self) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of what stands behind the trunk, layer by layer, shape (heads, tokens, width)."""
-        return self.layout.pairs(self.blocks)
+        """Keys and values of what stands behind the trunk, layer by layer, shape (1, heads, tokens, width)."""
+        return self.layout.pairs([block[:, None] for block in self.blocks])
 
     def part(self, first: int, last: int) -> Blocks:
         """Keys and values of its tokens from `first` to `last` − 1."""

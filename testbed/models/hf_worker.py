@@ -9,27 +9,29 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeVar
 
 import torch
 
 from testbed.errors import ModelError, ModelUnavailable
 from testbed.models.hf_decode import Decoder, Row
+from testbed.models.hf_queue import Waiting
 from testbed.models.hf_score import Forced
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-# New rows are admitted when they are at least this share of the running ones, or have waited for so many tokens:
-# reading prompts a few at a time costs more than a short wait.
+# New rows are admitted when those that have a place are at least this share of the batch, or have waited for so many
+# tokens: reading prompts a few at a time costs more than a short wait.
 _JOIN_SHARE = 1 / 16
 _JOIN_WAIT = 8
+# After memory ran out, slots come back an eighth at a time, each time after so many tokens with all of them filled;
+# after twice as many with every time that it runs out again: the batch lost then costs more than the slots bring.
+_PATIENCE = 256
 # How the allocators that raise plain RuntimeErrors put it: the host's, and CUDA's where PyTorch's own is not asked.
 _NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -65,10 +67,12 @@ class Worker:
         self._load = load
         self._inbox: queue.SimpleQueue[Job | Scoring | None] = queue.SimpleQueue()
         self._jobs: dict[Row, Job] = {}
-        self._waiting: deque[Job] = deque()
+        self._waiting: Waiting[Job] = Waiting()
         self._to_score: list[Scoring] = []
         self._waited = 0
         self._told = False
+        self._slots = 0  # of the decoder, as long as there is memory
+        self._calm, self._patience = 0, _PATIENCE // 2  # full steps since there was none, and how many make up for that
         self._clock = 0.0  # seconds that steps took, each divided by its rows: what a row's share adds up from
         self._closing, self._closed = threading.Lock(), False
         self.ready: Future[None] = Future()
@@ -130,6 +134,7 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 (a thread's edge: handed to whoever starts the model)
             self.ready.set_exception(error)
             return
+        self._slots = decoder.slots
         self.ready.set_result(None)
         while self._receive(block=not decoder.rows and not self._waiting):
             self._score(decoder)
@@ -141,7 +146,7 @@ class Worker:
                     self._step(decoder)
             except Exception as error:  # noqa: BLE001 (a thread's edge: handed to everyone who waits)
                 self._recover(decoder, error)
-        self._jobs.update((job.row, job) for job in self._waiting)
+        self._jobs.update((job.row, job) for job in self._waiting.take(len(self._waiting)))
         self._fail(closed := ModelUnavailable("the model was closed while this message was being written."))
         self._settle_scores(closed)
 
@@ -152,7 +157,7 @@ class Worker:
             if job is None:
                 return False
             if isinstance(job, Job):
-                self._waiting.append(job)
+                self._waiting.add(job)
             else:
                 self._to_score.append(job)
             block = False
@@ -180,7 +185,8 @@ class Worker:
         if not self._waiting or not decoder.free:
             return False
         self._waited += 1
-        enough = len(self._waiting) >= _JOIN_SHARE * len(decoder.rows) or self._waited > _JOIN_WAIT
+        joining = min(len(self._waiting), decoder.free)
+        enough = joining >= _JOIN_SHARE * (len(decoder.rows) + joining) or self._waited > _JOIN_WAIT
         if enough:
             self._waited = 0
         return enough
@@ -201,12 +207,16 @@ class Worker:
         finished = decoder.step()
         self._clock += (time.perf_counter() - begun) / rows
         self._finish(finished)
+        if rows == decoder.slots < self._slots:
+            self._calm += 1
+            if self._calm >= self._patience:
+                decoder.slots, self._calm = min(self._slots, decoder.slots + 1 + decoder.slots // 8), 0
 
     def _next_rows(self, decoder: Decoder) -> list[Row]:
-        fitting = decoder.fitting([job.row for job in islice(self._waiting, decoder.free)])
-        jobs = [self._waiting.popleft() for _ in range(fitting)]
+        first = self._waiting.first(decoder.free)
+        jobs = self._waiting.take(decoder.fitting([job.row for job in first]))
         if not jobs and not decoder.rows:
-            job = self._waiting.popleft()
+            (job,) = self._waiting.take(1)
             error = ModelError(
                 f"the memory for keys and values holds {decoder.room.cells} tokens, and a message with what stands "
                 f"before it may need {job.row.most}."
@@ -224,10 +234,12 @@ class Worker:
             return
         jobs, self._jobs = self._jobs, {}
         decoder.slots = len(jobs) // 2
+        self._calm, self._patience = 0, min(2 * self._patience, _PATIENCE << 10)
         decoder.clear()  # which makes a cache for so many
         for row in jobs:
             row.restart()
-        self._waiting.extendleft(reversed(jobs.values()))
+        for job in jobs.values():
+            self._waiting.add(job)
         if not self._told:
             self._told = True
             _log.warning(
@@ -242,7 +254,7 @@ class Worker:
         for row in gone:
             del self._jobs[row]
         if any(job.cancelled for job in self._waiting):
-            self._waiting = deque(job for job in self._waiting if not job.cancelled)
+            self._waiting.keep(lambda job: not job.cancelled)
 
     def _finish(self, rows: list[Row]) -> None:
         """Hands rows to those who wait: one call for all of a loop's, since each wakes it up."""

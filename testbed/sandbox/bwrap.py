@@ -14,17 +14,19 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable
+from weakref import WeakKeyDictionary
 
 from testbed.errors import SandboxDied
 from testbed.sandbox import image
 from testbed.sandbox.base import Limits, Probe, Session
 from testbed.sandbox.cgroup import Cgroups
+from testbed.sandbox.fork_link import ForkedLink, ForkServers
 from testbed.sandbox.link import INODES, Evidence, Link, cores_of, handshake
 from testbed.sandbox.process import BwrapLink
 from testbed.sandbox.root import PythonRoot, python_root
 from testbed.sandbox.session import WorkerSession
 
-POLICY = "2"  # raise it when a program could tell the difference
+POLICY = "3"  # raise it when a program could tell the difference
 
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _FAR_UIDS = range(1_900_000_000, 2_000_000_000)  # above every range that systemd and containers hand out
@@ -36,13 +38,18 @@ class Bwrap:
     Args:
         program: the bwrap executable.
         packages: third-party packages that programs may import.
+        forks: whether to fork workers from one Python, where that works; else bubblewrap is started for each.
     """
 
     name = "bwrap"
 
-    def __init__(self, program: str = "bwrap", packages: tuple[str, ...] = ()) -> None:
+    def __init__(self, program: str = "bwrap", packages: tuple[str, ...] = (), *, forks: bool = True) -> None:
         self._program = program
         self._packages = packages
+        self._forks: bool | None = None if forks else False  # None: not tried yet
+        self._why_not_forked = "as it was asked for"
+        self._root: PythonRoot | None = None
+        self._servers: WeakKeyDictionary[asyncio.AbstractEventLoop, ForkServers] = WeakKeyDictionary()
         self._uids: set[int | None] = set()
         self._evidence: Evidence | None = None
         self._with_proc = True
@@ -83,7 +90,9 @@ class Bwrap:
         limited = cgroups.controllers
         counts = ["the worker's count, every 25 ms"] if seen.proc else ["no count: /proc cannot be mounted here"]
         counts += ["cgroup"] if "memory" in limited else []
+        started = "a fork of one Python" if self._forks else f"bubblewrap for each: {self._why_not_forked}"
         return facts | {
+            "start": started,
             "CPU": facts["CPU"] + ("; cores by cgroup" if "cpu" in limited else "; the number of cores is not limited"),
             "processes": facts["processes"] + (" and cgroup" if "pids" in limited else ""),
             "memory": f"per process by rlimits; all together by {' and '.join(counts)}",
@@ -95,18 +104,53 @@ class Bwrap:
         }
 
     async def _start(self, limits: Limits) -> Link:
+        """A worker: a fork where that works, which the first one proves, else one with a bubblewrap of its own."""
+        if self._forks is not False:
+            try:
+                link = await self._begin(limits, forked=True)
+            except SandboxDied as error:
+                if self._forks:
+                    raise
+                self._why_not_forked = str(error)
+            else:
+                self._forks = True
+                return link
+        try:
+            link = await self._begin(limits, forked=False)
+        except SandboxDied as error:
+            if not (self._with_proc and "mount proc" in str(error)):
+                raise
+            self._with_proc = False  # as inside most containers; it costs the count of memory, see `capabilities`
+            link = await self._begin(limits, forked=False)
+        if self._forks is None:
+            self._forks = False
+        return link
+
+    async def _begin(self, limits: Limits, *, forked: bool) -> Link:
+        """A worker that has proven its confinement.
+
+        Raises:
+            SandboxDied: there is none.
+        """
         program = shutil.which(self._program)
         if program is None:
             raise SandboxDied(f"{self._program} is not installed.")
         uid = self._take_uid()
         free = functools.partial(self._uids.discard, uid)
-        cgroup = None
+        scratch = limits.scratch_mib << 20
+        cgroup, by_server = None, None
         try:
             self._cgroups = self._cgroups or Cgroups.find()
             cgroup = self._cgroups.create(limits)
-            root = await asyncio.to_thread(python_root, self._packages)  # the first time, it reads many files
-            words = command(program, root, limits, uid, self._with_proc)
-            link = await BwrapLink.launch(words, list(root.command), free, cgroup)
+            if self._root is None:
+                self._root = await asyncio.to_thread(python_root, self._packages)  # reads many files
+            root = self._root
+            if forked:
+                servers = self._servers_of_this_loop(program, root, uid)
+                link: Link = (by_server := await ForkedLink.launch(servers, scratch, free, cgroup))
+            else:
+                words = command(program, root, scratch, uid, self._with_proc)
+                link = await BwrapLink.launch(words, list(root.command), free, cgroup)
         except BaseException as error:  # cancelled too; raised again
             free()
             if cgroup is not None:
@@ -114,15 +158,20 @@ class Bwrap:
             if isinstance(error, OSError):  # no descriptors, no memory, no cgroups left
                 raise SandboxDied(f"cannot start a sandbox: {error}") from error
             raise
-        try:
-            cores = cores_of(limits, os.cpu_count() or 1, limited="cpu" in self._cgroups.controllers)
-            self._evidence = await handshake(link, limits, uid, root.preload, cores)
-        except SandboxDied as error:
-            if not (self._with_proc and "mount proc" in str(error)):
-                raise
-            self._with_proc = False  # as inside most containers; it costs the count of memory, see `capabilities`
-            return await self._start(limits)
+        cores = cores_of(limits, os.cpu_count() or 1, limited="cpu" in self._cgroups.controllers)
+        alone = forked or uid is not None  # else bwrap has made the worker a user namespace
+        evidence = await handshake(link, limits, uid, root.preload, cores, user_namespace=alone)
+        if by_server is not None:
+            await by_server.prove(evidence)
+        self._evidence = evidence
         return link
+
+    def _servers_of_this_loop(self, program: str, root: PythonRoot, uid: int | None) -> ForkServers:
+        """Those of this loop: a bwrap dies with the thread that started it, and must serve no other's sandboxes."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._servers:
+            self._servers[loop] = ForkServers(command(program, root, None, uid), list(root.fork_command))
+        return self._servers[loop]
 
     def _take_uid(self) -> int | None:
         """A user that no other sandbox has (another host's by chance only), so that process limits count apart."""
@@ -135,13 +184,13 @@ class Bwrap:
         return uid
 
 
-def command(program: str, root: PythonRoot, limits: Limits, uid: int | None, with_proc: bool = True) -> list[str]:
+def command(program: str, root: PythonRoot, scratch: int | None, uid: int | None, with_proc: bool = True) -> list[str]:
     """The bwrap command line, up to its descriptors.
 
     Args:
         program: the bwrap executable.
         root: files to show.
-        limits: for the size of the scratch folder.
+        scratch: size of the scratch folder, in bytes; None if there is to be an empty one that nobody can write to.
         uid: the user that the worker will become if this process is root, else None.
         with_proc: mount /proc.
     """
@@ -150,7 +199,7 @@ def command(program: str, root: PythonRoot, limits: Limits, uid: int | None, wit
         *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *("--as-pid-1", "--die-with-parent", "--new-session", "--hostname", "sandbox"),
         *_identity(uid),
-        *_file_system(root, limits, with_proc),
+        *_file_system(root, scratch, with_proc),
         *("--clearenv", "--chdir", "/tmp"),
         *(word for name, value in root.environment.items() for word in ("--setenv", name, value)),
     ]
@@ -164,8 +213,8 @@ def _identity(uid: int | None) -> list[str]:
     return [*words, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
 
 
-def _file_system(root: PythonRoot, limits: Limits, with_proc: bool) -> list[str]:
-    words = []
+def _file_system(root: PythonRoot, scratch: int | None, with_proc: bool) -> list[str]:
+    words: list[str] = []
     for folder in ("/dev", *_folders(inside for _, inside in root.files)):
         words += ["--perms", "0755", "--dir", folder]  # those that bwrap makes by itself are for their owner only
     for here, inside in (*root.files, *([root.compiled] if root.compiled else [])):
@@ -179,8 +228,8 @@ def _file_system(root: PythonRoot, limits: Limits, with_proc: bool) -> list[str]
     links |= {"/dev/fd": "/proc/self/fd", "/dev/shm": "/tmp"}  # one folder to size and to wipe
     for inside, target in links.items():
         words += ["--symlink", target, inside]
-    scratch = str(limits.scratch_mib << 20)
-    return [*words, "--perms", "0777", "--size", scratch, "--tmpfs", "/tmp", "--remount-ro", "/"]
+    sized = ["--dir"] if scratch is None else ["--size", str(scratch), "--tmpfs"]
+    return [*words, "--perms", "0777", *sized, "/tmp", "--remount-ro", "/"]
 
 
 def _folders(paths: Iterable[str]) -> list[str]:

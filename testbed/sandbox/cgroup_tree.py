@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import re
@@ -104,7 +105,7 @@ def explain(error: OSError | None) -> str:
 
 def new_name() -> str:
     """A name for a sandbox's cgroup that nobody else uses and that tells whose it is."""
-    return f"{_SANDBOX}-{_owner()}-{next(_numbers)}"
+    return f"{_SANDBOX}-{_owner(os.getpid())}-{next(_numbers)}"
 
 
 def sweep(folder: str) -> None:
@@ -183,9 +184,10 @@ def _family() -> set[int]:
     return family
 
 
-def _owner() -> str:
+@functools.cache
+def _owner(pid: int) -> str:
     """Identifies this process for as long as the machine runs: its namespace of process numbers, number, start."""
-    return f"{os.stat('/proc/self/ns/pid').st_ino}-{os.getpid()}-{_stat('self')[19]}"
+    return f"{os.stat('/proc/self/ns/pid').st_ino}-{pid}-{_stat('self')[19]}"
 
 
 def _is_alive(owner: str) -> bool:

@@ -83,7 +83,13 @@ class BrokenProtocol(Exception):
 
 
 async def handshake(
-    link: Link, limits: Limits, uid: int | None, preload: Sequence[str] = (), cores: float = 1.0
+    link: Link,
+    limits: Limits,
+    uid: int | None,
+    preload: Sequence[str] = (),
+    cores: float = 1.0,
+    *,
+    user_namespace: bool = False,
 ) -> Evidence:
     """Sends the policy in and accepts the worker only if it proves that it applied it.
 
@@ -93,10 +99,12 @@ async def handshake(
         uid: user to become; None if the worker is not root.
         preload: modules that the worker imports once for all calls.
         cores: how many of them a call can keep busy at once, see `cores_of`.
+        user_namespace: whether the worker enters one of its own, that maps its user only.
 
     Raises:
         SandboxDied: the worker did not start, or is not confined; it has been killed.
     """
+    who = {"uid": uid, "user_namespace": user_namespace}
     try:
         async with asyncio.timeout(START_SECONDS):
             hello = await receive(link.reader, limits)
@@ -105,7 +113,7 @@ async def handshake(
                 raise BrokenProtocol(
                     f"no system-call filter for a worker on {machine!r}; there is one for {', '.join(architectures())}"
                 )
-            await send(link.writer, _start_frame(str(machine), limits, uid, preload, cores))
+            await send(link.writer, _start_frame(str(machine), limits, preload, cores, who))
             ready = await receive(link.reader, limits)
     except TimeoutError:
         raise SandboxDied(
@@ -142,10 +150,12 @@ def cores_of(limits: Limits, machine: int, *, limited: bool) -> float:
     return max(1.0, min(limits.cpus, machine) if limited else machine)
 
 
-def _start_frame(machine: str, limits: Limits, uid: int | None, preload: Sequence[str], cores: float) -> dict[str, Any]:
+def _start_frame(
+    machine: str, limits: Limits, preload: Sequence[str], cores: float, who: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "op": "start",
-        "uid": uid,
+        **who,
         "filter": program(machine).hex(),
         "preload": list(preload),
         "scratch": limits.scratch_mib << 20,

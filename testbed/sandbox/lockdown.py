@@ -48,8 +48,8 @@ def lock_down(start: dict[str, Any], start_threads: Callable[[], None]) -> dict[
     """Gives up every privilege and returns the evidence, which the host checks.
 
     Args:
-        start: the host's policy: `uid` to become (None if already an ordinary user), `scratch` bytes, `inodes`, and the
-            `filter` as hexadecimal `struct sock_filter`s.
+        start: the host's policy: `uid` to become (None if already an ordinary user), whether to enter a
+            `user_namespace`, `scratch` bytes, `inodes`, and the `filter` as hexadecimal `struct sock_filter`s.
         start_threads: starts the worker's other threads; called when all privileges are gone, before the filter is
             installed, which is for all threads.
 
@@ -72,7 +72,8 @@ def lock_down(start: dict[str, Any], start_threads: Callable[[], None]) -> dict[
     if start["uid"] is not None:
         _drop_bounding_set()  # while it may: where no user namespace can be entered, this is the only time
         _become(start["uid"])
-        evidence["user_namespace"] = _enter_user_namespace(start["uid"])
+    if start["user_namespace"]:
+        evidence["user_namespace"] = _enter_user_namespace(os.getuid())
     _drop_capabilities()
     _check(_libc.prctl(_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0), "pdeathsig")  # a change of user had cleared it
     _check(_libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")

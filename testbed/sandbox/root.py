@@ -29,13 +29,11 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 #: (path here, path inside) of the worker; its modules keep their own import names, so that they read the same in both.
 WORKER_FILES = tuple(
     (f"{_HERE}/{name}.py", f"{WORKER}/testbed/sandbox/{name}.py")
-    for name in ("worker", "buffers", "child", "lockdown", "memory", "repl", "scratch", "watch")
+    for name in ("worker", "buffers", "child", "lockdown", "memory", "repl", "scratch", "watch", "forkserver")
 )
 # Not as a script or a folder: these are compiled at every start, and the latter loads half of the library. The worker
 # collects no garbage, and begins with that before its modules are loaded.
-_BEGIN = (
-    f"import gc, sys; gc.disable(); sys.path.insert(0, {WORKER!r}); from testbed.sandbox.worker import main; main()"
-)
+_BEGIN = "import gc, sys; gc.disable(); sys.path.insert(0, {!r}); from testbed.sandbox.{} import main; main()"
 
 # Extension modules that need a display or a terminal: no use inside, and a dozen libraries less to show.
 _LEFT_OUT = ("_tkinter", "readline", "_curses", "_curses_panel", "ossaudiodev", "nis", "_gdbm", "_dbm")
@@ -71,7 +69,12 @@ class PythonRoot:
 
         `-I` would ignore the hash seed too; with an environment of our making, -P -s -S isolate as well.
         """
-        return (self.executable, "-P", "-s", "-S", "-X", "utf8", "-c", _BEGIN)
+        return self._start("worker")
+
+    @property
+    def fork_command(self) -> tuple[str, ...]:
+        """The command line of the server that forks workers, but for the number of its connection to the host."""
+        return self._start("forkserver")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -86,6 +89,9 @@ class PythonRoot:
             "PYTHONHASHSEED": "0",  # the same sets in the same order
         }
         return found | {"PYTHONPATH": PACKAGES} if self.packages else found  # for a program's own Pythons
+
+    def _start(self, module: str) -> tuple[str, ...]:
+        return (self.executable, "-P", "-s", "-S", "-X", "utf8", "-c", _BEGIN.format(WORKER, module))
 
 
 @functools.cache

@@ -13,6 +13,7 @@ Numbers are from the kernel's tables: arch/x86/entry/syscalls/syscall_64.tbl and
 from __future__ import annotations
 
 import errno
+import functools
 import struct
 from typing import NamedTuple
 
@@ -175,6 +176,7 @@ def denied_calls(machine: str) -> dict[str, int]:
     return {name: number for name, row in _DENIED.items() if (number := row[column]) is not None}
 
 
+@functools.cache
 def program(machine: str) -> bytes:
     """Compiles the policy to an array of `struct sock_filter`.
 

@@ -45,8 +45,12 @@ THREAD_STACK = 1 << 20  # with libc's 8 MiB, 32 threads would be "out of memory"
 
 
 def main() -> NoReturn:
+    """What the command line starts; its words are those of `Host`."""
+    work(Host(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))
+
+
+def work(host: Host) -> NoReturn:
     """Locks down, reports, and serves calls until the host goes away."""
-    host = Host(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the host may have started us with some blocked
     builtins.exit, builtins.quit = Quitter("exit", ""), Quitter("quit", "")
     _thread.stack_size(THREAD_STACK)

@@ -21,7 +21,6 @@ from typing import TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binom
 
 from testbed.stats.bootstrap import cluster_bootstrap, cluster_labels
 from testbed.stats.checks import FloatArray, IntArray, StatsError, finite, whole_numbers
@@ -226,6 +225,8 @@ def _jackknife(n: IntArray, c: IntArray, draws: int) -> FloatArray:
 
 def _worst_bias(n: int, draws: IntArray) -> FloatArray:
     """Return the greatest bias of that jackknife over all p, from the binomial distribution, for each N."""
+    from scipy.stats import binom  # takes half a second of CPU to load, and runs need none of it
+
     p = np.concatenate([_BIAS_GRID, 1 - _BIAS_GRID])
     c = np.arange(n + 1)
     tables = np.stack([_jackknife(np.full(n + 1, n), c, int(each)) for each in draws], axis=1)

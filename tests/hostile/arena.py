@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from testbed.sandbox import Limits, Result, backends
+from testbed.sandbox import Bwrap, Limits, Result, Sandbox, backends
 from testbed.sandbox.base import Session
 from testbed.sandbox.link import INODES
 from testbed.sandbox.seccomp import denied_calls
@@ -57,10 +57,15 @@ del fingerprint
 """
 
 
+def kinds() -> dict[str, Sandbox]:
+    """Every kind of sandbox: those of the backends, and bubblewrap's where nothing can be forked."""
+    return backends() | {"bwrap-each": Bwrap(forks=False)}
+
+
 @functools.cache
 def faults(name: str) -> str:
     """Why a backend does not work here; empty if it does."""
-    probes = backends()[name].self_test()
+    probes = kinds()[name].self_test()
     return "; ".join(f"{probe.name}: {probe.detail} ({probe.remedy})" for probe in probes if not probe.passed)
 
 
@@ -105,7 +110,7 @@ class Arena:
     secret_results: list[Result] | None = None
 
     async def open(self) -> None:
-        sandbox = backends()[self.backend]
+        sandbox = kinds()[self.backend]
         for role in ("run", "repl", "neighbour"):
             self.sessions[role] = await sandbox.open(SMALL)
             self.first_day[role] = await self.look(role)

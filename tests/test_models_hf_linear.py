@@ -1,0 +1,124 @@
+"""Products by oneDNN: the same numbers, whatever the batch, and no other model touched."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.tiny_models import random_model
+from testbed.models import hf_linear
+
+fast = pytest.mark.skipif(not hf_linear._is_faster(), reason="this processor or build has one kind of product only")
+
+
+def products(model: nn.Module) -> list[nn.Linear]:
+    return [layer for layer in model.modules() if isinstance(layer, hf_linear._Product)]
+
+
+@fast
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 48, 200])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_a_product_is_that_of_the_layer_it_was(rows: int, bias: bool) -> None:
+    class Model(nn.Module):
+        device, dtype = torch.device("cpu"), torch.float32
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(40, 24, bias=bias)
+
+    torch.manual_seed(rows)
+    model, given = Model(), torch.randn(rows, 1, 40)
+    right = model.layer(given)
+    assert hf_linear.speed_up(model) == 1
+    torch.testing.assert_close(model.layer(given), right, rtol=1e-5, atol=1e-5)
+    assert model.layer(given).shape == (rows, 1, 24)
+    assert model.layer(given[:, 0]).shape == (rows, 24)
+
+
+@fast
+@torch.no_grad()
+def test_a_row_has_the_same_product_whatever_its_batch_mates() -> None:
+    model = random_model()
+    hf_linear.speed_up(model)
+    layer = products(model)[0]
+    given = torch.randn(100, layer.in_features)
+    whole = layer(given)
+    for first, last in ((0, 16), (7, 40), (60, 100)):
+        assert torch.equal(layer(given[first:last]), whole[first:last])
+
+
+@fast
+def test_every_linear_layer_is_changed_once_and_the_weights_are_those_they_were() -> None:
+    model = random_model()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    many = sum(type(layer) is nn.Linear for layer in model.modules())
+    assert hf_linear.speed_up(model) == many == len(products(model))
+    ordered = [layer.ordered for layer in products(model)]
+    assert hf_linear.speed_up(model) == many
+    assert all(layer.ordered is one for layer, one in zip(products(model), ordered, strict=True))
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+@fast
+def test_derivatives_are_still_to_be_had() -> None:
+    model = random_model()
+    hf_linear.speed_up(model)
+    model(torch.arange(6, 60)[None]).logits.sum().backward()
+    assert all(layer.weight.grad is not None for layer in products(model))
+
+
+@fast
+@pytest.mark.parametrize("how", ["in place", "loaded", "another type and back"])
+def test_weights_that_change_afterwards_are_the_ones_that_count(how: str) -> None:
+    model, ids = random_model(), torch.arange(6, 60)[None]
+    hf_linear.speed_up(model)
+    with torch.inference_mode():
+        model(ids)
+    if how == "in place":
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(0.5)
+    elif how == "loaded":
+        model.load_state_dict({name: weight * 0.5 for name, weight in model.state_dict().items()})
+    else:
+        model.to(torch.bfloat16)
+        with torch.inference_mode():
+            assert model(ids).logits.dtype == torch.bfloat16
+        model.to(torch.float32)
+    plain = random_model().to(torch.bfloat16 if "type" in how else torch.float32).to(torch.float32)
+    plain.load_state_dict(model.state_dict())
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, plain(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@fast
+@torch.no_grad()
+def test_a_faster_model_can_be_copied_and_saved_whole() -> None:
+    model, ids, file = random_model(), torch.arange(6, 60)[None], io.BytesIO()
+    hf_linear.speed_up(model)
+    right = model(ids).logits
+    torch.save(model, file)
+    file.seek(0)
+    for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
+        torch.testing.assert_close(other(ids).logits, right)
+
+
+def test_half_precision_large_models_and_layers_of_their_own_class_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Own(nn.Linear):
+        pass
+
+    assert hf_linear.speed_up(random_model().to(torch.bfloat16)) == 0
+    model = random_model()
+    model.lm_head.__class__ = Own
+    hf_linear.speed_up(model)
+    assert type(model.lm_head) is Own
+    monkeypatch.setattr(hf_linear, "_SMALL", 1000)
+    assert hf_linear.speed_up(random_model()) == 0
