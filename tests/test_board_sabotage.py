@@ -15,15 +15,16 @@ import pytest
 from helpers.board_entries import place
 from helpers.boards import SUMS, a_board, a_database, a_run
 from helpers.bundles import Lines, bundle_of, examine, ran
-from testbed.board import boards, ranking, verify_pass
+from testbed.board import boards, ranking
 from testbed.board.arm_rows import read_rows
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
 from testbed.board.pages_compare import compared
 from testbed.board.schema import rankings
 from testbed.board.verify import Means
-from testbed.board.verify_rerun import Drawn
-from testbed.board.verify_tools import Remaker
+from testbed.board.verify import one_pass as verify_pass
+from testbed.board.verify.rerun import Drawn
+from testbed.board.verify.tools import Remaker
 from testbed.errors import ContextFull
 from testbed.models.base import Reply, Request
 from testbed.models.hf import HuggingFace

@@ -11,9 +11,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.websockets import WebSocketDisconnect
 
 from helpers.remote import MANIFEST, SECRET, Service, added, attempts_of, calculated, serving
-from testbed.board import boards, remote_entries, remote_serving
+from testbed.board import boards
 from testbed.board.accounts import create_token
-from testbed.board.remote_sessions import Sessions
+from testbed.board.remote import entries as remote_entries
+from testbed.board.remote import serving as remote_serving
+from testbed.board.remote.sessions import Sessions
 from testbed.protocol import write_answer
 from testbed.types import Status
 

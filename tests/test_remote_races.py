@@ -13,12 +13,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.types import Message
 
 from helpers.remote import MANIFEST, SECRET, Service, added, attempts_of, calculated, serving
-from testbed.board import remote_entries
 from testbed.board.limits import RateLimit
 from testbed.board.refusals import Conflict
-from testbed.board.remote_live import Live
-from testbed.board.remote_serving import session
-from testbed.board.remote_sessions import Sessions, sessions_in
+from testbed.board.remote import entries as remote_entries
+from testbed.board.remote.live import Live
+from testbed.board.remote.serving import session
+from testbed.board.remote.sessions import Sessions, sessions_in
 from testbed.board.settings import Settings
 from testbed.protocol import write_answer
 from testbed.registry import env_class

@@ -12,12 +12,13 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from testbed.board import exports_api, pages, remote_api, submission_api
+from testbed.board import exports_api, pages, submission_api
 from testbed.board.accounts import check
 from testbed.board.answers import API, PROBLEMS, AnyTextJSON, Problem, answer, handled
 from testbed.board.bodies import BodyLimit
 from testbed.board.database import BoardDatabase
 from testbed.board.limits import Answering, RateLimit, WriteLimit
+from testbed.board.remote import api as remote_api
 from testbed.board.service import Steps, Worker
 from testbed.board.settings import Settings
 from testbed.errors import TestbedError

@@ -16,8 +16,8 @@ import httpx
 from testbed.board.board_file import Rules
 from testbed.board.bundle import Written, write_bundle
 from testbed.board.bundle_lines import ClaimedArm, ClaimedTask
-from testbed.board.verify_arms import Asked, check_head, read_arms
-from testbed.board.verify_findings import Findings, Reason
+from testbed.board.verify.arms import Asked, check_head, read_arms
+from testbed.board.verify.findings import Findings, Reason
 from testbed.budget import Budget
 from testbed.errors import TransportError, UsageError
 from testbed.store import Run, Store

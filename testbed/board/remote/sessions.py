@@ -18,13 +18,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from testbed.board import boards, remote_serving
+from testbed.board import boards
 from testbed.board.audit import note
 from testbed.board.database import BoardDatabase
 from testbed.board.refusals import Conflict, Refused
-from testbed.board.remote_bench import Bench, open_bench
-from testbed.board.remote_live import Live
-from testbed.board.remote_serving import Served
+from testbed.board.remote import serving as remote_serving
+from testbed.board.remote.bench import Bench, open_bench
+from testbed.board.remote.live import Live
+from testbed.board.remote.serving import Served
 from testbed.board.schema import entry_run, sessions
 from testbed.errors import InfrastructureError
 from testbed.store.schema import pack

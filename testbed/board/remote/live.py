@@ -7,8 +7,8 @@ import logging
 from typing import Any
 
 from testbed.board.refusals import Conflict
-from testbed.board.remote_bench import Bench
-from testbed.board.remote_serving import Served, task_of
+from testbed.board.remote.bench import Bench
+from testbed.board.remote.serving import Served, task_of
 from testbed.budget import Meter
 from testbed.env import approximate_tokens
 from testbed.episode import Episode, Observation, Step

@@ -7,9 +7,9 @@ import random
 from dataclasses import dataclass
 
 from testbed.board.bundle_lines import ClaimedAttempt
-from testbed.board.verify_arms import EntryArm
-from testbed.board.verify_replay import Ground, Replayer, messages_of
-from testbed.board.verify_spread import CONTEXT, Forged
+from testbed.board.verify.arms import EntryArm
+from testbed.board.verify.replay import Ground, Replayer, messages_of
+from testbed.board.verify.spread import CONTEXT, Forged
 from testbed.episode import Episode
 from testbed.errors import ContextFull, NotRecorded
 from testbed.models.base import Model, Request

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from testbed.board.audit import note, now
 from testbed.board.database import BoardDatabase
 from testbed.board.refusals import Conflict, NotFound, TooMany
-from testbed.board.remote_bench import Bench
-from testbed.board.remote_serving import Served, left
+from testbed.board.remote.bench import Bench
+from testbed.board.remote.serving import Served, left
 from testbed.board.schema import entries, entry_run, remote_entries, sessions
 from testbed.store import Run
 from testbed.store.schema import pack, unpack

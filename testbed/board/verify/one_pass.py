@@ -16,12 +16,12 @@ from typing import NoReturn
 
 from testbed.board.bundle import Bundle
 from testbed.board.bundle_lines import ClaimedAttempt
-from testbed.board.verify_arms import EntryArm
-from testbed.board.verify_findings import Findings, Stopped
-from testbed.board.verify_replay import Ground, Replayer, messages_of
-from testbed.board.verify_rerun import Again, Drawn
-from testbed.board.verify_spread import CONTEXT, Forged
-from testbed.board.verify_tools import Remaker, leak_of
+from testbed.board.verify.arms import EntryArm
+from testbed.board.verify.findings import Findings, Stopped
+from testbed.board.verify.replay import Ground, Replayer, messages_of
+from testbed.board.verify.rerun import Again, Drawn
+from testbed.board.verify.spread import CONTEXT, Forged
+from testbed.board.verify.tools import Remaker, leak_of
 from testbed.env import Environment
 from testbed.overlap import Question
 from testbed.report.leaks import sought

@@ -15,9 +15,9 @@ from typing import Any
 
 from testbed.agents_trial import AgentEpisode
 from testbed.board.bundle_lines import ClaimedAttempt
-from testbed.board.verify_arms import EntryArm
-from testbed.board.verify_models import KnownModel
-from testbed.board.verify_spread import CONTEXT, Forged, Spread, as_told, can_come, fewest
+from testbed.board.verify.arms import EntryArm
+from testbed.board.verify.models import KnownModel
+from testbed.board.verify.spread import CONTEXT, Forged, Spread, as_told, can_come, fewest
 from testbed.env import Environment
 from testbed.episode import Episode
 from testbed.errors import FaultKind, NotRecorded

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from testbed.board.board_file import Rules
 from testbed.board.boards import Board
 from testbed.board.bundle_lines import ClaimedArm, ClaimedTask, Label
-from testbed.board.verify_findings import Findings, listed
+from testbed.board.verify.findings import Findings, listed
 from testbed.budget import Budget
 from testbed.errors import UsageError
 from testbed.models.base import Sampling

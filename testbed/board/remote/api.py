@@ -15,16 +15,17 @@ from fastapi import APIRouter, Depends, FastAPI, Path, Request, WebSocket, WebSo
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from testbed.board import remote_entries, remote_serving
 from testbed.board.accounts import Principal, check, principal
 from testbed.board.bodies import nesting
 from testbed.board.database import BoardDatabase
 from testbed.board.refusals import NotAllowed, NotSignedIn, NotValid, Refused, TooLarge, message_of, status_of
-from testbed.board.remote_bench import Bench
-from testbed.board.remote_entries import RemoteEntry
-from testbed.board.remote_forms import Closed, EntryShown, Id, NewEntry, NewSession, NewStep, Reply, SessionShown
-from testbed.board.remote_serving import Served
-from testbed.board.remote_sessions import Sessions, close_sessions, sessions_in
+from testbed.board.remote import entries as remote_entries
+from testbed.board.remote import serving as remote_serving
+from testbed.board.remote.bench import Bench
+from testbed.board.remote.entries import RemoteEntry
+from testbed.board.remote.forms import Closed, EntryShown, Id, NewEntry, NewSession, NewStep, Reply, SessionShown
+from testbed.board.remote.serving import Served
+from testbed.board.remote.sessions import Sessions, close_sessions, sessions_in
 
 log = logging.getLogger("testbed.board")
 

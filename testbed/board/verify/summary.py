@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from scipy import stats
 
-from testbed.board.verify_findings import Findings, listed
-from testbed.board.verify_models import KnownModel
-from testbed.board.verify_pass import ALIKE_BY_CHANCE, LONG, MOST_MISSING, RARE, ArmPass
+from testbed.board.verify.findings import Findings, listed
+from testbed.board.verify.models import KnownModel
+from testbed.board.verify.one_pass import ALIKE_BY_CHANCE, LONG, MOST_MISSING, RARE, ArmPass
 
 
 def summarise(arms: Sequence[ArmPass], known: KnownModel, tasks: int, unjudged: int, findings: Findings) -> None:

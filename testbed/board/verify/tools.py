@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 from testbed import registry
-from testbed.board.verify_arms import EntryArm, ToolIdentity
-from testbed.board.verify_findings import listed
-from testbed.board.verify_spread import Forged
+from testbed.board.verify.arms import EntryArm, ToolIdentity
+from testbed.board.verify.findings import listed
+from testbed.board.verify.spread import Forged
 from testbed.budget import Meter
 from testbed.corpus import Corpus
 from testbed.env import Environment

@@ -17,7 +17,7 @@ from testbed.board.audit import now
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
 from testbed.board.refusals import Conflict, NotFound, TooMany
-from testbed.board.remote_bench import Bench
+from testbed.board.remote.bench import Bench
 from testbed.board.schema import remote_entries, sessions
 from testbed.store.schema import unpack
 from testbed.types import Task
@@ -36,7 +36,7 @@ class Served:
         task: hash of the task.
         serving: which serving of the task to this arm it is, from 0: sample indices repeat after all samples.
         state: "open", "done" or "lost".
-        steps: the messages so far, see `remote_sessions`.
+        steps: the messages so far, see `testbed.board.remote.sessions`.
     """
 
     id: str

@@ -23,15 +23,15 @@ from testbed.board.bundle_lines import Manifest
 from testbed.board.database import BoardDatabase
 from testbed.board.schema import entries, entry_arm, entry_run
 from testbed.board.settings import Settings
-from testbed.board.verify_arms import Asked, check_head, read_arms
-from testbed.board.verify_findings import Findings, Stopped
-from testbed.board.verify_models import KnownModel, known_model, misnamed
-from testbed.board.verify_pass import MOST_CLOSELY, ArmPass, Pass
-from testbed.board.verify_replay import Replayer
-from testbed.board.verify_rerun import Again, made_again
-from testbed.board.verify_spool import Spool
-from testbed.board.verify_summary import summarise
-from testbed.board.verify_tools import Corpora, Remaker
+from testbed.board.verify.arms import Asked, check_head, read_arms
+from testbed.board.verify.findings import Findings, Stopped
+from testbed.board.verify.models import KnownModel, known_model, misnamed
+from testbed.board.verify.one_pass import MOST_CLOSELY, ArmPass, Pass
+from testbed.board.verify.replay import Replayer
+from testbed.board.verify.rerun import Again, made_again
+from testbed.board.verify.spool import Spool
+from testbed.board.verify.summary import summarise
+from testbed.board.verify.tools import Corpora, Remaker
 from testbed.env import Environment
 from testbed.errors import DataError, UsageError
 from testbed.store import ArmRecord, Run
