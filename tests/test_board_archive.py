@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,9 +35,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, str]
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[BoardDatabase]:
-    with BoardDatabase.open(tmp_path / "elsewhere.sqlite") as db:
-        yield db
+def elsewhere(db: BoardDatabase) -> BoardDatabase:
+    return db
 
 
 def entered(db: BoardDatabase) -> list[tuple[str, str, str]]:
