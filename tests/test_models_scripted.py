@@ -146,4 +146,6 @@ def test_a_name_where_none_belongs_or_none_where_one_does_is_refused(id: str) ->
 
 
 def test_every_kind_of_model_is_described() -> None:
-    assert {form.partition(":")[0] for form in MODEL_KINDS} == {"reference", "hf", "chat", "oracle", "scripted"}
+    assert {form.partition(":")[0] for form in MODEL_KINDS} == {
+        *("agent", "chat", "hf", "oracle", "reference", "scripted")
+    }

@@ -169,6 +169,16 @@ def test_sampled_orderings_agree_with_the_exact_mean_within_their_stated_error()
     assert (spread < 1.6 * stated + 1e-9).all()
 
 
+def test_a_success_dearer_than_all_failures_together_is_not_reached_below_its_own_price() -> None:
+    rng = np.random.default_rng(5)
+    lost, dear = rng.random(200), 1e6
+    got = reach_at_spend([True] + [False] * 200, [dear, *lost], [lost.sum(), dear - 1, dear, dear + 1e3], seed=1)
+    assert not got.exact
+    assert got.lower[:2].tolist() == [0, 0]
+    assert 0 < got.lower[2] < 0.05  # nothing is left for a failure before it
+    assert got.lower[3] == pytest.approx(1)
+
+
 def by_table(lost: np.ndarray, gained: np.ndarray, spends: np.ndarray) -> np.ndarray:
     """Exact mean over orderings for integer costs: distribution of the total of a random i-subset of failures."""
     most, f, n = int(spends.max()), lost.size, lost.size + gained.size

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from testbed.stats.bootstrap import Estimate, cluster_bootstrap, cluster_codes, cluster_weights
-from testbed.stats.checks import BoolArray, FloatArray, IntArray, StatsError, level, numbers
+from testbed.stats.checks import BoolArray, FloatArray, IntArray, StatsError, level, numbers, whole_numbers
 from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.reach import reach_at_k
 from testbed.stats.spend import every_task_attempted
@@ -121,8 +121,9 @@ def cost_front(
         if arm.tasks != arms[0].tasks:
             raise StatsError(f"arm {arm.arm!r} has other tasks than {arms[0].arm!r}: compare arms on the same ones")
         every_task_attempted(arm)
-    cost = attempts * np.column_stack([arm.mean_cost(axis) for arm in arms])
-    reach = np.column_stack([reach_at_k(arm.n, arm.c, attempts, where=arm.where) for arm in arms])
+    k = int(whole_numbers(attempts, "attempts"))
+    cost = k * np.column_stack([arm.mean_cost(axis) for arm in arms])
+    reach = np.column_stack([reach_at_k(arm.n, arm.c, k, where=arm.where) for arm in arms])
     code = cluster_codes(arms[0].tasks, clusters, arms[0].where)
     reached = cluster_bootstrap(reach, clusters=code.tolist(), replicates=replicates, seed=seed).intervals(alpha)
     on_front = pareto_front(cost.mean(axis=0), reach.mean(axis=0))
@@ -137,7 +138,7 @@ def cost_front(
             for value, a, b in zip(cost.mean(axis=0), low, high, strict=True)
         ]
     points = tuple(ArmOnFront(arm.arm, costs[i], reached[i], bool(on_front[i]), share[i]) for i, arm in enumerate(arms))
-    return CostFront(axis, attempts, len(arms[0].tasks), reached.clusters, points)
+    return CostFront(axis, k, len(arms[0].tasks), reached.clusters, points)
 
 
 def _replicated(

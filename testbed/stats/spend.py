@@ -275,6 +275,7 @@ def _mean_over_some_orderings(
     left = budget - first[:, :, None]
     goal = ends[:, start][:, :, None] + np.minimum(left, 1.5 * total)  # enough for all failures
     fit = np.searchsorted(ends.ravel(), goal, side="right") - 1 - (row * ends.shape[1] + start)[:, :, None]
-    means = np.add.reduce(np.where(left >= 0, within[np.minimum(fit, lost.size)], 0.0), axis=1) / rotations
+    fit = np.clip(fit, 0, lost.size)  # below 0 where not even the success alone is paid for, which counts for nothing
+    means = np.add.reduce(np.where(left >= 0, within[fit], 0.0), axis=1) / rotations
     middle = np.add.reduce(means, axis=0) / bases
     return middle, np.sqrt(np.add.reduce((means - middle) ** 2, axis=0) / (bases - 1) / bases)
