@@ -9,6 +9,7 @@ comparing logits.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -82,12 +83,12 @@ class Groups:
         return cls(found, index, index.argsort(), len(alone))
 
 
-class Attention:
+class Attention(ABC):
     """What our own attention does while one of these is entered; outside, a model has transformers' own."""
 
+    @abstractmethod
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attention of query (rows, heads, tokens, width); returns (rows, tokens, heads, width)."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         _running.step = self

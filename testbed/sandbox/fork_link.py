@@ -131,10 +131,6 @@ class ForkServer:
         try:
             with there:
                 self._process, self._info = start_bwrap(bwrap, [*inside, str(there.fileno())], there.fileno())
-        except BaseException:
-            await self.end()
-            raise
-        try:
             pid = await read_child_pid(self._info)
             if await readable(self._talk.fileno(), START_SECONDS) and self._talk.recv(len(READY)) == READY and pid:
                 self.namespaces = namespaces_of(pid)

@@ -141,7 +141,7 @@ class BwrapLink(ProcessLink):
         try:
             with there:
                 link._process, link._info = start_bwrap(bwrap, [*inside, *2 * (str(there.fileno()),)], there.fileno())
-        except BaseException:
+        except BaseException:  # an interrupt too; raised again
             here.close()
             raise
         try:
