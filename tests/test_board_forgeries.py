@@ -38,8 +38,8 @@ def drawn(board: Board, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def boards_db(board: Board, tmp_path: Path) -> Iterator[BoardDatabase]:
-    with a_database(tmp_path / "board.sqlite", board) as db:
+def boards_db(board: Board, where: str) -> Iterator[BoardDatabase]:
+    with a_database(where, board) as db:
         yield db
 
 

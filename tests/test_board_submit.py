@@ -32,8 +32,8 @@ def board(tmp_path: Path) -> Board:
 
 
 @pytest.fixture
-def served(board: Board, tmp_path: Path) -> Iterator[tuple[BoardDatabase, TestClient]]:
-    with a_database(tmp_path / "board.sqlite", board) as db, client(db, SETTINGS) as http:
+def served(board: Board, where: str) -> Iterator[tuple[BoardDatabase, TestClient]]:
+    with a_database(where, board) as db, client(db, SETTINGS) as http:
         yield db, http
 
 
