@@ -136,10 +136,20 @@ def postgres() -> Iterator[str]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A place for a new store, in each database."""
+    yield from _place(request, tmp_path)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def where_shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A place for a store that the tests of a file share, in each database."""
+    yield from _place(request, tmp_path_factory.mktemp("shared"))
+
+
+def _place(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
     from helpers.postgres import place
 
     if request.param == "sqlite":
-        yield str(tmp_path / "store.sqlite")
+        yield str(folder / "store.sqlite")
         return
     with place(request.getfixturevalue("postgres")) as url:
         yield url

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from starlette.testclient import TestClient
 
 from helpers.board_entries import enter
 from helpers.boards import a_board, a_database, a_run, client
-from helpers.postgres import place
 from testbed.board import ranking
 from testbed.board.database import BoardDatabase
 from testbed.store import Store
@@ -27,20 +25,14 @@ from testbed.store import Store
 HOSTILE = '=HYPERLINK("http://evil","x")\u202e</script>'
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
 def served(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    where_shared: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[BoardDatabase, TestClient, dict[str, str]]]:
     folder = tmp_path_factory.mktemp("exports")
     board = a_board(folder)
     a_run(folder / "runs.sqlite", board)
-    with (
-        nullcontext(str(folder / "board.sqlite"))
-        if request.param == "sqlite"
-        else place(request.getfixturevalue("postgres")) as where,
-        a_database(where, board) as db,
-        Store.open(folder / "runs.sqlite") as source,
-    ):
+    with a_database(where_shared, board) as db, Store.open(folder / "runs.sqlite") as source:
         unchecked = [{"check": "tokens", "level": "unchecked", "text": "tokens could not be counted again"}]
         ids = {
             "good": enter(db, board, source, "mine", title="Good", model="hf:org/small"),

@@ -28,8 +28,8 @@ def secret() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with serving(tmp_path_factory.mktemp("board")) as service:
+def shared(where_shared: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serving(tmp_path_factory.mktemp("board"), where=where_shared) as service:
         yield service
 
 
