@@ -23,10 +23,10 @@ from testbed.plugins import named
 from testbed.threads import DaemonThreads
 from testbed.tool import is_broken_connection
 from testbed.trial import standing
-from testbed.types import ToolResult, Usage
+from testbed.types import AGENT_ERROR, CONTEXT_FULL, ToolResult, Usage
 
 GRACE = 1.0  # seconds that an agent gets to return after its attempt has ended
-SILENT, RAISED = "agent:silent", "agent:error"
+SILENT = "agent:silent"
 
 
 @dataclass(frozen=True)
@@ -200,17 +200,17 @@ class Drive:
             asked = any(failure in _chain(error) for failure in self._tap.failures)
             told = translated(_of_model(error, self._tap.failures), self._agent.name, self._agent.timeout)
             if isinstance(told, ContextFull) and asked:
-                self._end("limit:context", str(told))
+                self._end(CONTEXT_FULL, str(told))
                 return
             if (asked and isinstance(told, TestbedError)) or isinstance(told, ModelUnavailable):
                 raise told from error
             if is_broken_connection(error) and isinstance(told, InfrastructureError):
                 raise told from error
-        self._end(RAISED, f"The agent raised {named(error)}")
+        self._end(AGENT_ERROR, f"The agent raised {named(error)}")
 
     def _stop(self, limit: str) -> None:
         """Ends the attempt from whichever thread a model was asked in."""
-        self._loop.call_soon_threadsafe(self._end, f"limit:{limit}" if limit else RAISED)
+        self._loop.call_soon_threadsafe(self._end, f"limit:{limit}" if limit else AGENT_ERROR)
 
     def _end(self, reason: str, note: str = "") -> None:
         if not self._episode.over:
@@ -218,8 +218,8 @@ class Drive:
         self._over.set()
 
     def _settle(self) -> None:
-        """Books what was used since the last message; by now there will be none."""
-        used, calls = self._tap.take()
+        """Books what was used since the last message, by calls under way at the end too; by now there will be none."""
+        used, calls = self._tap.rest()
         amounts = self._episode.meter.amounts
         for component in ("prompt_tokens", "generated_tokens", "usd"):
             amounts[component] += getattr(used, component)

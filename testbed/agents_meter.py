@@ -7,6 +7,7 @@ not the agent passes a config on.
 from __future__ import annotations
 
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -64,6 +65,16 @@ class Tap(BaseCallbackHandler):
             used, self._used = self._used, []
         return _sum(used), len(used)
 
+    def rest(self) -> tuple[Usage, int]:
+        """As `take`, at an attempt's end: calls still under way count too, with what they were given to read.
+
+        What a model would have written goes uncounted: nobody has been told of it, and nobody will be.
+        """
+        with self._lock:
+            self._used += [_begun(*call) for call in self._open.values()]
+            self._open.clear()
+        return self.take()
+
     def on_chat_model_start(
         self,
         serialized: dict[str, Any],
@@ -99,7 +110,9 @@ class Tap(BaseCallbackHandler):
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Remembers what a call raised: whether that is the agent's or the infrastructure's is judged later."""
         with self._lock:
-            self._open.pop(run_id, None)
+            call = self._open.pop(run_id, None)
+            if call and isinstance(error, CancelledError):  # the attempt's end cut it off: it fared like one under way
+                self._used.append(_begun(*call))
             self.failures.append(error)
 
     def _begin(self, run_id: UUID, texts: Sequence[str], metadata: Mapping[str, Any]) -> None:
@@ -143,6 +156,11 @@ class Tap(BaseCallbackHandler):
             prompt, written = max(told["input_tokens"], 0), max(told["output_tokens"], 0)  # servers tell anything
             cached = min(max(told.get("input_token_details", {}).get("cache_read", 0), 0), prompt)
         return Usage(prompt, written, 0.0, prices.usd(prompt, cached, written))
+
+
+def _begun(prices: Prices, asked: int) -> Usage:
+    """Of a call whose answer nobody waits for."""
+    return Usage(asked, 0, 0.0, prices.usd(asked, 0, 0))
 
 
 def _sum(used: Sequence[Usage]) -> Usage:

@@ -1,4 +1,4 @@
-"""Why attempts are missing, counted by cause."""
+"""Why attempts are missing, or ended as they should not, counted by cause."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ _SHORT_ID = 8
 
 @dataclass
 class Causes:
-    """Counts attempts that the infrastructure ended, by what ended them."""
+    """Counts attempts by what ended them.
 
+    Args:
+        what: became of them.
+    """
+
+    what: str = "missing"
     _counts: Counter[str] = field(default_factory=Counter)
     _first: str = ""
 
@@ -35,9 +40,8 @@ class Causes:
         told = [f"{count:,} x {cause}" for cause, count in self._counts.most_common(_SHOWN)]
         rest = self._counts.total() - sum(count for _, count in self._counts.most_common(_SHOWN))
         told += [f"{rest:,} of other causes"] if rest else []
-        return (
-            f"{self._counts.total():,} missing: {'; '.join(told)}; see `testbed show {self._first[:_SHORT_ID]}{option}`"
-        )
+        look = f"see `testbed show {self._first[:_SHORT_ID]}{option}`"
+        return f"{self._counts.total():,} {self.what}: {'; '.join(told)}; {look}"
 
 
 def _cause(attempt: Attempt) -> str:

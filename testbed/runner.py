@@ -34,7 +34,7 @@ from testbed.stats.stopping import UNKNOWN, Outcomes
 from testbed.store import AttemptWriter, Run, Store
 from testbed.threads import DaemonThreads
 from testbed.trial import has_reply
-from testbed.types import REDRAWN, Attempt, Control, Status, Task, attempt_id
+from testbed.types import AGENT_ERROR, CONTEXT_FULL, REDRAWN, Attempt, Control, Status, Task, attempt_id
 
 CONCURRENCY = 256
 MOST_CONCURRENT = 10_000  # each takes memory while it is under way
@@ -261,6 +261,8 @@ class Runner:
             if attempt.status is Status.MISSING:
                 progress.missing += 1
                 progress.causes.add(attempt)
+            elif attempt.ended in (AGENT_ERROR, CONTEXT_FULL):
+                progress.broken.add(attempt)
             elif attempt.success:
                 progress.solved.setdefault(names[attempt.arm], set()).add(self._index[attempt.task])
 

@@ -63,6 +63,8 @@ async def run_experiment(
     _tell(console, f"{_sum_up(counts)}.")
     if counts.missing:
         _tell(console, f"{counts.causes.told(where)}.")
+    if told := counts.broken.told(where):
+        _tell(console, f"{told}.")
     if counts.gave_up and counts.done < counts.total:
         _tell(
             console,

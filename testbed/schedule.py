@@ -23,6 +23,7 @@ class Progress:
         done: durable, the resumed ones included.
         missing: ended by the infrastructure after all retries.
         causes: why those are missing.
+        broken: why others failed without an answer, by an error of the agent's or a prompt beyond the context.
         unheard: attempts ended, before the model first wrote anything, by its not being reached.
         gave_up: whether so many were unheard that the run ended early.
         retried: faults of the infrastructure that led to another try.
@@ -38,6 +39,7 @@ class Progress:
     done: int = 0
     missing: int = 0
     causes: Causes = field(default_factory=Causes)
+    broken: Causes = field(default_factory=lambda: Causes("failed without an answer"))
     unheard: int = 0
     gave_up: bool = False
     retried: int = 0

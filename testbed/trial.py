@@ -16,7 +16,7 @@ from testbed.models.base import Imaginer, Request
 from testbed.preparation import Arm
 from testbed.threads import DaemonThreads
 from testbed.tool import AttemptContext
-from testbed.types import Attempt, Control, Cost, Message, Status, Task, attempt_id, stream_key
+from testbed.types import CONTEXT_FULL, Attempt, Control, Cost, Message, Status, Task, attempt_id, stream_key
 
 
 class Trial:
@@ -59,7 +59,7 @@ class Trial:
         except TimeoutError:
             episode.end("limit:seconds")
         except ContextFull as error:
-            episode.end("limit:context", str(error))
+            episode.end(CONTEXT_FULL, str(error))
         finally:
             await episode.toolbox.aclose()
         return self._record(Status.COMPLETE, episode.ended, episode.transcript)

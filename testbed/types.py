@@ -232,6 +232,8 @@ class Usage:
 
 REDRAWN = "redrawn"
 RESENT = "resent"
+#: Ends of attempts that mostly tell of a mistake in what was set up, and count as failures all the same.
+AGENT_ERROR, CONTEXT_FULL = "agent:error", "limit:context"
 
 
 @dataclass(frozen=True, slots=True)

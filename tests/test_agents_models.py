@@ -120,3 +120,13 @@ async def test_a_maker_that_makes_no_runnable_has_failed(tmp_path: Path) -> None
     (attempt,) = await attempts_of("makes_nothing", tmp_path, tasks=1)
     assert attempt.ended == "agent:error"
     assert "no Runnable" in attempt.transcript[-1]["content"]
+
+
+@pytest.mark.parametrize("agent", ["waits_for_a_model", "awaits_a_model"])
+async def test_a_call_under_way_when_the_clock_ends_counts_with_what_it_was_asked(agent: str, tmp_path: Path) -> None:
+    prices = {"usd_per_million": {"input": 1e6, "output": 2e6}}
+    (attempt,) = await attempts_of(agent, tmp_path, tasks=1, budget={"seconds": 0.3}, model=prices)
+    assert attempt.ended == "limit:seconds"
+    cost = attempt.cost
+    assert (cost.model_calls, cost.prompt_tokens, cost.generated_tokens) == (1, 2, 0)
+    assert cost.usd == pytest.approx(2.0)

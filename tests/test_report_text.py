@@ -13,7 +13,7 @@ from rich.console import Console
 
 from testbed.report.analyse import analyse
 from testbed.report.findings import findings
-from testbed.report.record import Analysis
+from testbed.report.record import Analysis, Effect
 from testbed.report.text import print_report
 from testbed.report.words import amount, further, number
 from testbed.store import ArmRecord, Outcomes
@@ -115,7 +115,8 @@ def test_python_creates_long_products_elicits_sums_and_the_sentence_says_in_how_
     assert "Multiplication, 4 digits: 12 of 12 tasks expanded, not reached in 224 bare attempts each" in python
     assert python.index("creates") < python.index("Multiplication, 4 digits") < python.index("elicits")
     assert re.search(r"elicits .*Addition: 12 tasks, elicitation 0\.\d\d \[0\.\d\d, 0\.\d\d\]", python)
-    assert "no sign of an effect on Facts: 12 tasks, gain +0.00" in python
+    assert "creates, beyond 16 bare attempts over all 48 tasks" in python
+    assert "too few tasks to tell, on Facts: 12 tasks, gain +0.00 [-0.28, +0.28]" in python
 
 
 def test_what_was_lost_is_said(analysis: Analysis) -> None:
@@ -131,10 +132,26 @@ def test_the_closing_text_has_every_claim_about_an_environment_that_the_table_of
     assert "Multiplication as a whole: 1" in creates
     assert "Multiplication, 2 digits: 12 tasks, elicitation" in elicits
     for comparison in analysis.comparisons:
-        told = {f.effect: f.phrases for f in findings(analysis, comparison)}
+        told = [(f.effect, phrase) for f in findings(analysis, comparison) for phrase in f.phrases]
         for group in (g for g in analysis.groups if not g.within):
-            for effect in next(e for e in group.effects if e.arm == comparison.arm).effects:
-                assert any(phrase.startswith(group.label) for phrase in told[effect])
+            found = next(e for e in group.effects if e.arm == comparison.arm)
+            for effect in (Effect.UNDETERMINED,) if found.too_few else found.effects:
+                assert any(kind is effect and phrase.startswith(group.label) for kind, phrase in told)
+
+
+def test_nothing_seen_on_few_tasks_is_told_from_nothing_seen_on_many(analysis: Analysis) -> None:
+    """An interval from -0.6 to 0.6 holds 0, and is no sign of anything."""
+    many = analyse(generated(per_family=60, bare=32), name="demo")
+    for read, verb, cell in ((analysis, "too few tasks to tell, on", "undet."), (many, "no sign", "no sign")):
+        found = next(e for g in read.groups if g.label == "Facts" for e in g.effects if e.arm == "python")
+        assert found.effects == (Effect.NOTHING,)
+        assert found.too_few == (read is analysis)
+        comparison = next(c for c in read.comparisons if c.arm == "python")
+        said = next(f for f in findings(read, comparison) if any(p.startswith("Facts") for p in f.phrases))
+        assert verb in said.verb
+        row = next(line for line in shown(read).splitlines() if line.startswith("Facts "))
+        below = shown(read).splitlines()[shown(read).splitlines().index(row) + 1]
+        assert cell in below
 
 
 def test_nothing_is_said_over_all_tasks_where_missing_attempts_could_overturn_it(analysis: Analysis) -> None:
@@ -188,7 +205,7 @@ def test_the_same_data_print_the_same_report(analysis: Analysis) -> None:
 
 def test_the_groups_table_says_what_each_arm_did(analysis: Analysis) -> None:
     table = next(t for t in shown(analysis).split("\n\n") if t.startswith("Groups of tasks"))
-    assert re.search(r"  4 digits +12 +0\.00 +0\.00 +1\.00 +0\.00 +0\.00 +1\.00\n +no sign +created +no sign", table)
+    assert re.search(r"  4 digits +12 +0\.00 +0\.00 +1\.00 +0\.00 +0\.00 +1\.00\n +undet\. +created +undet\.", table)
     assert re.search(r"Facts +12 +0\.00 +0\.00 +0\.00 +1\.00", table)
 
 
@@ -216,7 +233,8 @@ def test_a_report_of_one_arm_says_that_there_is_nothing_to_compare() -> None:
 
 def test_findings_of_an_arm_like_bare_claim_no_effect(analysis: Analysis) -> None:
     inert = next(c for c in analysis.comparisons if c.arm == "inert")
-    assert {f.verb for f in findings(analysis, inert)} <= {"no sign of an effect on", "undetermined"}
+    verbs = {"no sign of an effect on", "undetermined", "nothing seen, and too few tasks to tell, on"}
+    assert {f.verb for f in findings(analysis, inert)} <= verbs
 
 
 @pytest.mark.parametrize(

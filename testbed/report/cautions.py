@@ -10,8 +10,9 @@ import numpy as np
 from testbed.report.arms import Arm
 from testbed.report.record import ArmComparison, ArmSummary
 from testbed.report.scored import tally, tool_names
+from testbed.stats import attempts_still_needed
 from testbed.stats.repeats import Repeats
-from testbed.types import COST_COMPONENTS, Control, Task
+from testbed.types import AGENT_ERROR, CONTEXT_FULL, COST_COMPONENTS, Control, Task
 
 if TYPE_CHECKING:
     from testbed.store import Outcomes
@@ -66,6 +67,9 @@ def warnings_of(
                 f"Arm {arm.name!r}: repeated attempts at a task are nearly identical ({_alike(arm.repeats)}). If they "
                 "were not sampled independently, its verdicts and its reach at several attempts claim too much."
             )
+    for arm in summaries:
+        yield from _broken(arm)
+    yield from _too_few_for_verdicts(comparisons)
     yield from _never_called(outcomes)
     yield from _partly_recorded(outcomes)
     yield from _few_clusters(outcomes.tasks)
@@ -75,6 +79,41 @@ def warnings_of(
             yield f"Arm {other.name!r} runs another model than {bare.name!r}: its gain is {whose}."
     for comparison in comparisons:
         yield from (f"{comparison.arm} against {comparison.bare}: {note}" for note in comparison.notes)
+
+
+def _broken(arm: ArmSummary) -> Iterable[str]:
+    """Failures that mostly tell of a mistake in an agent, a tool or a limit, and not of what a model can do."""
+    whole = f"of {arm.attempts:,} attempts of arm {arm.name!r}"
+    after = f"They count as failures; what was said in them: testbed show RUN --arm {arm.name!r} --failed."
+    if raised := arm.ended.get(AGENT_ERROR, 0):
+        yield f"In {raised:,} {whole} the agent's own code raised an error. {after}"
+    if full := arm.ended.get(CONTEXT_FULL, 0):
+        yield f"In {full:,} {whole} the model's context was full. {after}"
+    for end, count in arm.ended.items():
+        if end.startswith("limit:") and end != CONTEXT_FULL and count > arm.attempts / 2:
+            limit = end.removeprefix("limit:").replace("_", " ")
+            yield f"{count:,} {whole} were ended by the limit on {limit}, which may be too tight to answer within."
+    called = arm.cost.get("tool_calls", 0.0) * arm.attempts
+    if called and arm.faults > called / 2:
+        yield f"{arm.faults:,} of about {called:,.0f} calls of tools in arm {arm.name!r} were faulty. {after}"
+
+
+def _too_few_for_verdicts(comparisons: Iterable[ArmComparison]) -> Iterable[str]:
+    """How many bare attempts it takes for a task that they never solve to be out of reach, where there are fewer."""
+    for comparison in comparisons:
+        if comparison.full is None or not comparison.full.figures.tasks:
+            continue
+        bare = comparison.full.figures.verdicts.bare
+        none = np.zeros_like(bare.n)
+        needed = attempts_still_needed(none, none, bare.p_out, bare.p_in, bare.alpha).if_all_fail
+        if (bare.n < needed).all():
+            yield (
+                f"No task can count as expanded yet: of {comparison.bare} there are at most {bare.n.max():,} attempts "
+                f"at a task, and it takes {needed.min():,.0f} without a success to show that a task is out of its "
+                f"reach. For such verdicts, give it samples = {needed.min():.0f} in an experiment of another name; "
+                "what was made is used again."
+            )
+            return
 
 
 def _alike(repeats: Repeats) -> str:

@@ -26,6 +26,9 @@ _COPIES = (
 )
 
 
+_TOO_FEW = "nothing seen, and too few tasks to tell, on"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One kind of thing that an arm did, and to which tasks."""
@@ -44,7 +47,19 @@ def headline(analysis: Analysis, comparison: ArmComparison) -> str:
     f = comparison.full.figures
     parts = f"elicitation {figure(f.elicitation_part)} + creation {figure(f.creation)} - loss {figure(f.loss)}"
     level = f" ({analysis.settings.level} intervals)" if comparison.gain.low is not None else ""
-    return f"gain {gain} {where} = {parts}{level}."
+    return f"gain {gain} {where} = {parts}{level}.{_creation_beyond(analysis, comparison)}"
+
+
+def _creation_beyond(analysis: Analysis, comparison: ArmComparison) -> str:
+    """Beyond how many bare attempts the creation is one, and what is left of it beyond the most that there are."""
+    if not comparison.elicitation or comparison.full is None:
+        return ""
+    bare, asked = comparison.bare, f"{attempts(comparison.elicitation)} of {comparison.bare}"
+    told = f" Creation is what up to {asked} do not reach"
+    curve = comparison.full.creation_by_spend
+    if curve is None or not curve.spends or curve.spends[-1] <= comparison.elicitation:
+        return f"{told}."
+    return f"{told}; {attempts(curve.spends[-1])} of {bare} leave {figure(curve.creation[-1])} of it."
 
 
 def unflagged(analysis: Analysis, comparison: ArmComparison) -> str:
@@ -65,11 +80,19 @@ def findings(analysis: Analysis, comparison: ArmComparison) -> tuple[Finding, ..
         return (Finding(Effect.UNDETERMINED, _VERBS[Effect.UNDETERMINED], (_COPIES,)),) if comparison.full else ()
     shown = [(name, effect) for name, effect in _named(analysis, comparison.arm) if effect.elicitation is not None]
     suite = _suite(analysis, comparison)
-    return tuple(
-        Finding(kind, verb, phrases)
-        for kind, verb in _VERBS.items()
-        if (phrases := (*suite.get(kind, ()), *(_phrase(kind, *one) for one in shown if kind in one[1].effects)))
-    )
+    told = {kind: [*suite.get(kind, ())] for kind in _VERBS}
+    hidden: list[str] = []
+    for name, effect in shown:
+        for kind in effect.effects:
+            (hidden if effect.too_few else told[kind]).append(_phrase(kind, name, effect))
+    found = [Finding(kind, _verb(kind, comparison), tuple(phrases)) for kind, phrases in told.items() if phrases]
+    return (*found, Finding(Effect.UNDETERMINED, _TOO_FEW, tuple(hidden))) if hidden else tuple(found)
+
+
+def _verb(kind: Effect, comparison: ArmComparison) -> str:
+    """What the arm does; creation is always creation beyond so many attempts."""
+    beyond = comparison.elicitation if kind is Effect.CREATED else None
+    return f"{_VERBS[kind]}, beyond {attempts(beyond, 'bare attempt')}" if beyond else _VERBS[kind]
 
 
 def _suite(analysis: Analysis, comparison: ArmComparison) -> dict[Effect, tuple[str, ...]]:
@@ -139,10 +162,10 @@ def _unsettled(effect: GroupEffect) -> str:
     count = effect.verdicts.get(Verdict.UNDETERMINED, 0)
     if not count:
         return ""
-    open_ = f"; {count} tasks have no verdict yet" if count > 1 else "; 1 task has no verdict yet"
+    open_ = f"; besides, {count} tasks have no verdict yet" if count > 1 else "; besides, 1 task has no verdict yet"
     if effect.needed is None:
-        return f"{open_}, and how many more attempts that takes is out of sight"
-    return f"{open_}, which would take {further(effect.needed)} more attempts"
+        return f"{open_}, and how many more attempts would settle that is out of sight"
+    return f"{open_}, which {further(effect.needed)} more attempts would settle"
 
 
 def _expanded(effect: GroupEffect) -> str:

@@ -26,7 +26,8 @@ from testbed.stats import (
 from testbed.stats.parts import Columns, part_columns, part_estimates
 from testbed.types import Task
 
-# A group about which nothing can be claimed counts as "nothing seen" only while every part is as small as this.
+# A group about which nothing can be claimed counts as "nothing seen" only while every part is as small as this, and
+# no more than half of what there was to lose is gone.
 SMALL = 0.05
 PARTS = ("elicitation", "creation", "loss")
 IntArray = npt.NDArray[np.int64]
@@ -117,10 +118,10 @@ def _effect(
     found = part_estimates(_means(part_columns(parts), bare.labels(own), settings))
     bounds = comparison.full.missing
     worst = None if bounds is None else _Worst.of(bounds, tasks, bare, settings)
-    effects, open_as_missing = _effects(found, figures, rows, worst)
+    before = bare.judged_on(own)
+    effects, open_as_missing = _effects(found, figures, rows, worst, float(np.mean(before.c / before.n)))
     verdict = figures.verdicts.verdict[rows]
     counts = {kind: int(np.count_nonzero(verdict == kind)) for kind in Verdict}
-    before = bare.judged_on(own)
     open_tasks = figures.verdicts.needed[rows][verdict == Verdict.UNDETERMINED]
     return GroupEffect(
         arm=arm.name,
@@ -179,9 +180,12 @@ class _Worst:
 
 
 def _effects(
-    found: Mapping[str, Estimate], figures: Figures, rows: IntArray, worst: _Worst | None
+    found: Mapping[str, Estimate], figures: Figures, rows: IntArray, worst: _Worst | None, bare: float
 ) -> tuple[tuple[Effect, ...], bool]:
-    """What holds of the group, and whether missing attempts leave open what the scored ones alone would say."""
+    """What holds of the group, and whether missing attempts leave open what the scored ones alone would say.
+
+    `bare` is the success of one bare attempt.
+    """
     alpha = figures.verdicts.alpha
     log_e = {
         "created": figures.log_e_created[rows],
@@ -202,6 +206,7 @@ def _effects(
     gain = found["gain"]
     # Below 0 a part is noise of the cross-fitting, which is never biased upward: only what stands above counts.
     small = all((found[part].value or 0.0) <= SMALL for part in ("elicitation_part", "creation", "loss"))
+    small = small and -(gain.value or 0.0) <= bare / 2
     level = gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high
     if small and level and worst is not None and worst.most > SMALL:
         return (Effect.UNDETERMINED,), True

@@ -21,6 +21,10 @@ class Effect(StrEnum):
     UNDETERMINED = "undetermined"
 
 
+#: An effect as large as this would have shown where nothing is said to be seen.
+TELLING = 0.25
+
+
 @dataclass(frozen=True)
 class GroupArm:
     """One arm on one group: tasks with an attempt, scored attempts, pass@1, and reach at the operating spend.
@@ -72,6 +76,25 @@ class GroupEffect:
     needed: int | None
     gain_if_missing: Range | None
     open_as_missing: bool = False
+
+    @property
+    def too_few(self) -> bool:
+        """Whether nothing is seen, and by so few tasks that an effect of `TELLING` need not have shown."""
+        low, high = self.gain.low, self.gain.high
+        seen = self.effects == (Effect.NOTHING,)
+        return seen and (low is None or high is None or low < -TELLING or high > TELLING)
+
+    @property
+    def foremost(self) -> Effect:
+        """What it did most of: the claim whose part is largest; what an outsider would name the group after."""
+        parts = {Effect.CREATED: self.creation, Effect.EXPANDED: self.creation, Effect.ELICITED: self.elicitation}
+        parts[Effect.LOST] = self.loss
+
+        def size(effect: Effect) -> float:
+            part = parts.get(effect)
+            return part.value or 0.0 if part is not None else 0.0
+
+        return Effect.UNDETERMINED if self.too_few else max(self.effects, key=size)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from dataclasses import replace
 from testbed.report.cells import Cell, Row, Table, either_way, estimate, told
 from testbed.report.checkpoints_words import table as checkpoints
 from testbed.report.comparison_tables import creation, equivalents, gain, missing, support, verdicts
-from testbed.report.fronts_tables import frontier, fronts
+from testbed.report.fronts_tables import frontier, fronts, fronts_either_way
 from testbed.report.groups import SMALL
 from testbed.report.nats_words import table as nats
 from testbed.report.record import Analysis, ArmSummary, Effect, Group, Reach
+from testbed.report.record_groups import TELLING
 from testbed.report.words import AXES, amount, attempts, counted, number, span
 
 SHORT_EFFECT = {
@@ -49,6 +50,7 @@ def every_table(analysis: Analysis) -> tuple[Table, ...]:
         nats,
         frontier,
         fronts,
+        fronts_either_way,
         cost,
     )
     return tuple(table for table in (make(analysis) for make in made) if table.rows)
@@ -149,8 +151,9 @@ def groups(analysis: Analysis) -> Table:
         "pass@1, and what the arm did to these tasks compared with the bare arm. Created, elicited, lost: claims that "
         f"intervals over tasks or the evidence of these tasks support, each by itself at {analysis.settings.level}, "
         "however missing attempts had ended. Expanded: tasks came within reach, be it by creation or elicitation. "
-        f"No sign: every part is within {SMALL:g} of none and the interval of the gain holds 0, which is what was seen "
-        "and no claim that there is none. Undet.: undetermined, it needs more tasks or attempts."
+        f"No sign: every part is within {SMALL:g} of none, and the interval of the gain holds 0 and nothing beyond "
+        f"{TELLING:g}, which is what was seen and no claim that there is none. Undet.: undetermined, it needs more "
+        "tasks or attempts."
     ]
     if not any(c.full for c in analysis.comparisons):
         notes = ["pass@1 of each arm."]
@@ -204,7 +207,9 @@ def _group_cell(analysis: Analysis, group: Group, name: str) -> Cell:
     if arm is None:
         return ("",)
     effect = next((e for e in group.effects if e.arm == name), None)
-    done = [SHORT_EFFECT[e] for e in effect.effects] if effect is not None and effect.elicitation is not None else []
+    done = []
+    if effect is not None and effect.elicitation is not None:
+        done = [SHORT_EFFECT[e] for e in ((Effect.UNDETERMINED,) if effect.too_few else effect.effects)]
     bounds = [span(arm.if_missing)] if arm.if_missing else []
     return (number(arm.pass_1.value), *bounds, *done)
 

@@ -203,6 +203,26 @@ def asks_the_silent(env: Any) -> str:
     return number(env.task_prompt)
 
 
+class SlowModel(Model):
+    """A model that answers when nobody waits for it any more."""
+
+    def _generate(self, *given: Any, **named: Any) -> ChatResult:
+        time.sleep(1)
+        return super()._generate(*given, **named)
+
+    async def _agenerate(self, *given: Any, **named: Any) -> ChatResult:
+        await asyncio.sleep(20)
+        return super()._generate(*given, **named)
+
+
+def waits_for_a_model(env: Any) -> str:
+    return str(SlowModel().invoke("12345678").text)
+
+
+async def awaits_a_model(env: Any) -> str:
+    return str((await SlowModel().ainvoke("12345678")).text)
+
+
 # -- Runnables
 
 

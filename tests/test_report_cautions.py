@@ -1,0 +1,97 @@
+"""What a reader is warned of: failures that tell of a mistake in what was set up, too few attempts for a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from test_report_claims import drawn, effect, text
+from testbed.report.analyse import analyse
+from testbed.report.findings import findings
+from testbed.report.record import Effect
+from testbed.stats import Estimate, Verdict
+from testbed.store import Outcomes
+from testbed.types import COST_COMPONENTS
+
+
+def ended(data: Outcomes, arm: int, how: str, part: float = 1.0) -> Outcomes:
+    """The same outcomes; that part of an arm's failures ended so."""
+    failed = np.flatnonzero((data.arm == arm) & (data.success == 0))
+    codes = data.ended.astype(object)
+    codes[failed[: round(part * failed.size)]] = how
+    return replace(data, ended=codes.astype(np.str_))
+
+
+def warned(data: Outcomes) -> str:
+    return " ".join(analyse(data, replicates=100).warnings)
+
+
+def test_an_arm_whose_agent_broke_down_is_not_told_as_one_that_cannot() -> None:
+    """A NameError in the bare arm alone would read as creation by the other."""
+    data = drawn([0.0] * 8, [1.0] * 8, 4)
+    assert "raised an error" not in warned(data)
+    told = warned(ended(data, 0, "agent:error"))
+    assert "In 32 of 32 attempts of arm 'bare' the agent's own code raised an error" in told
+    assert "In 32 of 32 attempts of arm 'bare' the agent's own code" in text(analyse(ended(data, 0, "agent:error")))
+    assert "In 3 of 32 attempts" in warned(ended(data, 0, "agent:error", 0.1))
+
+
+def test_full_contexts_and_tight_limits_are_told() -> None:
+    data = drawn([0.0] * 8, [1.0] * 8, 4)
+    assert "In 16 of 32 attempts of arm 'bare' the model's context was full" in warned(
+        ended(data, 0, "limit:context", 0.5)
+    )
+    assert "32 of 32 attempts of arm 'bare' were ended by the limit on generated tokens" in warned(
+        ended(data, 0, "limit:generated_tokens")
+    )
+    assert "generated tokens" not in warned(ended(data, 0, "limit:generated_tokens", 0.5))
+
+
+def test_tools_that_mostly_fail_are_told() -> None:
+    data = drawn([0.0] * 8, [0.5] * 8, 4)
+    cost = data.cost.copy()
+    cost[data.arm == 1, COST_COMPONENTS.index("tool_calls")] = 2
+    some = replace(data, cost=cost, faults=np.where(data.arm == 1, 1, 0).astype(np.int32))
+    assert "faulty" not in warned(some)
+    most = replace(some, faults=np.where(data.arm == 1, 2, 0).astype(np.int32))
+    assert "64 of about 64 calls of tools in arm 'tool' were faulty" in warned(most)
+
+
+@pytest.mark.parametrize(("attempts", "enough"), [(64, False), (139, False), (140, True)])
+def test_that_no_task_can_be_called_expanded_is_said_with_the_attempts_that_it_takes(
+    attempts: int, enough: bool
+) -> None:
+    found = analyse(drawn([0.0] * 6, [1.0] * 6, attempts), operating=1, elicitation=16, replicates=100)
+    told = " ".join(found.warnings)
+    assert found.comparisons[0].full is not None
+    assert (found.comparisons[0].full.figures.verdicts.counts[Verdict.EXPANDED] == 6) == enough
+    assert ("No task can count as expanded yet" in told) == (not enough)
+    assert enough or f"at most {attempts} attempts at a task, and it takes 140 without a success" in told
+
+
+def test_creation_is_always_creation_beyond_so_many_attempts() -> None:
+    """What 16 attempts do not reach 160 may: the sentence says both."""
+    found = analyse(drawn([1 / 19] * 30, [1.0] * 30, 160), operating=1, elicitation=16, replicates=200)
+    (comparison,) = found.comparisons
+    assert "creates, beyond 16 bare attempts" in [f.verb for f in findings(found, comparison)]
+    said = text(found)
+    assert "Creation is what up to 16 attempts of bare do not reach; 64 attempts of bare leave 0.0" in said
+
+
+def test_the_loss_of_all_there_was_is_something_to_see() -> None:
+    found = effect(analyse(drawn([0.04] * 60, [0.0] * 60, 8, 3), replicates=200))
+    assert Effect.NOTHING not in found.effects
+    assert effect(analyse(drawn([0.04] * 60, [0.04] * 60, 8, 3), replicates=200)).effects == (Effect.NOTHING,)
+
+
+def test_a_group_is_named_after_what_the_arm_did_most_of() -> None:
+    found = replace(
+        effect(analyse(drawn([0.2] * 40, [0.6] * 40, 32, 5), replicates=200)),
+        effects=(Effect.CREATED, Effect.ELICITED),
+        elicitation=Estimate(0.3, 0.2, 0.4),
+        creation=Estimate(0.05, 0.01, 0.1),
+    )
+    assert found.foremost is Effect.ELICITED
+    assert replace(found, creation=Estimate(0.35, 0.2, 0.5)).foremost is Effect.CREATED
