@@ -26,6 +26,12 @@ from testbed.models import Sampling, make_model
 from testbed.models.reference_model import reference_path
 from testbed.types import Message
 
+BEGINNING = 2  # <|system|>, with which the reference model's conversations begin
+# How servers answer /v1/completions with `echo`. "begins" adds a beginning and shows no special tokens nor parts of
+# characters, as llama-cpp-python; "afterwards" is off by one, as llama-cpp-python is without a beginning; "ignored"
+# tells of what it wrote only, as llama-server.
+ECHOES = ("echo", "echo-tokens", "echo-text", "begins", "afterwards", "ignored")
+
 app = FastAPI()
 seen: list[dict[str, Any]] = []
 reference = make_model("reference")
@@ -34,6 +40,63 @@ reference = make_model("reference")
 @app.get("/seen")
 def requests_seen() -> list[dict[str, Any]]:
     return seen
+
+
+@app.post("/tokenize")
+async def tokenize(request: Request) -> Any:
+    body = await request.json()
+    if body["model"] != "echo-tokens":
+        return failure(404, "no such path")
+    return {"tokens": reading()[0].encode(rendered(body))}
+
+
+@app.post("/apply-template")
+async def apply_template(request: Request) -> Any:
+    body = await request.json()
+    return {"prompt": rendered(body)} if body["model"] in ("echo-text", "ignored") else failure(404, "no such path")
+
+
+@app.post("/v1/completions")
+async def go_on(request: Request) -> Any:
+    """Goes on after a prompt, and says how likely its tokens are, each server in its own way."""
+    body = await request.json()
+    kind, prompt = body["model"], body["prompt"]
+    if kind not in ECHOES:
+        return failure(404, "no such path")
+    if kind not in ("echo", "echo-tokens") and not isinstance(prompt, str):
+        return failure(422, "prompt must be text")
+    begun = [BEGINNING] if kind == "begins" else []
+    ids = [*begun, *(reading()[0].encode(prompt) if isinstance(prompt, str) else prompt)]
+    rows = read(ids)
+    written = int(rows[-1].argmax())
+    told = [*zip(ids, [None, *rows[:-1]], strict=True), (written, rows[-1])]
+    if kind == "afterwards":
+        told = list(zip(ids, rows, strict=True))
+    told = told[-1:] if kind == "ignored" else told[len(begun) :]
+    choice = {"index": 0, "text": "", "logprobs": legacy(told, body["logprobs"], kind), "finish_reason": "length"}
+    usage = {"prompt_tokens": len(ids), "completion_tokens": 1, "total_tokens": len(ids) + 1}
+    return {"id": "x", "object": "text_completion", "created": 0, "model": kind, "choices": [choice], "usage": usage}
+
+
+def legacy(told: Sequence[tuple[int, Any]], likely: int, kind: str) -> dict[str, list[Any]]:
+    """Tokens, each with the distribution that it was drawn from, as /v1/completions tells them."""
+    tokenizer, _ = reading()
+    hides = kind in ("begins", "afterwards")
+    texts = [tokenizer.decode([token], skip_special_tokens=hides) for token, _ in told]
+    made: dict[str, list[Any]] = {
+        "tokens": [text.replace("\ufffd", "") for text in texts] if hides else texts,
+        "token_logprobs": [None if row is None else float(row[token]) for token, row in told],
+        "top_logprobs": [None if row is None else most_likely(row, likely) for _, row in told],
+    }
+    if hides:
+        made["token_logprobs"][0] = made["top_logprobs"][0] = None  # whatever stood before it
+    return made
+
+
+def most_likely(row: Any, n: int) -> dict[str, float]:
+    tokenizer, _ = reading()
+    values, tokens = row.topk(n)
+    return {tokenizer.decode([token]): value for value, token in zip(values.tolist(), tokens.tolist(), strict=True)}
 
 
 @app.post("/v1/chat/completions")
@@ -95,21 +158,36 @@ async def without_end_logprob(body: dict[str, Any], request: Request) -> Any:
 
 async def reader(body: dict[str, Any], request: Request) -> Any:
     """Says how likely each token of the prompt is, in vLLM's form."""
-    tokenizer, model = reading()
+    tokenizer, _ = reading()
+    ids = tokenizer.encode(rendered(body))
+    told: list[Any] = [None]
+    for before, token in zip(read(ids), ids[1:], strict=False):
+        entry = {"logprob": float(before[token]), "rank": 1, "decoded_token": tokenizer.decode([token])}
+        told.append({str(token): entry})
+    return {**answer(""), "prompt_logprobs": told if body.get("prompt_logprobs") == 0 else None}
+
+
+def rendered(body: dict[str, Any]) -> str:
+    """A conversation as the chat template writes it."""
     messages = [{**message, "content": message.get("content") or ""} for message in body["messages"]]
     for message in messages:
         for call in message.get("tool_calls") or []:
             call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-    tools, opened = body.get("tools"), body.get("add_generation_prompt", True)
-    ids = tokenizer.apply_chat_template(
-        messages, tools=tools, add_generation_prompt=opened, return_dict=True, return_tensors="pt"
-    )["input_ids"]
-    logprobs = model(input_ids=ids).logits[0, :-1].detach().log_softmax(-1)
-    told: list[Any] = [None]
-    for before, token in zip(logprobs, ids[0, 1:].tolist(), strict=True):
-        entry = {"logprob": float(before[token]), "rank": 1, "decoded_token": tokenizer.decode([token])}
-        told.append({str(token): entry})
-    return {**answer(""), "prompt_logprobs": told if body.get("prompt_logprobs") == 0 else None}
+    opened = body.get("add_generation_prompt", True)
+    tokenizer, _ = reading()
+    text: str = tokenizer.apply_chat_template(
+        messages, tools=body.get("tools"), add_generation_prompt=opened, tokenize=False
+    )
+    return text
+
+
+def read(ids: list[int]) -> Any:
+    """Log-probabilities of what may come after each token."""
+    import torch  # slow, and most models here do without
+
+    _, model = reading()
+    logits = model(input_ids=torch.tensor([ids])).logits
+    return logits[0].detach().log_softmax(-1)
 
 
 @lru_cache
@@ -147,6 +225,17 @@ async def text_calls(body: dict[str, Any], request: Request) -> Any:
 
 async def cut_short(body: dict[str, Any], request: Request) -> Any:
     return answer("<answer>4", finish="length")
+
+
+async def newer(body: dict[str, Any], request: Request) -> Any:
+    """As hosted models behind another address."""
+    if "max_tokens" in body:
+        return failure(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+    return answer("<answer>4</answer>")
+
+
+async def unlimited(body: dict[str, Any], request: Request) -> Any:
+    return answer("<answer>4</answer>", {"completion_tokens": 300})
 
 
 async def no_usage(body: dict[str, Any], request: Request) -> Any:
@@ -231,10 +320,13 @@ BEHAVIOURS = {
     "reference": reference_model,
     "without-end-logprob": without_end_logprob,
     "reader": reader,
+    **dict.fromkeys(ECHOES, reference_model),
     "caller": caller,
     "invalid-arguments": invalid_arguments,
     "text-calls": text_calls,
     "cut-short": cut_short,
+    "newer": newer,
+    "unlimited": unlimited,
     "no-usage": no_usage,
     "rate-limited": rate_limited,
     "overloaded": overloaded,

@@ -14,7 +14,7 @@ import httpx
 import openai
 import pytest
 from langchain_core.language_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage
 
 from helpers.openai_process import Server, openai_server
 from testbed.errors import (
@@ -30,8 +30,7 @@ from testbed.errors import (
 from testbed.models import Model, Reply, Request, Sampling, make_model
 from testbed.models.chat import Chat
 from testbed.models.chat_errors import translated
-from testbed.models.chat_messages import to_langchain
-from testbed.protocol import ANSWER_INSTRUCTION, parse
+from testbed.protocol import parse
 from testbed.types import Message
 
 LOOKUP = {
@@ -134,9 +133,30 @@ async def test_settings_and_seed_reach_the_server(server: Server) -> None:
     await reply_of(server, "caller", ask(sampling=Sampling(0.5, 0.9), max_tokens=33, stream=5))
     await reply_of(server, "caller", ask(sampling=Sampling(0.5, 0.9), max_tokens=33, stream=6))
     first, second = server.requests("caller")[-2:]
-    assert (first["temperature"], first["top_p"], first["max_completion_tokens"]) == (0.5, 0.9, 33)
+    assert (first["temperature"], first["top_p"], first["max_tokens"]) == (0.5, 0.9, 33)
     assert first["seed"] != second["seed"]
     assert all(0 <= sent["seed"] < 2**31 for sent in (first, second))
+
+
+async def test_further_fields_reach_the_server_beside_the_limit(server: Server) -> None:
+    await reply_of(server, "caller", ask(max_tokens=33), extra_body={"top_k": 0, "min_p": 0.0})
+    sent = server.requests("caller")[-1]
+    assert (sent["top_k"], sent["min_p"], sent["max_tokens"], sent["top_p"]) == (0, 0.0, 33, 1.0)
+
+
+async def test_a_server_that_refuses_the_older_limit_gets_the_newer(server: Server) -> None:
+    async with chat(server, "newer") as model:
+        first = await asyncio.gather(*(model.generate(ask(tools=False)) for _ in range(3)))
+        await model.generate(ask(tools=False, max_tokens=33))
+    assert all(parse(reply.text).answer == "4" for reply in first)
+    sent = server.requests("newer")
+    assert "max_tokens" not in sent[-1]
+    assert sent[-1]["max_completion_tokens"] == 33
+
+
+async def test_a_server_that_keeps_to_no_limit_is_refused(server: Server) -> None:
+    with pytest.raises(ModelError, match="wrote 300 tokens where the limit was 64"):
+        await reply_of(server, "unlimited", ask(tools=False, max_tokens=64))
 
 
 async def test_a_later_turn_has_a_seed_of_its_own(server: Server) -> None:
@@ -350,41 +370,14 @@ def test_a_provider_whose_package_is_missing_is_named() -> None:
         ("chat:openai:x", {"timeout": 0}, "timeout must be"),
         ("chat:openai:x", {"patience": float("nan")}, "patience must be"),
         ("chat:openai:x", {"concurrency": 0.5}, "concurrency must be"),
+        ("chat:openai:x", {"extra_body": ["top_k"]}, "extra_body must be a table"),
+        ("chat:openai:x", {"extra_body": {"top_k": 0, "seed": 1}}, "may not set seed"),
         ("chat:openai:x", {"prices": "nowhere.toml"}, r"the prices nowhere\.toml cannot be read"),
     ],
 )
 def test_bad_options_are_refused(id: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_model(id, options)
-
-
-def test_results_are_tied_to_their_calls_by_ids() -> None:
-    call = '<tool_call>{"name":"lookup","arguments":{"query":"a"}}</tool_call>'
-    transcript: list[Message] = [
-        {"role": "user", "content": "Q"},
-        {"role": "assistant", "content": "first" + call + call},
-        {"role": "tool", "name": "lookup", "content": "r1"},
-        {"role": "tool", "name": "lookup", "content": "r2"},
-        {"role": "user", "content": "note"},
-        {"role": "assistant", "content": call},
-        {"role": "tool", "name": "lookup", "content": "r3"},
-    ]
-    messages = to_langchain(transcript, ANSWER_INSTRUCTION, native=True)
-    said = [message for message in messages if isinstance(message, AIMessage)]
-    results = [message for message in messages if isinstance(message, ToolMessage)]
-    assert [m.tool_call_id for m in results] == [call["id"] for message in said for call in message.tool_calls]
-    assert len({m.tool_call_id for m in results}) == 3
-    assert [m.content for m in said] == ["first", ""]
-    assert all(message.tool_calls[0]["args"] == {"query": "a"} for message in said)
-
-
-def test_without_native_calls_results_are_tagged_text() -> None:
-    call = '<tool_call>{"name":"lookup","arguments":{}}</tool_call>'
-    transcript: list[Message] = [{"role": "assistant", "content": call}, {"role": "tool", "content": "r"}]
-    said, result = to_langchain(transcript, "", native=False)
-    assert said.content == call
-    assert isinstance(result, HumanMessage)
-    assert result.content == "<tool_result>r</tool_result>"
 
 
 def test_what_changes_an_outcome_changes_the_fingerprint() -> None:
@@ -394,5 +387,6 @@ def test_what_changes_an_outcome_changes_the_fingerprint() -> None:
         Chat("openai:x", native=False),
         Chat("openai:x", system="s"),
         Chat("openai:x", base_url="http://127.0.0.1:1/v1"),
+        Chat("openai:x", extra_body={"top_k": 0}),
     ]
     assert len({json.dumps(model.fingerprint(), sort_keys=True) for model in made}) == len(made)

@@ -5,31 +5,34 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import convert_to_openai_messages
-
 from testbed import protocol
-from testbed.errors import ModelError, UsageError
+from testbed.errors import ModelError
 from testbed.models.base import Reply, Request, Score, uniforms
-from testbed.models.chat_clients import Connections, check_client, make_client, without_key
+from testbed.models.chat_clients import Connections, check_client, extra_fields, make_client, model_of, without_key
+from testbed.models.chat_echo import Served
 from testbed.models.chat_errors import translated
-from testbed.models.chat_messages import encode_reply, to_langchain
-from testbed.models.chat_prices import prices_of
-from testbed.models.chat_score import Tokens, marked, scores_of, tokens_read, written_logprobs
-from testbed.models.pacing import Answer, Pace
+from testbed.models.chat_messages import encode_reply, finish_of, in_openais_form, system_text, to_langchain
+from testbed.models.chat_prices import check_limit, estimated, prices_of, usage_of
+from testbed.models.chat_reading import Reading
+from testbed.models.chat_score import written_logprobs
+from testbed.models.pacing import Answer, Pace, seconds_of
 from testbed.types import Message, Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessage, BaseMessage
 
+    from testbed.models.chat_tokenizer import StatedTokenizer
+
 VERSION = "1"
 CONCURRENCY = 256
 PATIENCE = 300.0
+LIMIT = "max_completion_tokens"  # how OpenAI's API names the limit on a reply
 _OPENAI = ("ChatOpenAI", "AzureChatOpenAI")  # clients known to pass `seed` and `logprobs` on
 
 
@@ -51,6 +54,9 @@ class Chat:
         usd_per_million: prices of a million tokens: {"input": …, "output": …, "cached_input": …}.
         prices: a TOML file with such a table for each model, by "PROVIDER:MODEL".
         seed: whether to send a seed with each call; by default where the client is known to take one.
+        tokenizer: the transformers tokenizer with the server's chat template, a directory or a name on the Hub: for
+            scoring texts by servers that cannot render a conversation themselves.
+        extra_body: further fields of each request, which OpenAI's API does not have: {"top_k": 0, "min_p": 0.0}.
         name: how the experiment names it.
 
     Attributes:
@@ -76,15 +82,12 @@ class Chat:
         usd_per_million: Mapping[str, float] | None = None,
         prices: str | None = None,
         seed: bool | None = None,
+        tokenizer: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
         name: str = "",
     ) -> None:
-        for option, value in (("timeout", timeout), ("patience", patience)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise UsageError(f"model: {option} must be a positive number of seconds, not {value!r}.")
-        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-            raise UsageError(f"model: concurrency must be a whole number of requests from 1 on, not {concurrency!r}.")
-        self._timeout, self._native, self._system = float(timeout), native, system
-        self._pace = Pace(concurrency, float(patience))
+        self._timeout, self._native, self._system = seconds_of("timeout", timeout), native, system
+        self._pace = Pace(concurrency, seconds_of("patience", patience))
         self._base_url, self._key_env = base_url, api_key_env
         self._client: BaseChatModel | None = None
         self._connections: Connections | None = None
@@ -93,13 +96,18 @@ class Chat:
             self._id, kind = model, "ChatOpenAI" if model.startswith("openai:") else ""
         else:
             self._client, kind = model, type(model).__name__
-            self._id = f"{kind}:{_model_of(model)}"
+            self._id = f"{kind}:{model_of(model)}"
         self._prices = prices_of(self._id, usd_per_million, prices)
         self.name = name or f"chat:{self._id}"
         self.gives_logprobs = kind in _OPENAI
         self._seeded = self.gives_logprobs if seed is None else seed
         self._bound: dict[str, Any] = {}
         self._approximate = self._told_logprobs = False
+        self._tokenizer = tokenizer
+        self._stated: StatedTokenizer | None = None
+        self._reading: Reading | None = None
+        self._extra = extra_fields(extra_body, self.gives_logprobs)
+        self._limit = "max_tokens" if base_url and self.gives_logprobs else LIMIT  # servers know the older name
 
     @property
     def counts_are_approximate(self) -> bool:
@@ -126,18 +134,25 @@ class Chat:
             "native": self._native,
             "system": self._system,
             "seed": self._seeded,
+            **({"top_p": "always sent"} if self._base_url else {}),
+            **({"extra_body": self._extra} if self._extra else {}),
         }
 
     def count(self, text: str) -> int:
         """Tokens of `text`, estimated: the provider's tokenizer is not here, and four bytes are about a token."""
-        return (len(text.encode("utf-8", "replace")) + 3) // 4
+        return estimated(text)
 
     async def start(self) -> None:
         """Makes the client; the first call shows whether the provider answers.
 
         Raises:
-            ModelError: the client refuses its settings.
+            ModelError: the client refuses its settings, or the tokenizer cannot be had.
         """
+        if self._tokenizer and self._stated is None:
+            from testbed.models.chat_tokenizer import StatedTokenizer  # loads transformers
+
+            self._stated = await asyncio.to_thread(StatedTokenizer, self._tokenizer)
+            self.prompt = self._prompt
         if self._client is None:
             self._client, self._connections = make_client(self._id, self._base_url, self._key_env, self._timeout)
 
@@ -154,7 +169,7 @@ class Chat:
         """
         await self.start()
         assert self._client is not None
-        messages = to_langchain(request.messages, self._system_text(request.tools), native=self._native)
+        messages = self._written(request.messages, request.tools)
         runnable, settings = self._runnable(self._client, request), self._settings(request)
         begun = 0.0
 
@@ -164,34 +179,43 @@ class Chat:
             answer: AIMessage = await runnable.ainvoke(messages, **settings)
             return answer
 
-        message, resent = await self._pace.ask(lambda: self._in_time(send()), request.off_clock)
+        try:
+            message, resent = await self._pace.ask(lambda: self._in_time(send()), request.off_clock)
+        except ModelError as error:
+            if "max_tokens" in settings or LIMIT not in str(error):
+                raise
+            self._limit = LIMIT  # a server in front of hosted models, which refused the older name
+            return await self.generate(request)
         seconds = time.monotonic() - begun
-        finish = _finish(message)
+        finish = finish_of(message)
         text = encode_reply(message, native=self._native, cut=finish == "length")
-        usage = replace(self._usage(messages, message, text, seconds), resent=resent)
+        usage, told = usage_of(message, messages, text, self._prices)
+        self._approximate |= not told
+        check_limit(usage.generated_tokens if told else 0, request.max_tokens, self.name)
+        usage = replace(usage, seconds=seconds, resent=resent)
         return Reply(text, usage, finish, self._logprobs(request, message, usage) if request.logprobs else None)
 
     async def score(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], which: Sequence[int]
     ) -> list[Score]:
-        """Log-probabilities of messages as the server's model reads them, where the server gives any (vLLM does).
+        """Log-probabilities of messages as the server's model reads them, where the server tells any.
 
         Raises:
-            ModelError: the server gives none, or the messages' tokens cannot be told from those around them.
+            ModelError: it tells none, or the messages' tokens cannot be told from those around them.
             ContextFull: the conversation is too long for the model.
             InfrastructureError: as in `generate`.
         """
         await self.start()
-        if self._native and any(protocol.parse(messages[n]["content"]).calls for n in which if _is_said(messages[n])):
+        said = [messages[n]["content"] for n in which if messages[n]["role"] == "assistant"]
+        if self._native and any(protocol.parse(text).calls for text in said):
             raise ModelError(
                 f"{self.name} cannot score native calls, which each server writes in its own way; set native = false."
             )
-        tokens, template = [await self._read(m, tools) for m in (messages, marked(messages, which))]
-        return scores_of(tokens, template, messages, which)
+        return await self._reads().scores(messages, tools, which)
 
     async def aclose(self) -> None:
         """Closes the connections of a client made here."""
-        connections, self._connections = self._connections, None
+        connections, self._connections, self._reading = self._connections, None, None
         if connections is not None:
             self._client, self._bound = None, {}
             await connections.aclose()
@@ -207,26 +231,30 @@ class Chat:
             told.args = (without_key(str(told), self._id, self._key_env),)
             raise told from error
 
-    async def _read(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> Tokens:
-        """The tokens of a conversation as the server's model reads it."""
-        client = getattr(self._client, "root_async_client", None)
-        if client is None:
-            raise ModelError(f"{self.name} cannot score texts: only chat:openai:NAME can, where a server offers it.")
-        body: dict[str, Any] = {
-            "model": _model_of(self._client),
-            "messages": convert_to_openai_messages(
-                to_langchain(messages, self._system_text(tools), native=self._native)
-            ),
-            "max_tokens": 1,
-            "temperature": 0,
-            "extra_body": {"prompt_logprobs": 0, "add_generation_prompt": False},
-        }
-        if self._native and tools:
-            body["tools"] = [dict(tool) for tool in tools]
-        answer, _ = await self._pace.ask(
-            lambda: self._in_time(client.chat.completions.create(**body)), lambda since=None: nullcontext()
-        )
-        return tokens_read(answer.to_dict(), self.name)
+    def _reads(self) -> Reading:
+        if self._reading is None:
+            client = getattr(self._client, "root_async_client", None)
+            if client is None:
+                raise ModelError(f"{self.name} cannot score texts: only chat:openai:NAME can, by some servers.")
+            served = Served(client, model_of(self._client), self._asked)
+            self._reading = Reading(served, self._body, self._stated, self.name)
+        return self._reading
+
+    async def _asked(self, request: Callable[[], Awaitable[Any]]) -> Any:
+        return (await self._pace.ask(lambda: self._in_time(request()), lambda since=None: nullcontext()))[0]
+
+    def _prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+        """The tokens with which its tokenizer says that the model is asked; what was recorded is held against them."""
+        assert self._stated is not None
+        return self._stated.encode(self._stated.render(self._body(messages, tools), go_on=True))[0]
+
+    def _body(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A conversation in OpenAI's form."""
+        return {**self._extra, **in_openais_form(self._written(messages, tools), tools if self._native else ())}
+
+    def _written(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[BaseMessage]:
+        described = system_text([] if self._native else tools, self._system)
+        return to_langchain(messages, described, native=self._native)
 
     def _runnable(self, client: BaseChatModel, request: Request) -> Any:
         if not (self._native and request.tools):
@@ -240,23 +268,29 @@ class Chat:
         return self._bound[key]
 
     def _settings(self, request: Request) -> dict[str, Any]:
-        sampling = request.sampling
-        settings: dict[str, Any] = {"temperature": sampling.temperature, "max_tokens": request.max_tokens}
-        if sampling.top_p < 1:  # some providers refuse it beside a temperature
+        sampling, extra = request.sampling, dict(self._extra)
+        settings: dict[str, Any] = {"temperature": sampling.temperature}
+        if self._limit == LIMIT:
+            settings["max_tokens"] = request.max_tokens  # which clients send under the name of their API
+        else:
+            extra[self._limit] = request.max_tokens
+        if sampling.top_p < 1 or self._base_url:  # some providers refuse it; servers have defaults
             settings["top_p"] = sampling.top_p
         if not self._native:
             settings["stop"] = list(protocol.STOP_STRINGS)
         if request.logprobs:
-            settings["logprobs"] = True
+            settings |= {"logprobs": True, "top_logprobs": 0}  # without the latter llama-cpp-python tells none
         if self._seeded:
             settings["seed"] = int(uniforms(request.stream, request.position, 1)[0] * 2**31)
+        if extra:
+            settings["extra_body"] = extra
         return settings
 
     def _logprobs(self, request: Request, message: AIMessage, usage: Usage) -> tuple[float, ...] | None:
         """Of the reply's tokens; a server that gave none yet is told by name instead of leaving all out in silence."""
         if request.sampling.temperature != 1 or request.sampling.top_p != 1:  # some servers scale them, others do not
             raise ModelError(f"{self.name} tells log-probabilities of its own only at temperature = 1 and top_p = 1.")
-        found = written_logprobs(message.response_metadata, usage.generated_tokens)
+        found = written_logprobs(message.response_metadata, str(message.text), usage.generated_tokens)
         if found is None and not self._told_logprobs:
             raise ModelError(
                 f"{self.name}: logprobs = true, and its server does not tell the log-probability of every token that "
@@ -264,31 +298,3 @@ class Chat:
             )
         self._told_logprobs = True
         return found
-
-    def _system_text(self, tools: Sequence[Mapping[str, Any]]) -> str:
-        answer = protocol.ANSWER_INSTRUCTION if self._system is None else self._system
-        described = protocol.instructions([] if self._native else tools)
-        return described.removesuffix(protocol.ANSWER_INSTRUCTION) + answer
-
-    def _usage(self, sent: Sequence[BaseMessage], message: AIMessage, text: str, seconds: float) -> Usage:
-        told = message.usage_metadata
-        if told is None:
-            self._approximate = True
-            prompt, written, cached = sum(self.count(str(m.text)) for m in sent), self.count(text), 0
-        else:
-            prompt, written = max(told["input_tokens"], 0), max(told["output_tokens"], 0)  # servers tell anything
-            cached = min(max(told.get("input_token_details", {}).get("cache_read", 0), 0), prompt)
-        return Usage(prompt, written, seconds, self._prices.usd(prompt, cached, written))
-
-
-def _is_said(message: Message) -> bool:
-    return message["role"] == "assistant"
-
-
-def _model_of(client: BaseChatModel | None) -> str:
-    return str(getattr(client, "model_name", None) or getattr(client, "model", None) or "")
-
-
-def _finish(message: AIMessage) -> str:
-    reason = message.response_metadata.get("finish_reason") or message.response_metadata.get("stop_reason")
-    return "length" if reason in ("length", "max_tokens", "MAX_TOKENS") else "stop"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 _KEYLESS = re.compile(r"missing credentials|api_key|api key", re.IGNORECASE)
+
+# What each request says of its own accord.
+_OWN_FIELDS = {"model", "messages", "tools", "temperature", "top_p", "max_tokens", "max_completion_tokens"} | {
+    *("stop", "seed", "logprobs", "n", "stream", "prompt", "echo")
+}
 
 
 class Connections(Protocol):
@@ -48,6 +54,27 @@ def check_client(model: str, api_key_env: str | None) -> None:
         )
 
 
+def extra_fields(given: Mapping[str, Any] | None, takes_them: bool) -> dict[str, Any]:
+    """Further fields of each request.
+
+    Args:
+        given: the option.
+        takes_them: whether the client is known to send them.
+
+    Raises:
+        UsageError: it is no table, or it has what the testbed sets itself, or the client takes none.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise UsageError(f"model: extra_body must be a table, such as {{ top_k = 0 }}, not {given!r:.80}.")
+    if given and not takes_them:
+        raise UsageError("model: extra_body is for chat:openai:NAME only.")
+    if own := sorted(given.keys() & _OWN_FIELDS):
+        raise UsageError(f"model: extra_body may not set {own[0]}, which the testbed sets itself.")
+    return dict(given)
+
+
 def make_client(
     model: str, base_url: str | None, api_key_env: str | None, timeout: float
 ) -> tuple[BaseChatModel, Connections | None]:
@@ -72,6 +99,11 @@ def make_client(
             ) from error
         said = without_key(f"{type(error).__name__}: {error}", model, api_key_env)
         raise ModelError(f"chat:{model}: the client cannot be made: {said}") from error
+
+
+def model_of(client: BaseChatModel | None) -> str:
+    """The model's name, wherever a client keeps it."""
+    return str(getattr(client, "model_name", None) or getattr(client, "model", None) or "")
 
 
 def without_key(text: str, model: str, api_key_env: str | None) -> str:

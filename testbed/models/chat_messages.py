@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    convert_to_openai_messages,
+)
 
 from testbed import protocol
 from testbed.types import Message
@@ -44,6 +51,23 @@ def to_langchain(messages: Sequence[Message], system: str, *, native: bool) -> l
     return made
 
 
+def system_text(described: Sequence[Mapping[str, Any]], system: str | None) -> str:
+    """What stands before a conversation.
+
+    Args:
+        described: schemas of tools that are described in words.
+        system: text in place of the instruction to answer in tags.
+    """
+    answer = protocol.ANSWER_INSTRUCTION if system is None else system
+    return protocol.instructions(described).removesuffix(protocol.ANSWER_INSTRUCTION) + answer
+
+
+def in_openais_form(messages: Sequence[BaseMessage], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`messages` and, where there are any, `tools` as /v1/chat/completions takes them."""
+    body: dict[str, Any] = {"messages": convert_to_openai_messages(messages)}
+    return {**body, "tools": [dict(tool) for tool in tools]} if tools else body
+
+
 def encode_reply(message: AIMessage, *, native: bool, cut: bool) -> str:
     """A reply in the text protocol. Without native calls the text is taken as it is: its tags are the model's own.
 
@@ -58,6 +82,12 @@ def encode_reply(message: AIMessage, *, native: bool, cut: bool) -> str:
     calls: list[Mapping[str, Any]] = [dict(call) for call in message.tool_calls]
     invalid: list[Mapping[str, Any]] = [dict(call) for call in message.invalid_tool_calls]
     return protocol.encode_native(text, calls, invalid)
+
+
+def finish_of(message: AIMessage) -> str:
+    """Whether a reply was cut at its limit: "length" where it was, whatever its provider calls that, else "stop"."""
+    reason = message.response_metadata.get("finish_reason") or message.response_metadata.get("stop_reason")
+    return "length" if reason in ("length", "max_tokens", "MAX_TOKENS") else "stop"
 
 
 def _native(content: str, turn: int) -> AIMessage:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from testbed.errors import DataError, UnknownName, UsageError
+from testbed.errors import DataError, ModelError, UnknownName, UsageError
+from testbed.types import Usage
+
+if TYPE_CHECKING:
+    from langchain_core.messages import AIMessage, BaseMessage
 
 KEYS = ("input", "output", "cached_input")
 MILLION = 1e6
+OVER = 8  # tokens by which a server may pass a limit, to end a character
 
 
 @dataclass(frozen=True)
@@ -90,3 +95,42 @@ def _checked(prices: Any, where: str) -> Prices:
     if missing := [key for key in ("input", "output") if key not in prices]:  # it would be free without a word
         raise UsageError(f"{where} has no {missing[0]} = …; write 0 where it costs nothing.")
     return Prices(**prices)
+
+
+def usage_of(message: AIMessage, sent: Sequence[BaseMessage], text: str, prices: Prices) -> tuple[Usage, bool]:
+    """What a reply used, but for its seconds.
+
+    Args:
+        message: the reply.
+        sent: what it replies to.
+        text: it as text.
+        prices: the model's.
+
+    Returns:
+        The usage, and whether its provider told the tokens; else they are estimated.
+    """
+    told = message.usage_metadata
+    if told is None:
+        prompt, written, cached = sum(estimated(str(m.text)) for m in sent), estimated(text), 0
+    else:
+        prompt, written = max(told["input_tokens"], 0), max(told["output_tokens"], 0)  # servers tell anything
+        cached = min(max(told.get("input_token_details", {}).get("cache_read", 0), 0), prompt)
+    return Usage(prompt, written, 0.0, prices.usd(prompt, cached, written)), told is not None
+
+
+def check_limit(written: int, limit: int, name: str) -> None:
+    """Refuses a server that does not keep to the limit on a reply: no budget would hold.
+
+    Raises:
+        ModelError: it wrote more than it takes to end a character.
+    """
+    if written > limit + OVER:
+        raise ModelError(
+            f"{name}: the server wrote {written} tokens where the limit was {limit}, so that no budget holds. With "
+            "base_url the limit is sent as max_tokens, else as max_completion_tokens."
+        )
+
+
+def estimated(text: str) -> int:
+    """Tokens of `text`: four bytes are about one."""
+    return (len(text.encode("utf-8", "replace")) + 3) // 4

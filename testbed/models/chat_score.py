@@ -1,8 +1,7 @@
-"""Log-probabilities from a server: of what it wrote, and of a conversation that it is given to read.
+"""Where messages stand among the tokens that a server read, and the log-probabilities of what it wrote.
 
-The latter is vLLM's `prompt_logprobs` on /v1/chat/completions; servers that lack it are refused by name. Only the
-server knows its chat template, so it is asked twice: with the messages, and with marks before those to be scored, which
-show what the template puts around them.
+Only who renders a conversation knows what the chat template puts around its messages, so it is rendered twice: as it
+is, and with marks before the messages to be scored.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from testbed.models.base import Score
 from testbed.types import Message
 
 MARK = "@@mark{}@@"  # ASCII: what is split inside a character cannot be read back from tokens
+STRADDLES = "a token holds the end of a message and a part of what the template puts beside it."
 Tokens = Sequence[tuple[str, float]]  # text and log-probability of each token that was read
 
 
@@ -31,28 +31,30 @@ def marked(messages: Sequence[Message], which: Sequence[int]) -> list[Message]:
     return made
 
 
-def tokens_read(answer: Mapping[str, Any], name: str) -> Tokens:
-    """The prompt's tokens from a server's answer.
+def places_of(read: str, around: str, messages: Sequence[Message], which: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Where messages begin and end in a conversation as it was read.
 
     Args:
-        answer: the answer as JSON.
-        name: the model, for the message.
+        read: the conversation.
+        around: the same with `marked` messages.
+        messages: its messages.
+        which: indices of those that are looked for.
 
     Raises:
-        ModelError: the server does not say what the prompt's tokens were.
+        ModelError: a message is not found as it is.
     """
-    told = answer.get("prompt_logprobs")
-    if not isinstance(told, list) or not told:
-        raise ModelError(
-            f"{name} cannot score texts: its server gives no prompt_logprobs. vLLM does; of local models, hf: always."
-        )
-    tokens = []
-    for choices in told:
-        first = (
-            next(iter(choices.values())) if choices else {}
-        )  # the prompt's own token stands first; none at the start
-        tokens.append((str(first.get("decoded_token") or ""), float(first.get("logprob", 0.0))))
-    return tokens
+    position, found = 0, {}
+    for n in sorted(set(which)):
+        text = messages[n]["content"]
+        before, mark, rest = around.partition(MARK.format(n))
+        begin = position + len(before)
+        if not mark or not rest.startswith(text) or not read.startswith(before + text, position):
+            raise ModelError("a message is not as it was said among the tokens that the server read.")
+        position, around = begin + len(text), rest[len(text) :]
+        found[n] = begin, position
+    if read[position:] != around:
+        raise ModelError("the server's template puts other things around a conversation when its contents change.")
+    return found
 
 
 def scores_of(tokens: Tokens, template: Tokens, messages: Sequence[Message], which: Sequence[int]) -> list[Score]:
@@ -67,29 +69,33 @@ def scores_of(tokens: Tokens, template: Tokens, messages: Sequence[Message], whi
     Raises:
         ModelError: a message is not found as it is, or one of its tokens holds a part of what stands beside it.
     """
-    around = "".join(text for text, _ in template)
-    ends = list(accumulate(len(text) for text, _ in tokens))
-    starts = [0, *ends]
-    read, position, found = "".join(text for text, _ in tokens), 0, {}
-    for n in sorted(set(which)):
-        text = messages[n]["content"]
-        before, mark, rest = around.partition(MARK.format(n))
-        begin = position + len(before)
-        if not mark or not rest.startswith(text) or not read.startswith(before + text, position):
-            raise ModelError("a message is not as it was said among the tokens that the server read.")
-        position, around = begin + len(text), rest[len(text) :]
-        if begin not in starts or position not in starts:
-            raise ModelError("a token holds the end of a message and a part of what the template puts beside it.")
-        first, last = bisect_right(starts, begin) - 1, bisect_left(starts, position)  # tokens may have no text
+    starts = [0, *accumulate(len(text) for text, _ in tokens)]
+    read, around = ("".join(text for text, _ in texts) for texts in (tokens, template))
+    found = {}
+    for n, (begin, end) in places_of(read, around, messages, which).items():
+        if begin not in starts or end not in starts:
+            raise ModelError(STRADDLES)
+        first, last = bisect_right(starts, begin) - 1, bisect_left(starts, end)  # tokens may have no text
         found[n] = Score(n, tuple(logprob for _, logprob in tokens[first:last]))
-    if read[position:] != around:
-        raise ModelError("the server's template puts other things around a conversation when its contents change.")
     return [found[n] for n in which]
 
 
-def written_logprobs(metadata: Mapping[str, Any], written: int) -> tuple[float, ...] | None:
-    """Log-probabilities of a reply's tokens; None where the server gave none, or not of every token that it billed."""
+def written_logprobs(metadata: Mapping[str, Any], text: str, written: int) -> tuple[float, ...] | None:
+    """Log-probabilities of a reply's tokens, as far as its server tells them.
+
+    Args:
+        metadata: what came with the reply.
+        text: its text.
+        written: the tokens that the server bills.
+
+    Returns:
+        None where the server gave none, or not of every token that it billed, or leaves the end out of both.
+    """
     told = (metadata.get("logprobs") or {}).get("content")
     if not told or len(told) != written:
         return None
+    said = [str(token.get("token") or "") for token in told]
+    ended = metadata.get("finish_reason") == "stop"
+    if ended and said[-1] and text.endswith(said[-1]) and len("".join(said)) <= len(text):
+        return None  # all of these are the text's own: what ended it is not among them
     return tuple(float(token["logprob"]) for token in told)

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from testbed.errors import ModelBusy, ModelNotAsked, ModelUnavailable, TransportError
+from testbed.errors import ModelBusy, ModelNotAsked, ModelUnavailable, TransportError, UsageError
 
 START = 8  # requests at one time at first; doubles with every round until the first refusal
 ROUNDS = 4  # answered rounds after which one more is tried: each refusal counts towards some servers' limits
@@ -35,12 +35,17 @@ class Pace:
         patience: seconds of nothing but refusals after which a refusal is passed on, and the longest that the door is
             closed.
 
+    Raises:
+        UsageError: `most` is no number of requests.
+
     Attributes:
         limit: requests at one time, at present.
         refused: requests that were refused and sent again so far.
     """
 
     def __init__(self, most: int, patience: float) -> None:
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise UsageError(f"model: concurrency must be a whole number of requests from 1 on, not {most!r}.")
         self.limit, self.refused = min(START, most), 0
         self._most, self._patience = most, patience
         self._under_way = 0
@@ -204,6 +209,17 @@ class Pace:
             if not place.done():
                 place.set_exception(ModelNotAsked(said))
         return self._given_up
+
+
+def seconds_of(option: str, value: float) -> float:
+    """An option that is a time.
+
+    Raises:
+        UsageError: it is no positive number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise UsageError(f"model: {option} must be a positive number of seconds, not {value!r}.")
+    return float(value)
 
 
 def _now() -> float:
