@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
-from helpers.browser import axe, browser, complaints, prefer, resize, scrolls_sideways
-from helpers.reported import ARMS, TASKS, Reported, reported
+from helpers.browser import axe, browser, complaints, drawn, prefer, press, resize, scrolls_sideways, texts
+from helpers.reported import ARMS, ATTEMPTS, TASKS, Reported, reported
 
 LIVE = list(ARMS)[2]
 
@@ -39,31 +43,8 @@ def page(chromium: Any, report: Reported) -> Any:
     return chromium
 
 
-def drawn(driver: Any, number: int) -> None:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(driver, 60).until(
-        lambda d: d.execute_script("return document.querySelectorAll('svg.marks').length") == number
-    )
-
-
-def texts(driver: Any, selector: str) -> list[str]:
-    found: list[str] = driver.execute_script(
-        "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText)", selector
-    )
-    return found
-
-
 def rows(driver: Any) -> list[str]:
     return texts(driver, "#map-body th > bdi")
-
-
-def press(driver: Any, selector: str, *keys: str) -> None:
-    """Keys for what has the focus, after that was put on an element."""
-    from selenium.webdriver.common.action_chains import ActionChains
-
-    driver.execute_script("document.querySelector(arguments[0]).focus()", selector)
-    ActionChains(driver).send_keys(*keys).perform()
 
 
 def test_every_chart_is_drawn_without_complaint_and_without_any_request(page: Any, report: Reported) -> None:
@@ -106,8 +87,6 @@ def test_nothing_that_was_planted_in_names_and_prompts_runs(page: Any) -> None:
 
 
 def test_the_map_is_sorted_by_keyboard_and_says_so(page: Any) -> None:
-    from selenium.webdriver.common.keys import Keys
-
     head = "#map-head th:nth-child(4) button"
     press(page, head, Keys.ENTER)
     assert (
@@ -126,8 +105,6 @@ def test_the_map_is_sorted_by_keyboard_and_says_so(page: Any) -> None:
 
 
 def test_the_map_is_filtered_by_keyboard_and_tells_how_many_are_left(page: Any) -> None:
-    from selenium.webdriver.common.keys import Keys
-
     status = lambda: texts(page, "#map-status")[0]  # noqa: E731
     assert status() == f"Tasks 1 to 25 of {TASKS}."
     press(page, "#map-search", "29?")
@@ -140,8 +117,6 @@ def test_the_map_is_filtered_by_keyboard_and_tells_how_many_are_left(page: Any) 
 
 
 def test_the_map_is_paged_by_keyboard(page: Any) -> None:
-    from selenium.webdriver.common.keys import Keys
-
     assert not page.find_element("id", "map-previous").is_enabled()
     press(page, "#map-next", Keys.ENTER)
     assert texts(page, "#map-status") == [f"Tasks 26 to {TASKS} of {TASKS}."]
@@ -196,15 +171,11 @@ def test_a_point_of_a_chart_and_a_row_of_a_table_lead_to_the_arm_s_transcripts(p
     )
     target = page.execute_script(hit)
     assert target.endswith("_transcripts/arm-3.html")
-    from selenium.webdriver.support.ui import WebDriverWait
-
     WebDriverWait(page, 10).until(lambda d: d.current_url.endswith("/arm-3.html"))
     assert LIVE in texts(page, "h1")[0]
 
 
 def test_every_page_of_transcripts_is_reached_by_links_and_every_link_has_its_target(report: Reported) -> None:
-    import re
-
     pages = {path.name: path.read_text(encoding="utf-8") for path in report.folder.iterdir()}
     seen, todo = set(), ["index.html"]
     while todo:
@@ -239,8 +210,6 @@ def test_no_serious_violation_of_accessibility(page: Any, dark: bool) -> None:
 
 
 def test_dark_surroundings_turn_the_page_and_its_charts_dark(page: Any) -> None:
-    from selenium.webdriver.support.ui import WebDriverWait
-
     colour = "return getComputedStyle(document.body).backgroundColor"
     label = "return document.querySelector('#chart-gain svg .mark-text text').getAttribute('fill')"
     light = page.execute_script(colour), page.execute_script(label)
@@ -294,3 +263,123 @@ def test_transcripts_are_replaced_whole_and_nothing_else_is(report: Reported, tm
         (tmp_path / "b_transcripts").mkdir()
         with pytest.raises(UsageError, match="b_transcripts exists"):
             write_transcripts(store, report.analysis, tmp_path / "b.html", 1)
+
+
+@pytest.fixture(scope="module")
+def held(chromium: Any, report: Reported) -> Any:
+    """A page that holds transcripts itself, all charts drawn."""
+    from testbed.report.page import write_page
+    from testbed.report.transcripts_inside import transcripts_inside
+    from testbed.store import Store
+
+    path = report.page.with_name("held.html")
+    with Store.open(report.store, create=False) as store:
+        write_page(report.analysis, path, transcripts_inside(store, report.analysis, room=40_000))
+    resize(chromium, 1280)
+    prefer(chromium, dark=False)
+    complaints(chromium)
+    chromium.get(path.as_uri())
+    drawn(chromium, len(report.charts))
+    return chromium
+
+
+def active(driver: Any) -> dict[str, Any]:
+    """The element with the focus: its name, what shows of the focus, and how far it lies from its point's middle."""
+    found: dict[str, Any] = driver.execute_script(
+        "const own = document.activeElement, style = getComputedStyle(own), box = own.getBoundingClientRect();"
+        "const marks = [...own.closest('.plot')?.querySelectorAll('svg *') ?? []].filter(m => m.__data__?.href);"
+        "const mark = marks[[...own.parentElement.children].indexOf(own)]?.getBoundingClientRect();"
+        "const off = (a, b, c, d) => Math.abs(a + b / 2 - c - d / 2);"
+        "return {name: own.getAttribute('aria-label'), to: own.getAttribute('href'), outline: style.outlineStyle,"
+        "off: mark ? Math.max(off(box.x, box.width, mark.x, mark.width), off(box.y, box.height, mark.y, mark.height))"
+        ": null, chart: own.closest('.plot')?.querySelector('.chart').id, text: own.innerText}"
+    )
+    return found
+
+
+def test_every_point_that_leads_somewhere_is_reached_by_keyboard_and_says_what_it_is(held: Any) -> None:
+    points = held.execute_script(
+        "return [...document.querySelectorAll('.points:not([hidden])')].map(group => [group.parentElement"
+        ".querySelector('.chart').id, [...group.children].map(link => link.getAttribute('aria-label'))])"
+    )
+    charts = {key.removeprefix("chart-").partition("_")[0] for key, _ in points}
+    assert charts == {"creation", "frontier", "ladder", "reach", "front"}
+    for key, names in points:
+        before = (
+            "const all = [...document.querySelectorAll('a, button, input, select, summary, [tabindex=\"0\"]')]"
+            ".filter(e => e.tabIndex >= 0 && e.checkVisibility()), group = document.querySelector('#' + arguments[0])"
+            ".parentElement; all.filter(e => group.compareDocumentPosition(e) & Node.DOCUMENT_POSITION_PRECEDING).pop()"
+            ".focus()"
+        )
+        held.execute_script(before, key)
+        ActionChains(held).send_keys(Keys.TAB).perform()
+        assert (active(held)["chart"], active(held)["name"]) == (key, names[0])  # one stop for a whole chart
+        walked = [Keys.ARROW_RIGHT] * (len(names) - 1) if len(names) < 50 else [Keys.END]
+        ActionChains(held).send_keys(*walked).perform()
+        found = active(held)
+        assert (found["name"], found["outline"], found["to"][:13]) == (names[-1], "solid", "#transcripts-")
+        assert found["off"] < 2
+        assert all(name.startswith(("arm ", "step ")) and re.search(r"\d\.\d\d", name) for name in names)
+        assert texts(held, f"#{key} ~ .told") == [names[-1]]  # for those who see
+    assert {name.split(",")[0] for _, names in points for name in names} >= {f"arm {arm}" for arm in ARMS}
+
+
+def test_arrows_up_and_down_change_the_arm_and_points_stay_under_the_focus_on_a_narrow_screen(held: Any) -> None:
+    resize(held, 360)
+    press(held, "#chart-reach_attempts ~ .points a:nth-child(3)", Keys.ARROW_DOWN)
+    found = active(held)
+    assert found["name"].startswith(f"arm {list(ARMS)[1]}, attempts 3,")
+    assert found["off"] < 2
+    press(held, "#chart-reach_attempts ~ .points a:nth-child(3)", Keys.END)
+    assert active(held)["name"].startswith(f"arm {LIVE}, attempts {ATTEMPTS},")
+    assert not scrolls_sideways(held)
+    resize(held, 1280)
+
+
+def test_a_point_and_a_cell_are_followed_by_keyboard_to_transcripts_in_the_page(held: Any) -> None:
+    opened = "return [...document.querySelectorAll('details[open]')].map(e => e.id)"
+    held.execute_script("document.querySelectorAll('#transcripts details').forEach(e => { e.open = false; })")
+    press(held, "#chart-front_usd ~ .points a:last-child", Keys.ENTER)
+    assert (held.execute_script(opened), active(held)["text"].startswith(LIVE)) == (["transcripts-3"], True)
+    cell = "#map-body tr:nth-child(21) td:nth-child(4) a"
+    assert (
+        held.find_element("css selector", cell).get_attribute("aria-label").startswith(f"24/24, expanded, {LIVE}, 20 +")
+    )
+    press(held, cell, Keys.ENTER)
+    assert held.execute_script(opened) == ["transcripts-3", "cell-21-3"]
+    assert "24 of 24 solved, expanded: 20 + 20?" in active(held)["text"]
+    assert held.find_element("css selector", "#cell-21-3 .tx-assistant").is_displayed()
+    held.execute_script("document.querySelectorAll('#transcripts details').forEach(e => { e.open = false; })")
+    press(held, cell, Keys.ENTER)  # the same address again
+    assert held.execute_script(opened) == ["transcripts-3", "cell-21-3"]
+    assert held.execute_script("return window.planted") is None
+    assert complaints(held) == []
+
+
+def test_a_point_is_followed_by_mouse_to_transcripts_in_the_page(held: Any) -> None:
+    held.execute_script("document.querySelectorAll('#transcripts details').forEach(e => { e.open = false; })")
+    marks = held.execute_script(
+        "return [...document.querySelectorAll('#chart-front_seconds path')].filter(p => p.__data__?.href)"
+    )
+    held.execute_script("arguments[0].scrollIntoView({block: 'center'})", marks[-1])
+    ActionChains(held).move_to_element(marks[-1]).click().perform()
+    assert (
+        held.execute_script("return location.hash + document.querySelector('#transcripts-3').open")
+        == "#transcripts-3true"
+    )
+
+
+@pytest.mark.parametrize(
+    ("dark", "width"),
+    [(False, 1280), pytest.param(True, 360, marks=pytest.mark.slow)],
+    ids=["light", "dark and narrow"],
+)
+def test_transcripts_in_the_page_have_no_serious_violation(held: Any, dark: bool, width: int) -> None:
+    resize(held, width)
+    prefer(held, dark=dark)
+    held.execute_script("location.hash = ''; location.hash = '#cell-21-3'")
+    assert axe(held, "#transcripts") == []
+    held.execute_script("document.querySelector('#chart-front_usd ~ .points a').focus()")
+    assert not scrolls_sideways(held)
+    resize(held, 1280)
+    prefer(held, dark=False)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from testbed.report.analyse import analyse, analyse_run
+from testbed.report.charts import charts
 from testbed.report.design import asked_for
 from testbed.report.record import Analysis
 from testbed.report.tables import every_table
@@ -230,6 +231,20 @@ def test_a_second_bare_arm_makes_the_null_row() -> None:
     assert full.null.elicitation == full.figures.elicitation == 12  # not halved once more
     assert full.null.tool_pass1.value == pytest.approx(np.mean(ragged(1)))
     assert "the bare arm and again, a second sample of it" in null_note(found)
+
+
+@pytest.mark.parametrize("name", ["null row", " Null  ROW at 11"])
+def test_an_arm_that_is_called_like_the_null_row_is_not_taken_for_it(name: str) -> None:
+    data = pairs((BARE, ragged(0)), (record(name, "live"), [[1] * 24] * 30), cost=1)
+    found = analyse(data, replicates=100)
+    for key in ("gain", "verdicts", "support", "equivalents"):
+        heads = [row.head for row in table(found, key).rows if row.kind == "null"]
+        assert [head.split(" at ")[0] for head in heads] == ["null row (no arm)"], key
+    for chart in charts(found):
+        if chart.key in ("gain", "verdicts"):
+            rows = [row["arm"] for rows in chart.spec["datasets"].values() for row in rows if "arm" in row]
+            assert set(rows) == {name, "null row (no arm)"}
+    assert "The null row (no arm) compares" in null_note(found)
 
 
 @pytest.mark.parametrize(

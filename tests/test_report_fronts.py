@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
 from helpers.outcomes import ARITHMETIC, demo, outcomes, tasks_of
+from testbed.experiment import Measure
 from testbed.report.analyse import analyse
 from testbed.report.charts import charts
+from testbed.report.fronts import cost_fronts
+from testbed.report.fronts_missing import fronts_if_missing
 from testbed.report.fronts_tables import frontier, fronts
 from testbed.report.record import Analysis
-from testbed.report.tables import arms
+from testbed.report.scored import scored_arms
+from testbed.report.tables import arms as arms_table
+from testbed.report.tables import every_table
 from testbed.report.words import at_least, share
 from testbed.stats import best_of_n_frontier, least_reweighting
 from testbed.stats.energy import best_of_n_kl_bound
+from testbed.stats.pareto import pareto_front
 from testbed.types import COST_COMPONENTS
 
 COST = {
@@ -100,6 +108,58 @@ def test_a_front_names_the_arms_and_tasks_that_it_is_without_and_the_missing_att
     assert "On the 50 tasks of 60" in drawn["front_generated_tokens"]
     for key in ("front_usd", "reach_attempts", "creation"):
         assert "Missing attempts (python 3)" in drawn[key]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_limits_of_a_front_hold_however_the_missing_attempts_had_ended(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    data = outcomes(tasks_of((("A-v0", "", 3),)), {name: [(3, 1), (3, 2), (2, 1)] for name in ("bare", "x", "y")})
+    usd = COST_COMPONENTS.index("usd")
+    data.cost[:, usd] = rng.uniform(0.1, 1 + seed, len(data.task)).round(3)
+    lost = np.array([rng.choice(np.flatnonzero((data.arm == arm) & (data.task != 2))) for arm in (0, 1, 2)])
+    lost = np.append(lost, np.flatnonzero((data.arm == 0) & (data.task == 2)))  # a task without a scored attempt
+    data.success[lost] = -1
+    arms = scored_arms(data)
+    (found,) = fronts_if_missing(cost_fronts(arms, Measure(replicates=100)), arms)
+    assert (found.axis, found.attempts, found.tasks) == ("usd", 1, 3)
+
+    def ends(row: int) -> list[tuple[int, float]]:
+        seen = (data.arm == data.arm[row]) & (data.success >= 0)
+        own = data.cost[seen & (data.task == data.task[row]), usd]
+        own = own if own.size else data.cost[seen, usd]
+        return [(won, cost) for won in (0, 1) for cost in (own.min(), own.max())]
+
+    every = []
+    for chosen in itertools.product(*(ends(row) for row in lost)):
+        won, cost = data.success.astype(float), data.cost[:, usd].copy()
+        won[lost], cost[lost] = zip(*chosen, strict=True)
+        cells = [[(data.arm == arm) & (data.task == task) for task in range(3)] for arm in range(3)]
+        reach, spent = (np.array([np.mean([x[c].mean() for c in own]) for own in cells]) for x in (won, cost))
+        every.append((reach, spent, pareto_front(spent, reach)))
+    for i, point in enumerate(found.arms):
+        for values, limits in ((0, point.reach), (1, point.cost)):
+            own = [case[values][i] for case in every]
+            assert (limits.low, limits.high) == (pytest.approx(min(own)), pytest.approx(max(own)))
+        placed = {bool(case[2][i]) for case in every}
+        assert {point.on_front} == (placed if len(placed) == 1 else {None})
+
+
+def test_the_limits_of_a_front_are_told_and_drawn_and_only_where_attempts_are_missing(analysis: Analysis) -> None:
+    counts = {"bare": [(8, 2)] * 60, "python": [(8, 6)] * 60}
+    cost = {"bare": {"usd": 0.1}, "python": {"usd": 0.2}}
+    lost = outcomes(tasks_of(ARITHMETIC), counts, cost=cost, missing={"python": 8})
+    found = analyse(lost, elicitation=4, replicates=200)
+    table = next(table for table in every_table(found) if table.key == "fronts-missing")
+    assert table.columns == ("reach", "USD", "on the front")
+    cells = {row.head: [cell[0] for cell in row.cells] for row in table.rows}
+    assert cells["python"] == [f"{(59 * 0.75 + 6 / 16) / 60:.3f} to {(59 * 0.75 + 14 / 16) / 60:.3f}", "0.2", "yes"]
+    assert cells["bare"] == ["0.250 to 0.250", "0.1", "yes"]
+    drawn = spec(found, "front_usd")
+    assert {row["arm"] for row in values(drawn, "fewest")} == {"bare", "python"}
+    assert "along the dotted lines" in drawn["description"]
+    assert json.loads(json.dumps(found.as_dict()))["fronts_if_missing"][0]["arms"][1]["on_front"] is True
+    assert not analysis.fronts_if_missing
+    assert not values(spec(analysis, "front_usd"), "fewest")
 
 
 def test_fronts_on_different_tasks_tell_each_its_own_reach() -> None:
@@ -196,7 +256,7 @@ def test_creation_against_the_spend_has_the_table_s_figures(analysis: Analysis) 
 
 
 def test_the_arms_table_tells_the_cost_of_an_attempt_and_of_a_solved_task(analysis: Analysis) -> None:
-    table = arms(analysis)
+    table = arms_table(analysis)
     at = table.columns.index("USD per attempt")
     cells = {row.head: row.cells for row in table.rows}
     assert cells["python"][at : at + 2] == (("0.02",), ("0.03",))  # two thirds of the tasks are solved
@@ -209,14 +269,12 @@ def test_an_arm_that_solves_nothing_has_no_price_of_a_solved_task() -> None:
         outcomes(tasks_of(ARITHMETIC), {"bare": [(8, 0)] * 60, "python": [(8, 8)] * 60}, cost=COST),
         elicitation=4, replicates=200,
     )  # fmt: skip
-    table = arms(none)
+    table = arms_table(none)
     at = table.columns.index("per solved task")
     assert [row.cells[at] for row in table.rows] == [("n/a",), ("0.02",)]
 
 
 def test_json_has_fronts_frontier_and_map(analysis: Analysis) -> None:
-    import json
-
     found = json.loads(json.dumps(analysis.as_dict(), allow_nan=False))
     assert found["fronts"][0]["arms"][0]["membership"] == 1.0
     assert found["frontier"]["arms"][0]["nats"]["high"] is None

@@ -39,6 +39,7 @@ def enlarged(analysis: Analysis, tasks: int, prompt: str) -> Analysis:
             a.arm,
             *(np_tiled(x, tasks) for x in (a.successes, a.attempts, a.missing)),
             tuple(a.verdicts[i % 60] for i in range(tasks)),
+            *(np_tiled(x, tasks) for x in (a.success, a.failure)),
         )
         for a in old.arms
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +15,6 @@ from testbed.errors import StoreError, UnknownName
 from testbed.store import ArmRecord, MessageScore, ScorerRecord, Store
 from testbed.store import schema as store_schema
 from testbed.types import COST_COMPONENTS, REDRAWN, Task, digest
-
-
-@pytest.fixture
-def store(where: str) -> Iterator[Store]:
-    with Store.open(where) as opened:
-        yield opened
-
 
 # -- attempts
 
@@ -201,7 +193,7 @@ async def test_outcomes_are_the_attempts_in_order_whatever_order_they_were_store
 
 
 async def test_outcomes_keep_every_ending_and_sum_of_faults(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("testbed.store._BLOCK", 5)  # the 24 attempts come in several blocks
+    monkeypatch.setattr("testbed.store.runs._BLOCK", 5)  # the 24 attempts come in several blocks
     store.add_run(make_run(), TASKS)
     endings = ("answered", "limit:turns", "limit:tool_calls", "answered")
     faults: tuple[dict[str, int], ...] = ({}, {"timeout": 2}, {"timeout": 1, "parse_error": 3})

@@ -4,8 +4,8 @@
 The outcomes are those of scripts/bench/analysis.py (made up, seeded): five arms, at tasks with 200 attempts each, and
 at tasks with 16 each, of which there are more, so that the page's map of tasks is longer. Each has a process of its
 own, whose peak of memory is its own. With --store the outcomes with 200 attempts also go through a real SQLite store,
-written before the clock starts, and are read from it, as `testbed report` does. With --browser the page is opened in
-Chromium, and the time until its charts are drawn is told.
+written before the clock starts, and are read from it, with the transcripts that stand in the page, as `testbed report`
+does. With --browser the page is opened in Chromium, and the time until its charts are drawn is told.
 
 Usage: scripts/bench/report.py [--rows 1e6] [--store] [--browser]
 """
@@ -31,6 +31,7 @@ from analysis import ARMS, ATTEMPTS, fill, peak_mib, synthetic
 
 if TYPE_CHECKING:
     from testbed.report.record import Analysis
+    from testbed.report.transcripts_inside import TranscriptsInside
 
 FEW = 16  # attempts per task and arm of the second shape
 GOAL_SECONDS, GOAL_MIB, GOAL_MB = 20.0, 2048.0, 10.0
@@ -48,21 +49,29 @@ def measure(rows: int, attempts: int, page: Path) -> dict[str, float]:
 def measure_store(path: Path, page: Path) -> dict[str, float]:
     """Times reading, analysis and page of a run in a store."""
     from testbed.report.analyse import analyse_run
+    from testbed.report.transcripts_inside import transcripts_inside
     from testbed.store import Store
 
     with Store.open(path, create=False) as store:
-        found = timed(lambda: analyse_run(store, "bench"), page)
+        found = timed(lambda: analyse_run(store, "bench"), page, lambda analysis: transcripts_inside(store, analysis))
         return {"tasks": len(store.tasks("bench")), "rows": len(store.outcomes("bench").task)} | found
 
 
-def timed(analysed: Callable[[], Analysis], page: Path) -> dict[str, float]:
-    """Seconds of the analysis and of the page, CPU seconds of both, the peak of memory and the page's size."""
+def timed(
+    analysed: Callable[[], Analysis],
+    page: Path,
+    held: Callable[[Analysis], TranscriptsInside | None] = lambda analysis: None,
+) -> dict[str, float]:
+    """Seconds of the analysis and of the page, CPU seconds of both, the peak of memory and the page's size.
+
+    `held` reads the transcripts that stand in the page.
+    """
     from testbed.report.page import write_page
 
     begun, used = time.perf_counter(), time.process_time()
     analysis = analysed()
     made = time.perf_counter()
-    write_page(analysis, page)
+    write_page(analysis, page, held(analysis))
     return {
         "analysis": made - begun,
         "page": time.perf_counter() - made,

@@ -18,6 +18,7 @@ from testbed.report.checkpoints import with_checkpoints
 from testbed.report.compare import compare
 from testbed.report.design import second_bare, unfinished
 from testbed.report.fronts import cost_fronts, elicitation_frontier
+from testbed.report.fronts_missing import fronts_if_missing
 from testbed.report.groups import by_group, group_of
 from testbed.report.ladder import ladder
 from testbed.report.leaks import Found, find_leaks, without
@@ -138,6 +139,7 @@ def analyse(
     comparisons, copied = _compared(outcomes, arms, base, settings, asked=elicitation is not None)
     axes = axes_of(arms)
     summaries = tuple(summarise(arm, settings, axes) for arm in arms)
+    fronts = cost_fronts(arms, settings)
     return Analysis(
         name=name,
         settings=settings,
@@ -153,9 +155,10 @@ def analyse(
             *searches(arms, base, settings),
             *([copied] if copied else []),
         ),
-        fronts=cost_fronts(arms, settings),
+        fronts=fronts,
+        fronts_if_missing=fronts_if_missing(fronts, arms),
         frontier=elicitation_frontier(base, arms, settings),
-        map=verdict_map(outcomes.tasks, arms, comparisons, groups),
+        map=verdict_map(outcomes, arms, comparisons, groups),
     )
 
 

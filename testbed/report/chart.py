@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 
 from testbed.report.cells import Table
+from testbed.report.chart_labels import with_whole_characters
 from testbed.report.palette import DASHES, GREY, LINES, SHAPES
 from testbed.report.record import Analysis
 
@@ -75,7 +76,7 @@ def chart(
     spec = drawn.properties(width="container", description=description).to_dict()
     spec["height"] = height if height is not None else step if isinstance(step, dict) else {"step": step}
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-    return Chart(key, title, caption, description, _drawable(spec), table, own, small)
+    return Chart(key, title, caption, description, with_whole_characters(_drawable(spec)), table, own, small)
 
 
 def _drawable(value: Any) -> Any:

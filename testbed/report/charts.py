@@ -18,7 +18,7 @@ from testbed.report.comparison_tables import null_rows
 from testbed.report.palette import EFFECTS, PARTS, VERDICTS
 from testbed.report.record import Analysis, Group
 from testbed.report.tables import SHORT_EFFECT
-from testbed.report.words import AXES, figure, no_claims, number
+from testbed.report.words import AXES, figure, no_claims, null_name, number
 from testbed.stats import Estimate, Figures, Verdict
 
 __all__ = ["Chart", "charts"]
@@ -49,7 +49,7 @@ def charts(analysis: Analysis, link: LinkOf | None = None) -> tuple[Chart, ...]:
 
 def _verdicts(analysis: Analysis) -> Iterator[Chart]:
     rows = [(c.arm, c.full.figures) for c in analysis.comparisons if c.full is not None]
-    rows += [("null row", figures) for figures in null_rows(analysis)]
+    rows += [(null_name(analysis), figures) for figures in null_rows(analysis)]
     if not rows:
         return
     names = [verdict.value for verdict in Verdict]
@@ -92,7 +92,7 @@ def _verdicts(analysis: Analysis) -> Iterator[Chart]:
 
 def _gain(analysis: Analysis) -> Iterator[Chart]:
     rows = [(c.arm, c.full.figures) for c in analysis.comparisons if c.full is not None]
-    rows += [("null row", figures) for figures in null_rows(analysis)]
+    rows += [(null_name(analysis), figures) for figures in null_rows(analysis)]
     if not rows:
         return
     arms, parts = [arm for arm, _ in rows], list(PARTS)
@@ -124,8 +124,9 @@ def _gain(analysis: Analysis) -> Iterator[Chart]:
     yield chart(
         "gain",
         f"Gain over {analysis.bare}, split",
-        f"Elicitation and creation to the right, loss to the left, with {level} intervals; the null row shows what the "
-        f"same figures look like when nothing differs. {no_claims(analysis)}".strip(),
+        f"Elicitation and creation to the right, loss to the left, with {level} intervals; the "
+        f"{null_name(analysis)} shows what the same figures look like when nothing differs. "
+        f"{no_claims(analysis)}".strip(),
         f"{said}.",
         layers,
         step={"step": 16, "for": "offset"},
@@ -191,8 +192,8 @@ def _groups(analysis: Analysis) -> Iterator[Chart]:
         "groups",
         "What each arm did, by group of tasks",
         "A cell's number is the arm's pass@1 on the group, its colour what the arm did there compared with "
-        f"{analysis.bare}, as far as the intervals and verdicts support it; where it did several things, the first of "
-        f"created, expanded, elicited, lost.{left}",
+        f"{analysis.bare}, as far as the intervals and verdicts support it; where it did several things, the one "
+        f"whose part is largest.{left}",
         "The table of groups holds the same.",
         layers,
         step=22,
@@ -215,7 +216,7 @@ def _cells(group: Group) -> Iterator[dict[str, Any]]:
         cell: dict[str, Any] = {"group": _label(group), "arm": arm.arm, "pass@1": number(arm.pass_1.value)}
         effect = by_arm.get(arm.arm)
         if effect is not None and effect.creation is not None:
-            cell["effect"] = SHORT_EFFECT[effect.effects[0]]
+            cell["effect"] = SHORT_EFFECT[effect.foremost]
             cell["did"] = ", ".join(e.value for e in effect.effects)
             cell["gain"] = figure(effect.gain, signed=True)
             cell["creation"] = figure(effect.creation)

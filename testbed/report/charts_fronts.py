@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import altair as alt
 
 from testbed.report.chart import Chart, LinkOf, chart, href, linked, point_key
 from testbed.report.fronts import ElicitationCurve
-from testbed.report.fronts_tables import fewer_than_bare, of_fewer, priced
+from testbed.report.fronts_missing import PointIfMissing, points_of
+from testbed.report.fronts_tables import MOVES, cost_span, fewer_than_bare, of_fewer, priced
 from testbed.report.record import Analysis
-from testbed.report.words import AXES, at_least, attempts, figure, number, share, without_missing
+from testbed.report.words import AXES, at_least, attempts, figure, number, share, span, without_missing
 from testbed.stats.pareto import ArmOnFront, CostFront
 
+SOLVED = "share of tasks solved"
+DOTTED = "could have moved the points along the dotted lines"
+MARGIN = 1.4  # between the outermost points and the ends of a logarithmic axis
 WIDE = 8  # how many times the least cost the greatest is, from which the axis is logarithmic
 
 
 def cost_front_chart(analysis: Analysis, front: CostFront, link: LinkOf | None = None) -> Chart:
     """Arms by cost and reach, the front between them, and how often each arm is on it."""
     name, arms = AXES[front.axis], [one.arm for one in front.arms]
-    values = [linked(_on_front(one), one.arm, link) for one in front.arms]
-    means = [one.cost.value or 0.0 for one in front.arms]
-    log = min(means) > 0 and max(means) > WIDE * min(means)
+    limits = {point.arm: point for point in points_of(analysis.fronts_if_missing, front.axis)}
+    values = [linked(_on_front(one, limits.get(one.arm)), one.arm, link) for one in front.arms]
     spent = f"{name} of {attempts(front.attempts)} at a task"
-    x = alt.X("cost", type="quantitative", title=spent, scale=alt.Scale(type="log") if log else alt.Scale(zero=True))
-    y = alt.Y("reach", type="quantitative", title="share of tasks solved", scale=alt.Scale(domain=[0, 1]))
+    x = alt.X("cost", type="quantitative", title=spent, scale=_cost_scale(front, limits.values()))
+    y = alt.Y("reach", type="quantitative", title=SOLVED, scale=alt.Scale(domain=[0, 1]))
     base = alt.Chart(alt.InlineData(values=values))
     colour, shape = point_key(analysis, arms)
     level = analysis.settings.level
@@ -33,7 +36,8 @@ def cost_front_chart(analysis: Analysis, front: CostFront, link: LinkOf | None =
         alt.Tooltip("arm", type="nominal"),
         alt.Tooltip("cost figure", type="nominal", title=f"{name} [{level}]"),
         alt.Tooltip("reach figure", type="nominal", title=f"reach [{level}]"),
-        alt.Tooltip("member", type="nominal", title="replicates"),
+        alt.Tooltip("member", type="nominal", title="on the front"),
+        *([alt.Tooltip("either way", type="nominal", title="missing either way")] if limits else []),
     ]
     steps = sorted((r for r in values if r["front"]), key=lambda row: (row["cost"], row["reach"]))
     layers = alt.layer(
@@ -42,24 +46,26 @@ def cost_front_chart(analysis: Analysis, front: CostFront, link: LinkOf | None =
         .encode(x, y),
         base.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=1.5)
-        .encode(x, alt.Y("low", type="quantitative", title="share of tasks solved"), alt.Y2("high"), colour),
+        .encode(x, alt.Y("low", type="quantitative", title=SOLVED), alt.Y2("high"), colour),
         base.transform_filter("isValid(datum.least)")
         .mark_rule(strokeWidth=1.5)
         .encode(alt.X("least", type="quantitative", title=spent), y, alt.X2("most"), colour),
+        *(_either_way(base, x, y, colour, spent) if limits else ()),
         base.mark_point(size=110, filled=True, opacity=1).encode(x, y, colour, shape, tooltip=tooltip, **href(link)),
         base.transform_filter("datum.front && isValid(datum.share)")
         .mark_text(align="right", dx=-8, dy=-9, fontSize=11)
         .encode(x, y, text=alt.Text("share", type="nominal")),
     )
     said = "; ".join(
-        f"{one.arm}: {priced(one.cost)} {name}, reach {figure(one.reach)}, {_member(one)}" for one in front.arms
+        f"{one.arm}: {priced(one.cost)} {name}, reach {figure(one.reach)}, on the front: {_member(one)}"
+        for one in front.arms
     )
     return chart(
         f"front_{front.axis}",
         f"Reach against the cost in {name}",
         f"What {attempts(front.attempts)} at a task cost in {name} and how many tasks that solves, with {level} "
         "intervals. Dashed: the front, with the share of bootstrap replicates in which an arm is on it."
-        f"{_further(of_fewer(analysis, front), without_missing(analysis))}",
+        f"{_further(of_fewer(analysis, front), without_missing(analysis, DOTTED if limits else MOVES))}",
         f"{said}.",
         layers,
         height=260,
@@ -68,18 +74,45 @@ def cost_front_chart(analysis: Analysis, front: CostFront, link: LinkOf | None =
     )
 
 
-def _on_front(one: ArmOnFront) -> dict[str, Any]:
+def _cost_scale(front: CostFront, limits: Iterable[PointIfMissing]) -> alt.Scale:
+    """From 0, or logarithmic about the points and their lines where they lie far apart."""
+    means = [one.cost.value or 0.0 for one in front.arms]
+    if min(means) <= 0 or max(means) <= WIDE * min(means):
+        return alt.Scale(zero=True)
+    ends = [end for one in front.arms for end in (one.cost.low, one.cost.value, one.cost.high) if end]
+    ends += [end for point in limits for end in (point.cost.low, point.cost.high) if end > 0]
+    return alt.Scale(type="log", nice=False, domain=[min(ends) / MARGIN, max(ends) * MARGIN])
+
+
+def _either_way(base: alt.Chart, x: alt.X, y: alt.Y, colour: alt.Color, spent: str) -> Iterator[alt.Chart]:
+    """Dotted lines through a point, as far as missing attempts could move it."""
+    given = base.transform_filter("isValid(datum.fewest)")
+    dotted = given.mark_rule(strokeWidth=3, strokeDash=[2, 3])
+    yield dotted.encode(x, alt.Y("fewest", type="quantitative", title=SOLVED), alt.Y2("greatest"), colour)
+    yield dotted.encode(alt.X("cheapest", type="quantitative", title=spent), y, alt.X2("dearest"), colour)
+
+
+def _on_front(one: ArmOnFront, limits: PointIfMissing | None) -> dict[str, Any]:
     return {
         "arm": one.arm, "cost": one.cost.value, "least": one.cost.low, "most": one.cost.high,
         "reach": one.reach.value, "low": one.reach.low, "high": one.reach.high, "front": one.on_front,
         "cost figure": priced(one.cost),
         "reach figure": figure(one.reach), "member": _member(one),
         "share": None if one.membership is None else share(one.membership),
+        **({} if limits is None else {
+            "fewest": limits.reach.low, "greatest": limits.reach.high, "cheapest": limits.cost.low,
+            "dearest": limits.cost.high, "either way": _limits(limits),
+        }),
     }  # fmt: skip
 
 
+def _limits(point: PointIfMissing) -> str:
+    on_front = {True: "on the front", False: "not on the front", None: "on the front or not"}[point.on_front]
+    return f"reach {span(point.reach)}, cost {cost_span(point.cost)}, {on_front}"
+
+
 def _member(one: ArmOnFront) -> str:
-    return "no interval" if one.membership is None else f"on the front in {share(one.membership)} of replicates"
+    return "no interval" if one.membership is None else f"in {share(one.membership)} of replicates"
 
 
 def elicitation_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterator[Chart]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from testbed.report.cells import Cell, Row, Table, either_way, estimate, told
 from testbed.report.record import Analysis, ArmComparison
-from testbed.report.words import NONE, attempts, equivalent, further, joined, no_claims, null_note
+from testbed.report.words import NONE, attempts, equivalent, further, joined, no_claims, null_name, null_note
 from testbed.stats import Figures, Range, SupportRow, Verdict
 
 
@@ -21,7 +21,7 @@ def gain(analysis: Analysis) -> Table:
             rows.append(Row(comparison.arm, cells))
         else:
             rows.append(Row(comparison.arm, _gain_cells(comparison.full.figures)))
-    rows += [Row("null row", _gain_cells(f), "null") for f in null_rows(analysis)]
+    rows += [Row(null_name(analysis), _gain_cells(f), "null") for f in null_rows(analysis)]
     notes = [null_note(analysis), no_claims(analysis)]
     return Table("gain", f"Gain over {analysis.bare}", "arm", columns, tuple(rows), told(notes))
 
@@ -71,7 +71,7 @@ def verdicts(analysis: Analysis) -> Table:
     columns = (*(v.value for v in Verdict), "attempts spent", "still needed")
     full = _full(analysis)
     rows = [Row(c.arm, _verdict_cells(f)) for c, f in full]
-    rows += [Row("null row", _verdict_cells(f), "null") for f in null_rows(analysis)]
+    rows += [Row(null_name(analysis), _verdict_cells(f), "null") for f in null_rows(analysis)]
     notes = [
         "A task counts as expanded only if it is out of reach of the bare arm and within reach of the other, each at "
         f"level {s.alpha:g}, whenever one stops sampling. Preserved: within reach of both; lost: of the bare arm only. "
@@ -110,10 +110,11 @@ def equivalents(analysis: Analysis) -> Table:
     columns = (f"nats [{level}]", f"bare attempts to match [{level}]")
     full, nulls = _full(analysis), null_rows(analysis)
     rows = [Row(c.arm, _equivalent_cells(f)) for c, f in full]
-    rows += [Row("null row", _equivalent_cells(f), "null") for f in nulls]
+    rows += [Row(null_name(analysis), _equivalent_cells(f), "null") for f in nulls]
     read = "; ".join(sorted({attempts(f.operating) for _, f in full}))
+    budgets = _budgets(full, nulls, null_name(analysis))
     notes = [
-        f"Nats: budgeted free-energy gain at equal attempts ({_budgets(full, nulls)}), mean over tasks: about the "
+        f"Nats: budgeted free-energy gain at equal attempts ({budgets}), mean over tasks: about the "
         "natural log of how many times as likely success became (0.69 for twice), as far as so many attempts can tell. "
         f"Bare attempts to match: the fewest whose mean reach is that of the arm at {read}; > n: more than the n that "
         "there are."
@@ -122,14 +123,14 @@ def equivalents(analysis: Analysis) -> Table:
     return Table("equivalents", title, "arm", columns, tuple(rows), told(notes))
 
 
-def _budgets(full: Iterable[tuple[ArmComparison, Figures]], nulls: Iterable[Figures]) -> str:
+def _budgets(full: Iterable[tuple[ArmComparison, Figures]], nulls: Iterable[Figures], null: str) -> str:
     """Attempts at which free energy is taken: one number, or the arms that have each."""
     found: dict[int, list[str]] = {}
     for c, f in full:
         found.setdefault(f.nats_budget, []).append(c.arm)
     several = len(found) > 1
     spoken = [f"{joined(names)} {budget:,}" if several else f"{budget:,}" for budget, names in found.items()]
-    return "; ".join([*spoken, *(f"null row {f.nats_budget:,}" for f in nulls if set(found) != {f.nats_budget})])
+    return "; ".join([*spoken, *(f"{null} {f.nats_budget:,}" for f in nulls if set(found) != {f.nats_budget})])
 
 
 def null_rows(analysis: Analysis) -> tuple[Figures, ...]:
@@ -165,7 +166,8 @@ def _rate_cells(s: SupportRow) -> tuple[Cell, ...]:
 
 def _null_head(f: Figures, analysis: Analysis) -> str:
     apart = any(c.full is not None and c.full.at_null is not None for c in analysis.comparisons)
-    return f"null row at {f.support.spend:g}" if apart else _head("null row", f)
+    name = null_name(analysis)
+    return f"{name} at {f.support.spend:g}" if apart else _head(name, f)
 
 
 def _head(arm: str, f: Figures) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from testbed.report.cells import Cell, Row, Table, estimate, told
 from testbed.report.fronts import ElicitationFrontier
+from testbed.report.fronts_missing import spoken
 from testbed.report.record import Analysis
 from testbed.report.words import (
     AXES,
@@ -17,10 +18,13 @@ from testbed.report.words import (
     joined,
     number,
     share,
+    span,
     without_missing,
 )
-from testbed.stats import Estimate
+from testbed.stats import Estimate, Range
 from testbed.stats.pareto import CostFront
+
+MOVES = "could move this either way"
 
 
 def fronts(analysis: Analysis) -> Table:
@@ -49,9 +53,46 @@ def fronts(analysis: Analysis) -> Table:
         "which it is; * marks the arms on the front of the figures as they are. Cost intervals are percentiles of the "
         "replicates.",
         *(of_fewer(analysis, front, f"{AXES[front.axis]}: ") for front in analysis.fronts),
-        without_missing(analysis),
+        without_missing(analysis, "stand either way in the table below" if analysis.fronts_if_missing else MOVES),
     ]
     return Table("fronts", "Cost and reach", "arm", tuple(heads), tuple(rows), told(notes) if rows else ())
+
+
+def fronts_either_way(analysis: Analysis) -> Table:
+    """Where each arm could lie, and whether on the front, had missing attempts ended otherwise."""
+    found = analysis.fronts_if_missing
+    ranges = {(point.arm, point.reach) for front in found for point in front.arms}
+    alike = len(ranges) == len({arm for arm, _ in ranges})
+    heads = ["reach"] if alike else []
+    for front in found:
+        heads += [*([] if alike else [f"reach at {AXES[front.axis]}"]), AXES[front.axis], "on the front"]
+    rows = []
+    for arm in analysis.arms:
+        cells: list[Cell] = []
+        points = [next((point for point in front.arms if point.arm == arm.name), None) for front in found]
+        for point in points:
+            if point is None:
+                cells += [("",)] * (2 if alike else 3)
+                continue
+            cells += [] if alike else [(span(point.reach),)]
+            cells += [(cost_span(point.cost),), (spoken(point.on_front),)]
+        known = next((point for point in points if point is not None), None)
+        if known is not None:
+            rows.append(Row(arm.name, ((span(known.reach),), *cells) if alike else tuple(cells)))
+    notes = [
+        "From all missing attempts failing, each at the greatest cost of the scored ones at its task, to all "
+        "succeeding at their least; tasks without any scored attempt are included, at the arm's costs. On the front, "
+        "however those of all arms had ended: yes, no, or it depends on them. Nothing bounds what an attempt that was "
+        "lost would really have cost."
+    ]
+    title = "Cost and reach, missing attempts either way"
+    return Table("fronts-missing", title, "arm", tuple(heads), tuple(rows), told(notes))
+
+
+def cost_span(bounds: Range) -> str:
+    """Least and greatest cost, as one figure where they read the same."""
+    low, high = amount(bounds.low), amount(bounds.high)
+    return low if low == high else f"{low} to {high}"
 
 
 def _same_reach(found: Sequence[CostFront]) -> bool:

@@ -13,6 +13,7 @@ from testbed.types import ToolCall
 
 MOST_CALLS = 100  # of one message that are shown as calls; what a model writes behind them stands as text
 MOST_ARGUMENTS = 100  # of one call that are shown one by one; a call with more stands as it was written
+MOST_BLOCKS = 1_000  # of one message; what a model writes behind them stands as text
 MOST_SPREAD = 20  # times as long as on one line; lists in lists, a line each, grow with the square of their depth
 
 
@@ -34,12 +35,15 @@ class Block:
 def read_blocks(text: str) -> Iterator[Block]:
     """What a model wrote, in order; at least one block, even of nothing."""
     action = parse(text)
-    at = 0
+    at = made = 0
     for call in action.calls[:MOST_CALLS]:  # the parser found them in this order, from one opening tag to the next
+        if made >= MOST_BLOCKS:
+            break
         begins = text.index(CALL_OPEN, at)
         ends = text.find(CALL_CLOSE, begins)
-        yield from _prose(text[at:begins])
-        yield from _call(call, text[begins + len(CALL_OPEN) : ends if ends >= 0 else None])
+        own = [*_prose(text[at:begins]), *_call(call, text[begins + len(CALL_OPEN) : ends if ends >= 0 else None])]
+        yield from own
+        made += len(own)
         at = ends + len(CALL_CLOSE) if ends >= 0 else len(text)
     if action.answer is not None:
         ends = text.index(ANSWER_CLOSE, text.index(ANSWER_OPEN))

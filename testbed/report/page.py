@@ -11,6 +11,7 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from testbed.errors import UsageError
 from testbed.report.files import write_file
@@ -21,11 +22,13 @@ from testbed.report.palette import VERDICTS
 from testbed.report.record import Analysis
 from testbed.report.tables import every_table
 from testbed.report.transcript_links import TranscriptLinks
+from testbed.report.transcript_page import transcript_css
+from testbed.report.transcripts_inside import TranscriptsInside
 from testbed.report.unseen import visible_in
 from testbed.report.words import joined, reading
 
 if TYPE_CHECKING:
-    from testbed.report.chart import Chart
+    from testbed.report.chart import Chart, LinkOf
 
 PICTURE_WIDTH = 720  # pixels, before scaling
 PICTURE_SCALE = 2
@@ -44,12 +47,12 @@ SECTIONS = (  # the others: key and title of a section, how its charts' keys beg
 )
 
 
-def render_page(analysis: Analysis, links: TranscriptLinks | None = None) -> str:
+def render_page(analysis: Analysis, links: TranscriptLinks | TranscriptsInside | None = None) -> str:
     """The page as text. Everything that a user or a model wrote is escaped.
 
     Args:
         analysis: what to show.
-        links: where transcripts lie beside the page, if they do.
+        links: transcripts that stand in the page, or where they lie beside it; None for neither.
     """
     import jinja2
 
@@ -62,7 +65,7 @@ def render_page(analysis: Analysis, links: TranscriptLinks | None = None) -> str
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # six bytes a letter for most of the world's
     environment.filters["whole"] = _whole_intervals
     template = environment.from_string(_packaged("page.html.j2"))
-    drawn = charts(analysis, links.arm if links is not None else None)
+    drawn = charts(analysis, _link_of(links))
     tables = every_table(analysis)
     scripts = _scripts()
     return template.render(
@@ -81,11 +84,22 @@ def render_page(analysis: Analysis, links: TranscriptLinks | None = None) -> str
         charts=drawn,
         map=map_data(analysis, links),
         links=links,
+        inside=links if isinstance(links, TranscriptsInside) else None,
+        folder=unquote(links.folder) if isinstance(links, TranscriptLinks) else "",
+        made=sum(arm.attempts + arm.missing for arm in analysis.arms),
+        css=transcript_css(),
         verdict_colours=[(verdict.replace(" ", "-"), colour) for verdict, colour in VERDICTS.items()],
         themes={"light": theme(dark=False), "dark": theme(dark=True)},
         scripts=scripts,
         policy=_policy(scripts),
     )
+
+
+def _link_of(links: TranscriptLinks | TranscriptsInside | None) -> LinkOf | None:
+    """Where points lead: of an arm without transcripts to the head of all, as no point of a linked chart is without."""
+    if isinstance(links, TranscriptsInside):
+        return lambda arm: links.arm(arm) or "#transcripts"
+    return links.arm if links is not None else None
 
 
 @dataclass(frozen=True)
@@ -107,12 +121,12 @@ def _sections(drawn: Sequence[Chart], *, mapped: bool) -> Iterator[Section]:
 
 @lru_cache(maxsize=1)
 def _scripts() -> tuple[str, ...]:
-    """The page's scripts in the order in which they run: what draws charts, the map, the start."""
+    """The page's scripts in the order in which they run: what draws charts, the map, links of points, the start."""
     import vl_convert
 
     # The end tag inside a string of the bundle would end the script early; in JavaScript both spellings are equal.
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
-    return bundle, _packaged("map.js.j2"), _packaged("draw.js.j2")
+    return bundle, _packaged("map.js.j2"), _packaged("points.js.j2"), _packaged("draw.js.j2")
 
 
 def _policy(scripts: Sequence[str]) -> str:
@@ -129,13 +143,13 @@ def _packaged(name: str) -> str:
     return (files("testbed.report") / name).read_text(encoding="utf-8")
 
 
-def write_page(analysis: Analysis, path: str | Path, links: TranscriptLinks | None = None) -> None:
+def write_page(analysis: Analysis, path: str | Path, links: TranscriptLinks | TranscriptsInside | None = None) -> None:
     """Writes the page; a reader of the file sees the old page or the new one, never half of one.
 
     Args:
         analysis: what to show.
         path: the file.
-        links: where transcripts lie beside it, if they do.
+        links: transcripts that stand in it, or where they lie beside it; None for neither.
 
     Raises:
         UsageError: the file cannot be written.

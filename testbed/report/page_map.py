@@ -8,6 +8,7 @@ import numpy as np
 
 from testbed.report.record import Analysis
 from testbed.report.transcript_links import TranscriptLinks
+from testbed.report.transcripts_inside import TranscriptsInside
 from testbed.report.verdict_map import VerdictMap
 from testbed.stats import Verdict
 
@@ -18,12 +19,13 @@ MOST_BYTES = 6  # that a character takes in a script of the page
 HASH = 16  # characters of a hash that stand for it: enough for `testbed show --task`
 
 
-def map_data(analysis: Analysis, links: TranscriptLinks | None) -> dict[str, Any] | None:
+def map_data(analysis: Analysis, links: TranscriptLinks | TranscriptsInside | None) -> dict[str, Any] | None:
     """Rows of the map as JSON values; None without one.
 
     A row is [prompt, number of the group, hash, then three numbers for each arm: successes, attempts, place of the
     verdict in "verdicts" or -1]. "missing" has, by number of the row and of the arm, the missing attempts of cells that
-    have some. With `links`, "folder" is where the tasks' transcripts are.
+    have some. With links into a folder, "folder" is where the tasks' transcripts are; with transcripts in the page,
+    "inside" has, by number of the row, the numbers of the arms that have some.
     """
     found = analysis.map
     if found is None or not found.tasks or not found.arms:
@@ -51,9 +53,19 @@ def map_data(analysis: Analysis, links: TranscriptLinks | None) -> dict[str, Any
         "verdicts": [str(verdict) for verdict in ORDER],
         "missing": _missing(found, len(tasks)),
         "left": len(found.tasks) - len(tasks),
-        "folder": links.folder if links is not None else "",
+        "folder": links.folder if isinstance(links, TranscriptLinks) else "",
+        "inside": _inside(links, len(tasks)) if isinstance(links, TranscriptsInside) else {},
         "rows": rows,
     }
+
+
+def _inside(links: TranscriptsInside, rows: int) -> dict[str, list[int]]:
+    held: dict[str, list[int]] = {}
+    for arm in links.arms:
+        for cell in arm.cells:
+            if cell.task < rows:
+                held.setdefault(str(cell.task), []).append(arm.place)
+    return held
 
 
 def _missing(found: VerdictMap, rows: int) -> dict[str, dict[str, int]]:

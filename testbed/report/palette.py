@@ -12,7 +12,7 @@ from testbed.stats import Verdict
 
 GREY, SKY, GREEN, VERMILLION, BLUE, YELLOW = "#8a8a8a", "#56b4e9", "#009e73", "#d55e00", "#0072b2", "#f0e442"
 LINES = (BLUE, VERMILLION, GREEN, "#cc79a7", "#e69f00", SKY)  # tool arms in order; the bare arm is grey
-DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3])
+DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [4, 4], [12, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 VERDICTS = {
     Verdict.PRESERVED: BLUE,
@@ -53,7 +53,14 @@ def theme(*, dark: bool) -> dict[str, Any]:
     return {
         "background": "transparent",
         "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
-        "axis": {**guide, "gridColor": faint, "domainColor": ink, "tickColor": ink, "labelPadding": 5},
+        "axis": {
+            **guide,
+            "gridColor": faint,
+            "domainColor": ink,
+            "tickColor": ink,
+            "labelPadding": 5,
+            "labelSeparation": 6,
+        },
         "legend": {
             **guide,
             "orient": "bottom",

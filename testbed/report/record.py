@@ -15,6 +15,7 @@ from testbed.report.subject import Subject
 if TYPE_CHECKING:
     from testbed.report.checkpoints import Checkpoint
     from testbed.report.fronts import ElicitationFrontier
+    from testbed.report.fronts_missing import FrontIfMissing
     from testbed.report.nats import ArmNats
     from testbed.report.verdict_map import VerdictMap
     from testbed.stats.pareto import CostFront
@@ -97,6 +98,7 @@ class Analysis:
         nats: of arms whose attempts were scored: what re-weighting, the budget and the tools' words each come to.
         checkpoints: of arms whose model is another local one than the bare arm's: how far their attempts lie from it.
         fronts: arms by cost and reach, per component of cost.
+        fronts_if_missing: the same over the ways in which missing attempts could have ended; empty without any.
         frontier: success against nats of the bare arm re-weighted, and of the other arms; None with too few attempts.
         map: successes and verdict of every task and arm; None for figures without tasks.
         subject: what the report is of; None where only the outcomes are known.
@@ -117,6 +119,7 @@ class Analysis:
     checkpoints: tuple[Checkpoint, ...] = ()
     subject: Subject | None = None
     fronts: tuple[CostFront, ...] = ()
+    fronts_if_missing: tuple[FrontIfMissing, ...] = ()
     frontier: ElicitationFrontier | None = None
     map: VerdictMap | None = None
 

@@ -59,9 +59,7 @@ class Row:
 
 def unmarked(view: TranscriptView) -> tuple[MarkedStep, ...]:
     """One attempt's steps by themselves."""
-    return tuple(
-        MarkedStep(n, step, tuple(_plain(block) for block in step.blocks)) for n, step in enumerate(view.steps, 1)
-    )
+    return tuple(MarkedStep(step.number, step, tuple(_plain(block) for block in step.blocks)) for step in view.steps)
 
 
 def side_by_side(left: TranscriptView, right: TranscriptView) -> tuple[Row, ...]:
@@ -91,7 +89,7 @@ def how_alike(left: TranscriptView, right: TranscriptView, *, same: int, marks: 
     if left.seed != right.seed:
         told += f", with different seeds ({left.seed} and {right.seed}), so that they share no random numbers"
     most = max(len(left.steps), len(right.steps))
-    told += f". {same} of {most} step{'' if most == 1 else 's'} say the same"
+    told += f". {same} of {most} step{'' if most == 1 else 's'}{' here' if left.partial else ''} say the same"
     return f"{told}; words that differ are marked{f' {marks}' if marks else ''}."
 
 
@@ -164,13 +162,13 @@ def _row(left: Sequence[Step], right: Sequence[Step], i: int | None, j: int | No
     ours, theirs = left[i], right[j]
     blocks = _blocks(ours.blocks, theirs.blocks, effort)
     same = _content(ours) == _content(theirs)
-    return Row(MarkedStep(i + 1, ours, blocks[0]), MarkedStep(j + 1, theirs, blocks[1]), same)
+    return Row(MarkedStep(ours.number, ours, blocks[0]), MarkedStep(theirs.number, theirs, blocks[1]), same)
 
 
 def _alone(steps: Sequence[Step], n: int | None) -> MarkedStep | None:
     if n is None:
         return None
-    return MarkedStep(n + 1, steps[n], tuple(_plain(block, only=True) for block in steps[n].blocks))
+    return MarkedStep(steps[n].number, steps[n], tuple(_plain(block, only=True) for block in steps[n].blocks))
 
 
 def _plain(block: Block, *, only: bool = False) -> MarkedBlock:

@@ -15,7 +15,7 @@ TOPICS: Mapping[str, tuple[str, ...]] = {
     "decoding": ("sampling",),
     "tools": ("tools",),
     "control": ("control", "yoke", "replay"),
-    "search": ("lookahead",),
+    "lookahead": ("lookahead",),
     "budget": ("budget",),
     "protocol": ("protocol",),
 }
@@ -28,7 +28,7 @@ class Difference:
     """Something that two arms do not share.
 
     Attributes:
-        topic: model, decoding, tools, control, search, budget, protocol, seed, attempts or else.
+        topic: model, decoding, tools, control, lookahead, budget, protocol, seed, attempts or else.
         lines: what differs in it, such as "turns 8 → 16".
     """
 

@@ -119,7 +119,9 @@ def _laid_out(table: Table, console: Console, say: _Sayer) -> Iterator[Renderabl
     widths = [_width(heading, [row.cells[i] for row in table.rows]) for i, heading in enumerate(table.columns)]
     head = min(head, max(12, console.width // 3))
     room = console.width - head - 2 * _GAP
-    for columns in _fitting(widths, room):
+    for n, columns in enumerate(_fitting(widths, room)):
+        if n:
+            yield say("")
         yield _rich(table, _spread(table, {i: min(widths[i], room) for i in columns}, room), head, say)
     for note in table.notes:
         yield _indent(say(note, "dim"), 2)

@@ -1,9 +1,13 @@
-"""Transcripts in the terminal: one attempt whole, two side by side, or the attempts of a run a line each."""
+"""Transcripts in the terminal: one attempt whole, two side by side, or the attempts of a run a line each.
+
+What a model wrote, or a tool returned, never begins a line: it stands indented, so that none of it can be taken for a
+heading, an outcome or a reference of the testbed's own.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from rich.console import Console, Group
@@ -37,6 +41,7 @@ _STYLE = {"user": "bold", "assistant": "cyan", "tool": "green", "system": "red"}
 _INLINE = 60  # characters of an argument that stand beside its name
 _LONGEST_CELL = 200  # characters of one that may be much longer: marks above a letter take no column of their own
 _TERM = 14  # columns of a term with its text beside it
+_INDENT = 2  # columns before what was said
 
 
 def print_transcript(view: TranscriptView, console: Console | None = None, *, full: bool = False) -> None:
@@ -56,7 +61,7 @@ def print_transcript(view: TranscriptView, console: Console | None = None, *, fu
         writer.lines(writer.step(step))
     console.print(_rule("end"))
     for term, text in view.facts(reveal_reference=True):
-        writer.say(f"{term:<{_TERM}} {text}")
+        writer.fact(term, text)
 
 
 def print_side_by_side(
@@ -94,10 +99,10 @@ def print_side_by_side(
         return
     for term, ours, theirs in facts:
         if ours == theirs:
-            writer.say(f"{term:<{_TERM}} {ours}")
+            writer.fact(term, ours)
         else:
-            writer.say(f"{term:<{_TERM}} {names[0]}: {ours}")
-            writer.say(f"{'':<{_TERM}} {names[1]}: {theirs}")
+            writer.fact(term, f"{names[0]}: {ours}")
+            writer.fact("", f"{names[1]}: {theirs}")
 
 
 def print_attempts(store: Store, run: str, *, arm: str, task: str, failed: bool, limit: int) -> None:
@@ -117,13 +122,24 @@ def print_attempts(store: Store, run: str, *, arm: str, task: str, failed: bool,
         and (not task or task in prompts[a.task] or a.task.startswith(task))
         and not (failed and a.success)
     )
+    listed = list(islice(chosen, limit))
+    if not listed:
+        asked = [f"--arm {arm}" if arm else "", f"--task {task!r}" if task else "", "--failed" if failed else ""]
+        print(f"No attempt of run {run!r} matches {' '.join(filter(None, asked)) or 'that: it has none yet'}.")
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, width in (("attempt", 12), ("arm", 8), ("n", 3), ("outcome", 7), ("answer", 10), ("task", 20)):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=width)
-    for a in islice(chosen, limit):
+    for name, cut in (("attempt", 0), ("arm", 1), ("n", 0), ("outcome", 0), ("answer", 1), ("task", 1)):
+        table.add_column(name, no_wrap=not cut)  # where there is no room, these are cut and the others stay whole
+    for a in listed:
         cells = (a.id[:12], arms[a.arm], str(a.sample), _outcome(a), a.answer or "", prompts[a.task])
-        table.add_row(*(Text(visible(cell[:_LONGEST_CELL].replace("\n", " "))) for cell in cells))
+        table.add_row(*map(_cell, cells))
     Console(highlight=False).print(table)
+
+
+def _cell(text: str) -> Text:
+    """A text on one line, of a long one the beginning."""
+    beginning = text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}…"
+    return Text(visible(beginning.replace("\n", " ")), no_wrap=True, overflow="ellipsis")
 
 
 class _Writer:
@@ -147,21 +163,42 @@ class _Writer:
             return text
         return f"{text[:BEGINNING]} … {len(text) - BEGINNING:,} more characters; --full shows them"
 
-    def lines(self, texts: Iterator[Text] | Sequence[Text]) -> None:
-        """Prints lines likewise."""
-        for text in texts:
-            self._console.print(text, soft_wrap=True)
+    def fact(self, term: str, text: str) -> None:
+        """Prints a term with its text, whose lines all stand to the right of it."""
+        self.lines([self._indented(Text(visible(self.cut(text))), _TERM + 1, f"{term:<{_TERM}} ")])
 
-    def cell(self, marked: MarkedStep | None, name: str) -> Iterator[Text]:
+    def lines(self, made: Iterable[Text]) -> None:
+        """Prints lines likewise."""
+        for one in made:
+            self._console.print(one, soft_wrap=True)
+
+    def _indented(self, text: Text, by: int = _INDENT, first: str = "") -> Text:
+        """A text each of whose lines begins so many columns from the left, those that a terminal breaks, too."""
+        lines = list(text.split("\n", allow_blank=True))
+        if self._console.is_terminal:
+            lines = [piece for line in lines for piece in _folded(line, self._console.width - by)]
+        made = Text(first or " " * by)
+        for n, line in enumerate(lines):
+            made.append_text(line if n == 0 else Text("\n" + " " * by).append_text(line))
+        return made
+
+    def cell(self, marked: MarkedStep | None, name: str) -> Iterator[Text | Padding]:
         """A step in its column."""
         if marked is None:
             yield Text(visible(f"(no such step in {name})"), "dim italic")
         else:
-            yield from self.step(marked, name)
+            yield self._heading(marked, name)
+            for text in self._said(marked):
+                yield Padding(text, (0, 0, 0, _INDENT))
+            yield from self._left(marked)
 
     def step(self, marked: MarkedStep, whose: str = "") -> Iterator[Text]:
         """A step: who speaks, what is said, and what was left after it."""
-        yield from self._said(marked, whose)
+        yield self._heading(marked, whose)
+        yield from map(self._indented, self._said(marked))
+        yield from self._left(marked)
+
+    def _left(self, marked: MarkedStep) -> Iterator[Text]:
         if marked.step.left:
             yield Text(visible(f"left: {amounts(marked.step.left)}"), "dim")
 
@@ -171,13 +208,16 @@ class _Writer:
         if left.step.left == right.step.left:
             yield from self.step(left, f"the same in both{elsewhere}")
             return
-        yield from self._said(left, f"the same in both{elsewhere}")
+        yield self._heading(left, f"the same in both{elsewhere}")
+        yield from map(self._indented, self._said(left))
         for marked, name in ((left, names[0]), (right, names[1])):
             yield Text(visible(f"left in {name}: {amounts(marked.step.left) or 'not known'}"), "dim")
 
-    def _said(self, marked: MarkedStep, whose: str) -> Iterator[Text]:
+    def _heading(self, marked: MarkedStep, whose: str) -> Text:
         heading = f"── {marked.number} · {marked.step.heading}" + (f" · {whose}" if whose else "")
-        yield Text(visible(heading), _STYLE.get(marked.step.role, ""))
+        return Text(_in_one_line(heading), _STYLE.get(marked.step.role, ""))
+
+    def _said(self, marked: MarkedStep) -> Iterator[Text]:
         for block in marked.blocks:
             yield from self._block(block)
 
@@ -186,11 +226,11 @@ class _Writer:
         if not block.label:
             yield text
         elif not text:
-            yield Text(visible(block.label), style or "bold")
+            yield Text(_in_one_line(block.label), style or "bold")
         elif len(text) <= _INLINE and "\n" not in text.plain:
-            yield Text.assemble((visible(f"{block.label}: "), style or "bold"), text)
+            yield Text.assemble((f"{_in_one_line(block.label)}: ", style or "bold"), text)
         else:
-            yield Text(visible(f"{block.label}:"), style or "bold")
+            yield Text(f"{_in_one_line(block.label)}:", style or "bold")
             yield text
 
     def _text(self, runs: Sequence[Run]) -> Text:
@@ -210,11 +250,21 @@ class _Writer:
         return shown
 
 
+def _folded(line: Text, width: int) -> Iterable[Text]:
+    """A line in pieces that a terminal does not break; of wide characters, half as many have room."""
+    room = max(1, width if line.plain.isascii() else width // 2)
+    return line.divide(range(room, len(line), room)) if len(line) > room else [line]
+
+
+def _in_one_line(text: str) -> str:
+    return visible(text).replace("\n", " ")
+
+
 def _cells(row: Row, names: tuple[str, str]) -> tuple[tuple[MarkedStep | None, str], tuple[MarkedStep | None, str]]:
     return (row.left, names[0]), (row.right, names[1])
 
 
-def _beside(left: Sequence[Text], right: Sequence[Text]) -> Table:
+def _beside(left: Sequence[Text | Padding], right: Sequence[Text | Padding]) -> Table:
     table = Table.grid(expand=True)
     for _ in range(2):
         table.add_column(ratio=1, overflow="fold")

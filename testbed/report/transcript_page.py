@@ -35,15 +35,16 @@ def transcript_css() -> str:
     return (files("testbed.report") / "transcript.css.j2").read_text(encoding="utf-8")
 
 
-def render_transcript(view: TranscriptView, *, reveal_reference: bool) -> Markup:
-    """One attempt as an HTML fragment: a section with a heading of the second level.
+def render_transcript(view: TranscriptView, *, reveal_reference: bool, level: int = 2) -> Markup:
+    """One attempt as an HTML fragment: a section with a heading, and one below it for each step.
 
     Args:
         view: the attempt.
         reveal_reference: whether the task's reference answer is shown; it must not be while others still try the task.
+        level: of its heading, 2 or 4.
     """
     facts = view.facts(reveal_reference=reveal_reference)
-    return _rendered(view=view, right=None, facts=facts, steps=unmarked(view))
+    return _rendered(view=view, right=None, facts=facts, steps=unmarked(view), level=level)
 
 
 def render_side_by_side(left: TranscriptView, right: TranscriptView, *, reveal_reference: bool) -> Markup:
@@ -63,6 +64,7 @@ def render_side_by_side(left: TranscriptView, right: TranscriptView, *, reveal_r
         rows=rows,
         names=names,
         alike=how_alike(left, right, same=sum(row.same for row in rows)),
+        level=2,
     )
 
 

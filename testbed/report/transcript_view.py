@@ -10,6 +10,7 @@ from typing import Any
 from testbed.protocol import parse
 from testbed.report.budget_left import is_amount, left_by_step
 from testbed.report.message_blocks import Block, read_blocks, short
+from testbed.report.unseen import beginning
 from testbed.types import REDRAWN, RESENT, Attempt, Task
 
 NAMES = {
@@ -37,6 +38,7 @@ class Step:
     """An entry of a transcript.
 
     Attributes:
+        number: of the entry, from 1.
         role: system, user, assistant or tool.
         name: which tool; empty for others.
         fault: what the model did wrong, where it is a tool's answer to that; else empty.
@@ -46,6 +48,7 @@ class Step:
         left: what was left of the attempt's limits after it, as far as that is known.
     """
 
+    number: int
     role: str
     name: str
     fault: str
@@ -66,6 +69,19 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a transcript that is shown by itself.
+
+    Attributes:
+        entries: numbers of its entries, from 0.
+        longest: characters of one entry that are shown at most, counted as `beginning` does; None for all.
+    """
+
+    entries: range
+    longest: int | None = None
+
+
+@dataclass(frozen=True)
 class TranscriptView:
     """One attempt as it is shown.
 
@@ -80,6 +96,7 @@ class TranscriptView:
         reference: its reference answer as text; None where it has none.
         budget: what there was of every limit before the first step.
         steps: what was said, in order.
+        partial: whether more was said than `steps` tells.
         ended: why it ended, a sentence.
         outcome: success, failure or missing.
         answer: the answer that was graded; None where there is none.
@@ -98,6 +115,7 @@ class TranscriptView:
     reference: str | None
     budget: Mapping[str, float]
     steps: tuple[Step, ...]
+    partial: bool
     ended: str
     outcome: str
     answer: str | None
@@ -106,7 +124,14 @@ class TranscriptView:
     faults: Mapping[str, int]
 
     @classmethod
-    def of(cls, attempt: Attempt, task: Task, arm: str = "", spec: Mapping[str, Any] | None = None) -> TranscriptView:
+    def of(
+        cls,
+        attempt: Attempt,
+        task: Task,
+        arm: str = "",
+        spec: Mapping[str, Any] | None = None,
+        part: Part | None = None,
+    ) -> TranscriptView:
         """A view of an attempt.
 
         Args:
@@ -114,7 +139,9 @@ class TranscriptView:
             task: its task.
             arm: name of its arm.
             spec: what the arm is (`ArmRecord.spec`), whose budget tells what was left before the first result.
+            part: of the transcript; all of it by default.
         """
+        part = part or Part(range(len(attempt.transcript)))
         said = [message if isinstance(message, Mapping) else {"content": message} for message in attempt.transcript]
         attempt = replace(attempt, transcript=said)
         given = (spec or {}).get("budget")
@@ -130,7 +157,8 @@ class TranscriptView:
             grader=task.grader,
             reference=None if task.reference is None else _reference(task.reference),
             budget=before,
-            steps=tuple(_step(message, some) for message, some in zip(attempt.transcript, left, strict=True)),
+            steps=tuple(_step(n + 1, said[n], left[n], part.longest) for n in part.entries if 0 <= n < len(said)),
+            partial=len(part.entries) < len(said),
             ended=why_it_ended(attempt, budget),
             outcome="missing" if attempt.success is None else "success" if attempt.success else "failure",
             answer=attempt.answer,
@@ -208,28 +236,33 @@ def why_it_ended(attempt: Attempt, budget: Mapping[str, Any]) -> str:
     if kind == "limit":
         limit = budget.get(what)
         allowed = f" (limit {limit:,})" if is_amount(limit) else ""
-        late = last is not None and parse(_text(last)).answer is not None and last.get("role") == "assistant"
+        late = last is not None and parse(text_of(last)).answer is not None and last.get("role") == "assistant"
         rest = "; the answer came after that and does not count" if late else ""
         return f"It ran out of {NAMES.get(what, what)}{allowed}{rest}."
     if kind == "missing":
-        said = _text(last) if last is not None and last.get("role") == "system" else ""
+        said = text_of(last) if last is not None and last.get("role") == "system" else ""
         return f"The infrastructure ended it: {_MISSING.get(what, what)}{f' ({said})' if said else ''}."
     if kind == "agent":
-        said = _text(last) if last is not None and last.get("role") == "system" else ""
+        said = text_of(last) if last is not None and last.get("role") == "system" else ""
         return said or f"The agent {'raised an error' if what == 'error' else 'gave no answer'}."
     return attempt.ended or "Not recorded."
 
 
-def _step(message: Mapping[str, Any], left: Mapping[str, float]) -> Step:
-    role, text = str(message.get("role", "")), _text(message)
+def _step(number: int, message: Mapping[str, Any], left: Mapping[str, float], longest: int | None) -> Step:
+    role, text = str(message.get("role", "")), text_of(message)
     tokens, cut = message.get("tokens"), message.get("cut")
+    shown = text if longest is None else beginning(text, longest)
+    blocks = tuple(read_blocks(shown)) if role == "assistant" else (Block("", shown),)
+    if len(shown) < len(text):
+        blocks += (Block(f"{len(text) - len(shown):,} more characters are not shown here", ""),)
     return Step(
+        number=number,
         role=role,
         name=str(message.get("name", "")),
         fault=str(message.get("fault", "")),
         tokens=int(tokens) if is_amount(tokens) else None,
         cut=int(cut) if is_amount(cut) else None,
-        blocks=tuple(read_blocks(text)) if role == "assistant" else (Block("", text),),
+        blocks=blocks,
         left=left,
     )
 
@@ -238,7 +271,8 @@ def _reference(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _text(message: Mapping[str, Any]) -> str:
+def text_of(message: Mapping[str, Any]) -> str:
+    """What an entry of a transcript says, as text."""
     content = message.get("content", "")
     if isinstance(content, str):
         return content

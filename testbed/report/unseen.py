@@ -23,6 +23,8 @@ _UNSEEN = re.compile(
 _OF_EMOJI = ("\ufe0e", "\ufe0f")
 _PICTURES = 0x2400  # where Unicode keeps its pictures of control codes
 _DELETE = 0x7F
+_LONGEST_SHOWN = 10  # characters that stand for one that does not show, such as ‹U+E0001›
+_STRETCH = 4096  # characters of a text that are looked at together
 
 
 def visible(text: str, mark: Callable[[str], str] = str) -> str:
@@ -41,6 +43,19 @@ def visible(text: str, mark: Callable[[str], str] = str) -> str:
         return unseen if unseen in _OF_EMOJI else mark(unseen.translate(_NAMES))
 
     return _UNSEEN.sub(shown, text)
+
+
+def beginning(text: str, longest: int) -> str:
+    """As much of a text as takes so many characters once `visible` has shown it, or somewhat less."""
+    if len(text) * _LONGEST_SHOWN <= longest:
+        return text
+    room = longest
+    for start in range(0, len(text), _STRETCH):
+        stretch = text[start : start + _STRETCH]
+        room -= len(stretch) + (_LONGEST_SHOWN - 1) * sum(map(len, _UNSEEN.findall(stretch)))
+        if room < 0:
+            return text[:start]
+    return text
 
 
 def visible_in(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from testbed.report.record_arms import ArmComparison
 from testbed.report.unseen import visible
 from testbed.stats import Verdict
 from testbed.types import Task
+
+if TYPE_CHECKING:
+    from testbed.store import Outcomes
 
 IntArray = npt.NDArray[np.int64]
 EXCERPT = 160  # characters of a prompt that stand for it
@@ -38,6 +42,8 @@ class MappedArm:
         attempts: scored attempts.
         missing: attempts that the infrastructure ended.
         verdicts: verdict against the bare arm; "" where the task was not compared, and for the bare arm.
+        success: sample number of the first success, -1 where there is none.
+        failure: sample number of the first failure, likewise.
     """
 
     arm: str
@@ -45,6 +51,8 @@ class MappedArm:
     attempts: IntArray
     missing: IntArray
     verdicts: tuple[str, ...]
+    success: IntArray
+    failure: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +64,11 @@ class VerdictMap:
 
 
 def verdict_map(
-    tasks: Sequence[Task], arms: Sequence[Arm], comparisons: Iterable[ArmComparison], label: Callable[[Task], str]
+    outcomes: Outcomes, arms: Sequence[Arm], comparisons: Iterable[ArmComparison], label: Callable[[Task], str]
 ) -> VerdictMap:
     """The map of a run. All attempts count, since verdicts are made from all."""
+    tasks, names = outcomes.tasks, [record.name for record in outcomes.arms]
+    firsts = {kind: _first_samples(outcomes, kind) for kind in (1, 0)}
     judged = {c.arm: c.full.figures for c in comparisons if c.full is not None and c.claims}
     mapped = tuple(MappedTask(task.hash, task.environment, label(task), excerpt(task.prompt)) for task in tasks)
     position = {task.hash: i for i, task in enumerate(tasks)}
@@ -72,8 +82,19 @@ def verdict_map(
         rows = np.array([position[task] for task in arm.judged.tasks], dtype=np.int64)
         successes, attempts, missing = (np.zeros(len(tasks), dtype=np.int64) for _ in range(3))
         successes[rows], attempts[rows], missing[rows] = arm.judged.c, arm.judged.n, arm.judged.missing
-        found.append(MappedArm(arm.name, successes, attempts, missing, tuple(verdicts)))
+        success, failure = (firsts[kind][names.index(arm.name)] for kind in (1, 0))
+        found.append(MappedArm(arm.name, successes, attempts, missing, tuple(verdicts), success, failure))
     return VerdictMap(mapped, tuple(found))
+
+
+def _first_samples(outcomes: Outcomes, kind: int) -> IntArray:
+    """The least sample number with such an outcome of every arm and task, shape (arms, tasks); -1 where none has it."""
+    none = np.iinfo(np.int64).max
+    found = np.full((len(outcomes.arms), len(outcomes.tasks)), none, dtype=np.int64)
+    rows = np.flatnonzero(outcomes.success == kind)
+    np.minimum.at(found, (outcomes.arm[rows], outcomes.task[rows]), outcomes.sample[rows].astype(np.int64))
+    found[found == none] = -1
+    return found
 
 
 def excerpt(prompt: str) -> str:

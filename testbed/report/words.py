@@ -180,10 +180,19 @@ def no_claims(analysis: Analysis) -> str:
     return f"Nothing is claimed for {joined(names)}: repeated attempts look like copies of one another."
 
 
-def without_missing(analysis: Analysis) -> str:
-    """Names the arms that a figure leaves missing attempts of out, where it has no limits for how they had ended."""
+def without_missing(analysis: Analysis, instead: str = "could move this either way") -> str:
+    """Names the arms that a figure leaves missing attempts of out, and says what that means for it."""
     lost = [f"{arm.name} {arm.missing:,}" for arm in analysis.arms if arm.missing]
-    return f"Missing attempts ({', '.join(lost)}) are left out, and could move this either way." if lost else ""
+    return f"Missing attempts ({', '.join(lost)}) are left out, and {instead}." if lost else ""
+
+
+def null_name(analysis: Analysis) -> str:
+    """What the null row is called: never as an arm is, so that no table or chart takes one for the other."""
+    taken = {" ".join(arm.name.split()).casefold() for arm in analysis.arms}
+    name = "null row"
+    while any(own.startswith(name) for own in taken):
+        name = f"{name} (no arm)"
+    return name
 
 
 def null_note(analysis: Analysis) -> str:
@@ -198,7 +207,7 @@ def null_note(analysis: Analysis) -> str:
         f"the bare arm and {second}, a second sample of it" if second else "two random halves of the bare attempts"
     )
     return (
-        f"The null row compares {samples} (read at {read}): "
+        f"The {null_name(analysis)} compares {samples} (read at {read}): "
         f"it shows what the same figures look like when nothing differs.{_elsewhere(analysis)}"
     )
 

@@ -18,7 +18,8 @@ from testbed.stats.frontier import (
     tilt_frontier,
 )
 from testbed.stats.gain import Decomposition, decompose, sample_equivalent
-from testbed.stats.outcomes import ArmOutcomes, align
+from testbed.stats.outcomes import ArmOutcomes
+from testbed.stats.pairing import align
 from testbed.stats.pareto import ArmOnFront, CostFront, cost_front, pareto_front
 from testbed.stats.reach import reach_at_k
 from testbed.stats.repeats import Repeats, near_identical

@@ -21,7 +21,8 @@ from testbed.stats.figures import (
     support_row,
     verdicts_of,
 )
-from testbed.stats.outcomes import ArmOutcomes, align
+from testbed.stats.outcomes import ArmOutcomes
+from testbed.stats.pairing import align
 from testbed.stats.parts import between
 from testbed.stats.repeats import near_identical
 from testbed.stats.support import empirical_support, support_metrics

@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from testbed.stats.checks import (
-    GREATEST_COST,
     BoolArray,
     FloatArray,
     IntArray,
     StatsError,
     Where,
-    costs,
     counts,
     numbers,
     together,
@@ -26,9 +24,12 @@ from testbed.stats.checks import (
 )
 from testbed.stats.rows import (
     Later,
+    check_costs,
+    extreme_costs,
     halves_of,
     offsets_of,
-    read_outcomes,
+    read_codes,
+    read_rows,
     refuse_repeated_samples,
     rows_of,
     sample_numbers,
@@ -80,14 +81,7 @@ class ArmOutcomes:
         if isinstance(self.costs, Later):
             return  # made from costs that were checked, and asking would make them
         for axis, values in self.costs.items():
-            if values.shape != self.success.shape:
-                raise StatsError(
-                    f"arm {self.arm!r}: {values.size} costs on axis {axis!r} for {self.success.size} attempts"
-                )
-            bad = np.flatnonzero(~np.isfinite(values) | (values < 0) | (values > GREATEST_COST))
-            if bad.size:
-                task = int(np.searchsorted(self.offsets, bad[0], side="right")) - 1
-                costs(values[bad[:1]], axis, self.where, task)
+            check_costs(values, axis, self.where, self.offsets)
 
     @property
     def where(self) -> Where:
@@ -118,24 +112,10 @@ class ArmOutcomes:
             StatsError: No rows, lengths that differ, an outcome that is none of these, a (task, sample) pair that
                 occurs twice, or a cost that is negative or not finite.
         """
-        outcome = read_outcomes(success, arm, tasks)
-        if len(tasks) == 0:
-            raise StatsError(f"arm {arm!r} has no attempts: nothing was recorded for it")
-        if outcome.shape != (len(tasks),):
-            raise StatsError(f"arm {arm!r}: {len(tasks)} tasks for {outcome.size} outcomes")
-        index: dict[str, int] = {}
-        code = np.fromiter((index.setdefault(task, len(index)) for task in tasks), np.int64, len(tasks))
-        names = tuple(index)
-        odd = np.flatnonzero(~np.isnan(outcome) & (outcome != 0) & (outcome != 1))
-        if odd.size:
-            raise StatsError(
-                f"{Where(arm, names)(int(code[odd[0]]))}success must be true, false or missing, "
-                f"not {outcome[odd[0]]}; a scorer's partial credit is not a success"
-            )
+        names, code, outcome = read_rows(arm, tasks, success)
         if samples is not None:
             refuse_repeated_samples(arm, tasks, samples)
-        codes = np.where(np.isnan(outcome), -1, outcome).astype(np.int8)
-        return cls._from_codes(arm, names, code, codes, costs or {}, sample_numbers(samples))
+        return cls._from_codes(arm, names, code, outcome, costs or {}, sample_numbers(samples))
 
     @classmethod
     def from_codes(
@@ -162,29 +142,11 @@ class ArmOutcomes:
             StatsError: No rows, lengths that differ, a position that is none, an outcome that is none of these, or a
                 cost that is negative or not finite.
         """
-        position, outcome = np.asarray(code, dtype=np.int64), np.asarray(success)
-        if position.size == 0:
-            raise StatsError(f"arm {arm!r} has no attempts: nothing was recorded for it")
-        if outcome.shape != position.shape:
-            raise StatsError(f"arm {arm!r}: {position.size} tasks for {outcome.size} outcomes")
-        if position.min() < 0 or position.max() >= len(tasks):
-            raise StatsError(f"arm {arm!r}: a row belongs to none of the {len(tasks)} tasks")
-        odd = np.flatnonzero((outcome != 0) & (outcome != 1) & (outcome != -1))
-        if odd.size:
-            raise StatsError(
-                f"{Where(arm, tasks)(int(position[odd[0]]))}success must be 1, 0, or -1 for missing, "
-                f"not {outcome[odd[0]]}; a scorer's partial credit is not a success"
-            )
-        first = np.full(len(tasks), position.size, dtype=np.int64)
-        first[position[::-1]] = np.arange(position.size)[::-1]  # the last one written, which is the first row, stays
-        present = np.argsort(first, kind="stable")[: np.count_nonzero(first < position.size)]
-        place = np.empty(len(tasks), dtype=np.int64)
-        place[present] = np.arange(present.size)
-        names = tuple(tasks[i] for i in present.tolist())
+        names, own, outcome = read_codes(arm, tasks, code, success)
         index = None if samples is None else np.asarray(samples, dtype=np.int64)
-        if index is not None and index.shape != position.shape:
+        if index is not None and index.shape != own.shape:
             raise StatsError(f"arm {arm!r}: {index.size} samples for {outcome.size} attempts")
-        return cls._from_codes(arm, names, place[position], outcome.astype(np.int8), costs or {}, index)
+        return cls._from_codes(arm, names, own, outcome, costs or {}, index)
 
     @classmethod
     def _from_codes(
@@ -307,7 +269,7 @@ class ArmOutcomes:
 
         def filled(axis: str) -> FloatArray:
             values = self.costs[axis]
-            return np.insert(values, places, self._extreme_costs(values, least=succeed)[extra])
+            return np.insert(values, places, extreme_costs(values, self.where, self.offsets, least=succeed)[extra])
 
         n = self.n + self.missing
         c = self.c + self.missing * int(succeed)
@@ -318,16 +280,6 @@ class ArmOutcomes:
             samples = np.insert(self.samples, places, self.missing_samples)
         none = np.zeros_like(self.missing)
         return ArmOutcomes(self.arm, self.tasks, n, c, none, outcome, offsets_of(n), costs, samples)
-
-    def _extreme_costs(self, values: FloatArray, *, least: bool) -> FloatArray:
-        """Return the least or the greatest cost per task; of the whole arm where a task has no scored attempt."""
-        if values.size == 0:
-            raise StatsError(f"arm {self.arm!r} has missing attempts only: there is no cost to bound them with")
-        extreme = np.minimum if least else np.maximum
-        found = np.full(len(self.tasks), extreme.reduce(values))
-        some = self.n > 0
-        found[some] = extreme.reduceat(values, self.offsets[:-1][some])
-        return found
 
     def _with_rows(self, rows: IntArray, tasks: IntArray, n: IntArray, missing: IntArray, arm: str) -> ArmOutcomes:
         success, lost = self.success[rows], self.missing_samples
@@ -345,20 +297,3 @@ class ArmOutcomes:
             samples=None if self.samples is None else self.samples[rows],
             missing_samples=lost,
         )
-
-
-def align(bare: ArmOutcomes, tool: ArmOutcomes) -> tuple[ArmOutcomes, ArmOutcomes]:
-    """Return both arms on the tasks they have in common, in the bare arm's order.
-
-    Raises:
-        StatsError: The arms have no task in common.
-    """
-    position = {name: i for i, name in enumerate(tool.tasks)}
-    pairs = [(i, position[name]) for i, name in enumerate(bare.tasks) if name in position]
-    if not pairs:
-        raise StatsError(
-            f"arms {bare.arm!r} and {tool.arm!r} have no task in common "
-            f"(for example {bare.tasks[0]!r} and {tool.tasks[0]!r}): a paired comparison needs the same tasks in both"
-        )
-    left, right = zip(*pairs, strict=True)
-    return bare.take(left), tool.take(right)

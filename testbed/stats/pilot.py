@@ -9,7 +9,8 @@ import numpy as np
 
 from testbed.stats.bootstrap import cluster_codes
 from testbed.stats.checks import FloatArray, IntArray, StatsError
-from testbed.stats.outcomes import ArmOutcomes, align
+from testbed.stats.outcomes import ArmOutcomes
+from testbed.stats.pairing import align
 from testbed.stats.reach import reach_at_k
 from testbed.stats.repeats import near_identical
 from testbed.stats.spread import Spread, shared_by

@@ -14,7 +14,7 @@ differences, and is read off Student's distribution at the same level, which few
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +87,10 @@ def rank_intervals(
     if size.size < 2 or rows < 2:  # one cluster says nothing of how clusters differ
         return _ranks(np.zeros((rows, rows), dtype=np.bool_), np.inf, size.size)
     critical = _critical((bottom + top) / 2, size, span, alpha, replicates, seed)
-    return _ranks(_studentised(bottom, top, size, span) >= critical, critical, size.size)
+    better = np.zeros((rows, rows), dtype=np.bool_)
+    for some in _blocks(rows, rows):
+        better[some] = _studentised(bottom, top, size, span, some) >= critical
+    return _ranks(better, critical, size.size)
 
 
 def _ranks(better: BoolArray, critical: float, clusters: int) -> Ranks:
@@ -118,8 +121,19 @@ def _unseen(size: FloatArray) -> float:
     return float((size**2).sum() / size.sum())
 
 
-def _studentised(bottom: FloatArray, top: FloatArray, size: FloatArray, span: float) -> FloatArray:
-    """How far row j lies above row k in standard errors, the unseen cluster speaking against it, shape (P, P)."""
+def _blocks(rows: int, width: int) -> Iterator[slice]:
+    """Some rows at a time of a table `width` wide, so that no more numbers are held than need be."""
+    step = max(1, _MOST_AT_A_TIME // width)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def _studentised(bottom: FloatArray, top: FloatArray, size: FloatArray, span: float, some: slice) -> FloatArray:
+    """How far row j lies above row k in standard errors, the unseen cluster speaking against it, for some j and all k.
+
+    Shape (rows in `some`, P).
+    """
+    numbers = np.arange(bottom.shape[0])[some]
+    bottom = bottom[some]
     unseen, tasks = _unseen(size), size.sum()
     whole = tasks + unseen
     mean = (bottom.sum(axis=1)[:, None] - top.sum(axis=1)[None, :] - span * unseen) / whole
@@ -130,7 +144,7 @@ def _studentised(bottom: FloatArray, top: FloatArray, size: FloatArray, span: fl
     error = np.sqrt(np.maximum(spread, 0.0) * (size.size + 1) / size.size) / whole
     with np.errstate(divide="ignore", invalid="ignore"):
         found: FloatArray = np.where(error > 0, mean / error, -np.inf)
-    np.fill_diagonal(found, -np.inf)
+    found[np.arange(numbers.size), numbers] = -np.inf  # no row is better than itself
     return found
 
 
@@ -142,17 +156,17 @@ def _critical(sums: FloatArray, size: FloatArray, span: float, alpha: float, rep
     own = unseen * span / 2  # the unseen cluster of a row is its own, so that rows that never vary are pairs, too
     noise = off @ rng.standard_normal((size.size, replicates)) + own * rng.standard_normal((rows, replicates))
     variance = (off**2).sum(axis=1)
-    spread = variance[:, None] + variance[None, :] - 2 * off @ off.T + 2 * own**2
-    scale = (1 / np.sqrt(np.maximum(spread, 2 * own**2))).astype(np.float32)
     greatest = np.zeros(replicates, dtype=np.float32)
     noise = noise.astype(np.float32)
     block = max(1, _MOST_AT_A_TIME // replicates)
     for row in range(rows - 1):
+        spread = variance[row] + variance[row:] - 2 * off[row:] @ off[row] + 2 * own**2
+        scale = (1 / np.sqrt(np.maximum(spread, 2 * own**2))).astype(np.float32)
         for start in range(row + 1, rows, block):
             others = slice(start, min(start + block, rows))
             apart = noise[others] - noise[row]
             np.abs(apart, out=apart)
-            apart *= scale[row, others, None]
+            apart *= scale[others.start - row : others.stop - row, None]
             np.maximum(greatest, apart.max(axis=0), out=greatest)
     # One pair needs no simulation, and more never need less.
     normal = max(float(np.quantile(greatest, 1 - alpha, method="higher")), one_pair) if rows > 2 else one_pair

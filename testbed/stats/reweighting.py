@@ -17,7 +17,8 @@ from testbed.stats.bands import simultaneous_band
 from testbed.stats.bootstrap import cluster_bootstrap, cluster_labels
 from testbed.stats.checks import FloatArray, probability
 from testbed.stats.energy import bernoulli_kl
-from testbed.stats.outcomes import ArmOutcomes, align
+from testbed.stats.outcomes import ArmOutcomes
+from testbed.stats.pairing import align
 from testbed.stats.sequences import confidence_sequence
 from testbed.stats.spend import every_task_attempted
 

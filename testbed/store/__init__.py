@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import sqlalchemy as sa
 import zstandard
 
+from testbed.closing import Closing
 from testbed.errors import StoreError, UnknownName
+from testbed.store.edits import RunEdits
 from testbed.store.records import (
     USUAL,
     ArmRecord,
@@ -30,7 +30,7 @@ from testbed.store.records import (
     imported,
     outcomes_of,
 )
-from testbed.store.runs import Merge, RunTables, in_run, whole_attempts, within
+from testbed.store.runs import Merge, RunTables, blocks, in_run, whole_attempts, within
 from testbed.store.schema import Database, attempts, run_arms, run_tasks, transcripts
 from testbed.store.scores import MessageScore, ScorerRecord, Scores, ScoreTables
 from testbed.store.writer import BATCH, AttemptWriter, row_attempt, unpacked
@@ -49,10 +49,8 @@ __all__ = [
     "StoredText",
 ]
 
-_BLOCK = 500  # rows of outcomes that are Python objects at one time; more leave the processor's cache
 
-
-class Store:
+class Store(Closing):
     """Runs and attempts in a database; open one with `Store.open`. A context manager.
 
     Args:
@@ -60,12 +58,14 @@ class Store:
 
     Attributes:
         scores: what models give the messages of attempts.
+        edits: renames and deletes runs.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._runs = RunTables(database)
         self.scores = ScoreTables(database)
+        self.edits = RunEdits(database)
 
     @classmethod
     def open(cls, where: str | Path = "testbed.sqlite", *, create: bool = True) -> Store:
@@ -79,14 +79,6 @@ class Store:
             StoreError: it cannot be opened, is something else, or is of a newer schema.
         """
         return cls(Database(where, create=create))
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes the database; writers must have been closed before."""
@@ -187,7 +179,7 @@ class Store:
         with self._database.reading() as connection:
             run = self._runs.read(connection, name)
             found = connection.execute(in_run(name, *cells, *costs, *texts))
-            return outcomes_of(self._runs.tasks(connection, name), run.arms, _blocks(found))
+            return outcomes_of(self._runs.tasks(connection, name), run.arms, blocks(found))
 
     def find(self, id: str) -> Attempt | None:
         """An attempt by its whole id, with its transcript; None if it is not stored."""
@@ -241,8 +233,9 @@ class Store:
             for position, known in enumerate(names):  # one at a time, so that the database need not sort everything
                 if arm in (None, known):
                     of_arm = query.where(run_arms.c.position == position).execution_options(yield_per=500)
-                    for row in connection.execute(of_arm):
-                        yield row_attempt(row, row[-1], decompressor)
+                    with connection.execute(of_arm) as found:  # whose reader may stop early
+                        for row in found:
+                            yield row_attempt(row, row[-1], decompressor)
 
     def transcripts(self, name: str, arm: str) -> Iterator[StoredText]:
         """The transcripts of an arm of a run by task and sample, as they are stored; streams.
@@ -257,8 +250,9 @@ class Store:
             query = in_run(name, attempts.c.id, attempts.c.task, attempts.c.sample, transcripts.c.data)
             query = query.join(transcripts, transcripts.c.attempt == attempts.c.id).where(run_arms.c.name == arm)
             query = query.order_by(run_tasks.c.position, attempts.c.sample).execution_options(yield_per=500)
-            for id_, task, sample, data in connection.execute(query):
-                yield StoredText(id_, task, sample, unpacked(id_, data, decompressor))
+            with connection.execute(query) as found:
+                for id_, task, sample, data in found:
+                    yield StoredText(id_, task, sample, unpacked(id_, data, decompressor))
 
     def transcript(self, id: str) -> bytes | None:
         """The transcript of an attempt by its whole id, as it is stored; None if there is none.
@@ -296,10 +290,3 @@ class Store:
         """
         with self._database.writing() as connection:
             yield Merge(self._database, connection, name)
-
-
-def _blocks(found: sa.CursorResult[Any]) -> Iterator[Sequence[Sequence[Any]]]:
-    """A query's rows as the driver gives them: SQLAlchemy's own rows take as long again."""
-    if found.cursor is not None:
-        while rows := found.cursor.fetchmany(_BLOCK):
-            yield rows

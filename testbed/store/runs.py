@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +13,8 @@ from testbed.store.records import ArmRecord, Run, RunSummary, check_run, importe
 from testbed.store.schema import Database, arms, attempts, pack, run_arms, run_tasks, runs, tasks, transcripts, unpack
 from testbed.store.writer import AttemptTable, Upsert, row_attempt
 from testbed.types import Attempt, Status, Task
+
+_BLOCK = 500  # rows of outcomes that are Python objects at one time; more leave the processor's cache
 
 
 class RunTables:
@@ -172,6 +174,13 @@ def whole_attempts(*, texts: bool = True) -> sa.Select[Any]:
         return sa.select(*attempts.c, sa.null()).select_from(attempts)
     both = attempts.outerjoin(transcripts, transcripts.c.attempt == attempts.c.id)
     return sa.select(*attempts.c, transcripts.c.data).select_from(both)
+
+
+def blocks(found: sa.CursorResult[Any]) -> Iterator[Sequence[Sequence[Any]]]:
+    """A query's rows as the driver gives them: SQLAlchemy's own rows take as long again."""
+    if found.cursor is not None:
+        while rows := found.cursor.fetchmany(_BLOCK):
+            yield rows
 
 
 def _summary(connection: sa.Connection, name: str, created: str) -> RunSummary:

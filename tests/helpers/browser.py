@@ -15,6 +15,8 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.support.ui import WebDriverWait
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -78,8 +80,8 @@ def prefer(driver: Any, *, dark: bool) -> None:
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
-def axe(driver: Any) -> list[str]:
-    """Serious and critical violations that axe-core finds on the page, one line each: rule, help, elements."""
+def axe(driver: Any, part: str = "html") -> list[str]:
+    """Serious and critical violations that axe-core finds on the page, or a part of it: rule, help, elements."""
     found = importlib.util.find_spec("axe_core_python")
     assert found is not None
     assert found.origin is not None
@@ -88,8 +90,9 @@ def axe(driver: Any) -> list[str]:
     driver.execute_cdp_cmd("Runtime.evaluate", {"expression": source})
     result = driver.execute_async_script(
         "const done = arguments[arguments.length - 1];"
-        "axe.run(document, {resultTypes: ['violations']}).then(done, e => done({violations: [{impact: 'critical', "
-        "id: 'axe failed', help: String(e), nodes: []}]}));"
+        "axe.run(arguments[0], {resultTypes: ['violations']}).then(done, e => done({violations: [{impact: 'critical', "
+        "id: 'axe failed', help: String(e), nodes: []}]}));",
+        part,
     )
     return [
         f"{rule['id']}: {rule['help']}: {[node['html'][:200] for node in rule['nodes'][:5]]}"
@@ -112,3 +115,24 @@ def whole_picture(driver: Any, path: Path) -> None:
     """Writes a picture of the whole page, what lies below its view included, as PNG."""
     taken = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"})
     path.write_bytes(base64.b64decode(taken["data"]))
+
+
+def drawn(driver: Any, number: int) -> None:
+    """Waits until so many charts of a report are drawn."""
+    WebDriverWait(driver, 60).until(
+        lambda d: d.execute_script("return document.querySelectorAll('svg.marks').length") == number
+    )
+
+
+def texts(driver: Any, selector: str) -> list[str]:
+    """The text of every element that a selector finds, as it is seen."""
+    found: list[str] = driver.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText)", selector
+    )
+    return found
+
+
+def press(driver: Any, selector: str, *keys: str) -> None:
+    """Keys for what has the focus, after that was put on an element."""
+    driver.execute_script("document.querySelector(arguments[0]).focus()", selector)
+    ActionChains(driver).send_keys(*keys).perform()

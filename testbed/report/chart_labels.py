@@ -1,0 +1,53 @@
+"""Names beside a chart's axes and in its legends, cut where they are too long for it.
+
+The drawing library cuts by halves of surrogate pairs and then cannot say what it has drawn: one name of many emoji
+would stop a chart. So it is told to cut nothing, and names are cut here, by whole characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+LIMITS = {"axis": 180, "legend": 280}  # pixels of a label where a chart does not say
+PLACE = 14  # pixels that a wide character takes, or two others
+_WIDE = r"\u1100-\uffff\u{10000}-\u{10ffff}"  # from here on, letters and pictures are mostly as wide as they are high
+_WIDE_HERE = "\u1100-\U0010ffff"
+_ORDERED = ("nominal", "ordinal")
+_GUIDES = {"x": "axis", "y": "axis"} | dict.fromkeys(("color", "fill", "stroke", "shape", "strokeDash"), "legend")
+
+
+def cut(text: str, pixels: int) -> str:
+    """A name that takes about so many pixels at most."""
+    found = re.match(rf"(?s)((?:[{_WIDE_HERE}]|[^{_WIDE_HERE}]{{1,2}}){{{pixels // PLACE}}}).+$", text)
+    return f"{found[1]}…" if found else text
+
+
+def with_whole_characters(spec: Any) -> Any:
+    """A Vega-Lite specification in which the names of axes and legends are cut as `cut` does, and by nothing else."""
+    if isinstance(spec, Mapping):
+        own = {key: with_whole_characters(value) for key, value in spec.items()}
+        encoding = own.get("encoding")
+        if isinstance(encoding, dict):
+            own["encoding"] = {name: _channel(name, value) for name, value in encoding.items()}
+        return own
+    return [with_whole_characters(inner) for inner in spec] if isinstance(spec, list) else spec
+
+
+def _channel(name: str, value: Any) -> Any:
+    """A channel of an encoding; those of names have their labels cut."""
+    guide = _GUIDES.get(name)
+    if guide is None or not isinstance(value, dict) or value.get("type") not in _ORDERED:
+        return value
+    if value.get(guide, {}) is None:  # it has none
+        return value
+    asked = value.get(guide, {})
+    pixels = asked.get("labelLimit", 0) or LIMITS[guide]
+    return {**value, guide: {"labelExpr": _expression(pixels), **asked, "labelLimit": 0}}
+
+
+def _expression(pixels: int) -> str:
+    """What `cut` does, for Vega."""
+    pattern = f"^((?:[{_WIDE}]|[^{_WIDE}]{{1,2}}){{{pixels // PLACE}}}).+$".replace("\\", "\\\\")
+    return f"replace(datum.label, regexp('{pattern}', 'us'), '$1…')"
