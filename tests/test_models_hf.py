@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from helpers.tiny_models import TOOL, ask, has_reference, make_tokenizer, parrot
 from testbed.errors import ContextFull, ModelError, ModelUnavailable
 from testbed.models import Reply, Request, Sampling, make_model
 from testbed.models.hf import HuggingFace
-from testbed.models.hf_worker import _out_of_memory
+from testbed.models.hf_memory import out_of_memory
 from testbed.protocol import ANSWER_INSTRUCTION, parse
 from testbed.types import Message
 
@@ -269,6 +270,24 @@ async def test_a_tokenizer_that_does_not_fit_the_model_is_an_error(tmp_path: Pat
         await reply_of(path, ask("unheard-of"))
 
 
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+async def test_positions_that_follow_the_longest_text_of_a_batch_are_refused_where_they_would(
+    tmp_path: Path, kind: str
+) -> None:
+    rope: dict[str, Any] = {"rope_type": kind, "rope_theta": 10_000.0, "factor": 4.0}
+    if kind == "longrope":
+        rope |= {"original_max_position_embeddings": 100, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    network = random_model(context=256)
+    config = type(network.config)(**(network.config.to_dict() | {"rope_parameters": rope}))
+    path = save(type(network)(config), make_tokenizer(), tmp_path)
+    if kind == "longrope":
+        with pytest.raises(ModelError, match=r"more than 100 tokens.*context = 100 "):
+            await reply_of(path, ask(max_tokens=5))
+    # Within its own context, a model of the other kind never changes them.
+    reply = await reply_of(path, ask(max_tokens=5), **({"context": 100} if kind == "longrope" else {}))
+    assert 1 <= reply.usage.generated_tokens <= 5
+
+
 async def test_half_precision_runs(llama: Path) -> None:
     reply = await reply_of(llama, ask(max_tokens=5), dtype="bfloat16")
     assert 1 <= reply.usage.generated_tokens <= 5
@@ -317,5 +336,5 @@ def test_running_out_of_memory_is_the_infrastructures(raised: str) -> None:
         with pytest.raises(RuntimeError) as caught:
             torch.empty(1 << 60)
         error = caught.value
-    assert isinstance(_out_of_memory(error), ModelUnavailable)
-    assert _out_of_memory(RuntimeError("shapes differ")) is None
+    assert isinstance(out_of_memory(error), ModelUnavailable)
+    assert out_of_memory(RuntimeError("shapes differ")) is None

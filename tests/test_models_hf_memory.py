@@ -13,13 +13,22 @@ import torch
 
 from helpers.tiny_models import ask, decode, make_tokenizer, never, random_model, reply_of, save
 from testbed.errors import ModelError, ModelUnavailable, UsageError
-from testbed.models import hf_decode, hf_memory, hf_worker
+from testbed.models import hf_memory, hf_worker
 from testbed.models.hf import HuggingFace
+from testbed.models.hf_aligned import AlignedBatch
 from testbed.models.hf_decode import Decoder, Row
 from testbed.models.hf_memory import Room
+from testbed.models.hf_pages import PAGE
 from testbed.models.hf_worker import Worker
 
-TOKEN = 2 * 2 * 2 * 8 * 4  # bytes: layers, keys and values, heads, width, float32
+TOKEN = 2 * 2 * 2 * 16 * 4  # bytes: layers, keys and values, heads, width (8, and vectors are whole), float32
+ASIDE = TOKEN // 2  # where a token lies in no page
+
+
+@pytest.fixture
+def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows lie side by side, as on other devices."""
+    monkeypatch.setattr(Decoder, "_may_use_pages", lambda self: False)
 
 
 def rows(n: int, prompt: int = 10, limit: int = 30) -> list[Row]:
@@ -28,10 +37,22 @@ def rows(n: int, prompt: int = 10, limit: int = 30) -> list[Row]:
 
 def test_a_token_takes_what_its_keys_and_values_take() -> None:
     assert Decoder(random_model(), never, 4).room.token == TOKEN
+    assert Decoder(random_model("mistral"), never, 4).room.token == ASIDE
 
 
-def test_as_many_rows_are_admitted_as_can_be_written_to_their_limits() -> None:
-    decoder = Decoder(random_model(), never, 64, memory=TOKEN * 400 * 4 // 3)
+def test_as_many_rows_are_admitted_as_have_pages_to_be_written_to_their_limits() -> None:
+    decoder = Decoder(random_model(), never, 64, memory=TOKEN * 480 * 4 // 3)
+    assert decoder.room.cells == 480
+    waiting = rows(20)  # 40 tokens each: 3 of 30 pages
+    assert decoder.fitting(waiting) == 10
+    decoder.admit(waiting[:7])
+    assert decoder.fitting(waiting[7:]) == 3
+    assert decoder.fitting(rows(2, limit=60)) == 1  # of 5 pages
+    assert decoder.fitting(rows(5, limit=5)) == 5
+
+
+def test_as_many_rows_are_admitted_as_can_be_written_to_their_limits_side_by_side() -> None:
+    decoder = Decoder(random_model("mistral"), never, 64, memory=ASIDE * 400 * 4 // 3)
     assert decoder.room.cells == 400
     waiting = rows(20)  # 40 tokens each
     assert decoder.fitting(waiting) == 10
@@ -48,8 +69,10 @@ def test_slots_bound_the_rows_where_memory_does_not() -> None:
 
 
 @pytest.mark.parametrize("prompt", [10, 90])
-def test_the_cache_never_grows_beyond_its_memory(prompt: int) -> None:
-    decoder, waiting = Decoder(random_model(), never, 64, memory=TOKEN * 1000 * 4 // 3), rows(40, prompt, 40)
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+def test_the_cache_never_grows_beyond_its_memory(kind: str, prompt: int) -> None:
+    token = TOKEN if kind == "llama" else ASIDE
+    decoder, waiting = Decoder(random_model(kind), never, 64, memory=token * 1000 * 4 // 3), rows(40, prompt, 40)
     written = []
     while waiting or decoder.rows:
         fitting = decoder.fitting(waiting)
@@ -58,16 +81,20 @@ def test_the_cache_never_grows_beyond_its_memory(prompt: int) -> None:
             del waiting[:fitting]
         if decoder.rows:
             written += decoder.step()
-        assert sum(buffer.nbytes for buffer in decoder._cache._buffers) <= TOKEN * 1000
-        assert decoder._reader.kept._bytes <= decoder.room.texts
+        batch = decoder._batch
+        if isinstance(batch, AlignedBatch):
+            assert sum(buffer.nbytes for buffer in batch._cache._buffers) <= decoder.room.token * 1000
+        else:
+            assert batch._pages.used * PAGE <= 4000 // 3
+        assert batch.kept._bytes <= decoder.room.texts
     free = rows(40, prompt, 40)
-    decode(random_model(), free)
+    decode(random_model(kind), free)
     assert {row.stream: row.tokens for row in written} == {row.stream: row.tokens for row in free}
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral"])  # the second one's prompts cannot be read as one row
-def test_what_is_being_read_and_what_was_read_share_one_memory(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder, held = Decoder(random_model(kind), never, 64, memory=TOKEN * 4000), list[int]()
+def test_what_is_being_read_and_what_was_read_share_one_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, held = Decoder(random_model("mistral"), never, 64, memory=ASIDE * 4000), list[int]()
+    batch = decoder._batch
     empty = torch.Tensor.new_empty
 
     def noting(like: torch.Tensor, *shape: int, **more: Any) -> torch.Tensor:
@@ -81,24 +108,8 @@ def test_what_is_being_read_and_what_was_read_share_one_memory(kind: str, monkey
         decoder.admit(asked)
         while decoder.rows:
             decoder.step()
-        assert decoder._reader.kept._bytes + max(held) <= decoder.room.texts
-    assert len(decoder._reader.kept._kept) > 3
-
-
-def test_memory_for_reading_that_was_too_small_goes_before_more_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder, held = Decoder(random_model(), never, 64, memory=TOKEN * 40_000), list[int]()
-    packer, empty = decoder._reader._packer, torch.Tensor.new_empty
-    assert packer is not None
-
-    def noting(like: torch.Tensor, *shape: int, **more: Any) -> torch.Tensor:
-        held.append(sum(block.nbytes for block in packer._space))
-        return empty(like, *shape, **more)
-
-    decoder.admit([Row(tuple(range(6, 56)), 2)])
-    assert packer._space
-    monkeypatch.setattr(torch.Tensor, "new_empty", noting)
-    packer._room(1500)
-    assert held == [0]
+        assert batch.kept._bytes + max(held) <= decoder.room.texts
+    assert len(batch.kept._kept) > 3
 
 
 def test_a_share_of_what_is_free_is_taken_and_what_is_granted_is_divided() -> None:
@@ -142,13 +153,13 @@ def test_a_containers_limit_counts_and_cached_files_make_room(tmp_path: Path, li
 
 async def test_a_model_of_which_no_message_fits_is_refused_by_name_before_any_is_asked(llama: Path) -> None:
     model = HuggingFace(llama, device="cpu", memory=1e-4, name="hf:tiny")
-    with pytest.raises(ModelError, match=r"hf:tiny takes conversations of 512 tokens.*314 tokens.*context = "):
+    with pytest.raises(ModelError, match=r"hf:tiny takes conversations of 512 tokens.*157 tokens.*context = "):
         await model.start()
     await model.aclose()
 
 
 async def test_a_shorter_context_makes_it_fit_and_is_another_model_to_the_comparison(llama: Path) -> None:
-    reply = await reply_of(llama, ask(max_tokens=5), memory=1e-4, context=300)
+    reply = await reply_of(llama, ask(max_tokens=5), memory=1e-4, context=150)
     assert reply.usage.generated_tokens >= 1
     whole, shorter = HuggingFace(llama, device="cpu"), HuggingFace(llama, device="cpu", context=300)
     assert whole.fingerprint() != shorter.fingerprint()
@@ -163,8 +174,8 @@ def test_impossible_limits_are_refused(llama: Path, option: dict[str, Any]) -> N
 
 def test_a_row_that_will_never_fit_is_refused_alone() -> None:
     async def ask_for_both() -> list[Any]:
-        worker = Worker(lambda: Decoder(random_model(), never, 4, memory=TOKEN * 60 * 4 // 3))
-        large, small = rows(1, limit=51)[0], rows(1)[0]
+        worker = Worker(lambda: Decoder(random_model(), never, 4, memory=TOKEN * 64 * 4 // 3))
+        large, small = rows(1, limit=55)[0], rows(1)[0]
         try:
             return await asyncio.gather(worker.decode(large), worker.decode(small), return_exceptions=True)
         finally:
@@ -172,34 +183,44 @@ def test_a_row_that_will_never_fit_is_refused_alone() -> None:
 
     refused, written = asyncio.run(asyncio.wait_for(ask_for_both(), 30))
     assert isinstance(refused, ModelError)
-    assert "holds 60 tokens" in str(refused)
+    assert "holds 64 tokens" in str(refused)
     assert len(written.tokens) == 30
 
 
 def test_a_cache_of_many_short_rows_makes_way_for_few_long_ones() -> None:
-    decoder = Decoder(random_model(), never, 64, memory=TOKEN * 1000 * 4 // 3)
+    decoder = Decoder(random_model("mistral"), never, 64, memory=ASIDE * 1000 * 4 // 3)
+    batch = decoder._batch
+    assert isinstance(batch, AlignedBatch)
     for waiting in (rows(60, prompt=2, limit=5), rows(2, prompt=150, limit=350)):
         assert decoder.fitting(waiting) == len(waiting)
         decoder.admit(waiting)
         moved = 0
         while decoder.rows:
-            before = decoder._cache._buffers[0]
+            before = batch._cache._buffers[0]
             decoder.step()
-            moved += decoder._cache._buffers[0] is not before
-            assert sum(buffer.nbytes for buffer in decoder._cache._buffers) <= TOKEN * 1000
+            moved += batch._cache._buffers[0] is not before
+            assert sum(buffer.nbytes for buffer in batch._cache._buffers) <= ASIDE * 1000
     assert moved <= 4  # not with every token
 
 
+def test_pages_that_rows_share_count_once() -> None:
+    decoder = Decoder(random_model(), never, 64, memory=TOKEN * 608 * 4 // 3)  # 38 pages
+    decoder.admit(rows(4, prompt=200, limit=40))  # 15 pages each, 12 of them shared
+    assert decoder.fitting(rows(9, prompt=10, limit=30)) == (38 - 12 - 4 * 3) // 3
+
+
+@pytest.mark.usefixtures("without_pages")
 def test_beginnings_that_rows_stand_on_count_once() -> None:
-    decoder = Decoder(random_model(), never, 64, memory=TOKEN * 600 * 4 // 3)
+    decoder = Decoder(random_model(), never, 64, memory=ASIDE * 600 * 4 // 3)
     decoder.admit(rows(4, prompt=200, limit=40))
     assert {row.apart for row in decoder.rows} == {200}
     assert decoder.fitting(rows(9, prompt=10, limit=30)) == 6  # of 600, 200 stand apart: ten rows of 40 fit
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_what_is_kept_never_outlives_the_beginning_that_it_needs() -> None:
-    decoder = Decoder(random_model(), never, 64, memory=TOKEN * 600 * 4)
-    kept = decoder._reader.kept
+    decoder = Decoder(random_model(), never, 64, memory=ASIDE * 600 * 4)
+    kept: Any = decoder._batch.kept
     for wave in range(12):
         prompt = tuple(6 + (7 * n + 13 * wave) % 390 for n in range(150))
         asked = [Row(prompt, 10 + n, stream=n, keep=True) for n in range(4)]
@@ -218,7 +239,7 @@ def test_what_is_kept_never_outlives_the_beginning_that_it_needs() -> None:
 
 def tight(most: int) -> Decoder:
     """A decoder whose device has memory for so many rows only, though nothing said so beforehand."""
-    model = random_model()
+    model = random_model("mistral")
     forward = model.forward
 
     def limited(**inputs: Any) -> Any:
@@ -243,7 +264,7 @@ async def test_out_of_memory_halves_the_slots_writes_the_rows_again_and_says_so_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     alone = rows(40)
-    decode(random_model(), alone)
+    decode(random_model("mistral"), alone)
     decoder, asked = tight(most=3), [*rows(39), Row(alone[0].prompt, 30, stream=39, logprobs=[])]
     with caplog.at_level(logging.WARNING):
         found = await written_by(decoder, asked)
@@ -267,7 +288,7 @@ async def test_out_of_memory_halves_the_slots_writes_the_rows_again_and_says_so_
 )
 async def test_however_it_is_told_memory_that_ran_out_costs_no_row(error: Exception) -> None:
     alone, decoder, steps = rows(6), tight(most=9), 0
-    decode(random_model(), alone)
+    decode(random_model("mistral"), alone)
     forward = decoder._model.forward
 
     def fail_once(**inputs: Any) -> Any:
@@ -280,6 +301,21 @@ async def test_however_it_is_told_memory_that_ran_out_costs_no_row(error: Except
     decoder._model.forward = fail_once
     found = await written_by(decoder, rows(6))
     assert [row.tokens for row in found] == [row.tokens for row in alone]
+
+
+async def test_whoever_waits_is_told_where_not_even_a_new_batch_can_be_made() -> None:
+    decoder = tight(most=2)
+
+    def fails() -> None:
+        raise RuntimeError("the device is lost")
+
+    decoder.clear = fails  # type: ignore[method-assign]
+    worker = Worker(lambda: decoder)
+    found = await asyncio.wait_for(asyncio.gather(*map(worker.decode, rows(8)), return_exceptions=True), 30)
+    assert {str(error) for error in found} == {"the device is lost"}
+    with pytest.raises(ModelUnavailable):
+        await worker.decode(rows(1)[0])
+    await worker.close()
 
 
 async def test_attempts_that_give_up_in_mid_batch_leave_the_others_alone() -> None:
@@ -304,7 +340,7 @@ def test_an_event_loop_that_closed_meanwhile_is_no_error_of_the_others() -> None
 
 async def test_slots_come_back_little_by_little_when_memory_is_there_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf_worker, "_PATIENCE", 4)
-    model, most, seen = random_model(), 7, list[int]()
+    model, most, seen = random_model("mistral"), 7, list[int]()
     forward = model.forward
 
     def limited(**inputs: Any) -> Any:
@@ -314,7 +350,6 @@ async def test_slots_come_back_little_by_little_when_memory_is_there_again(monke
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return forward(**inputs)
 
-    monkeypatch.setattr(hf_decode.hf_linear, "speed_up", lambda _: 0)  # no rows that are padding
     decoder = Decoder(model, never, 16)
     model.forward = limited
     worker = Worker(lambda: decoder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,10 +11,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers.tiny_models import SIZES, never, random_model
-from testbed.models import hf_attention, hf_decode, hf_packed
-from testbed.models.hf_attention import Groups
+from testbed.models import hf_aligned, hf_attention, hf_decode
+from testbed.models.hf_attention import Groups, Step
 from testbed.models.hf_decode import Decoder, Row
-from testbed.models.hf_prefix import Layout, Prefixes, Read
+from testbed.models.hf_paged import PagedBatch
+from testbed.models.hf_paged_attention import PagedAttention, Plan
+from testbed.models.hf_prefix import KeptReads, Layout, Read
 
 COMMON = {"vocab_size": 400, "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": None} | SIZES
 OTHERS: dict[str, dict[str, Any]] = {
@@ -34,6 +36,12 @@ def other_model(kind: str) -> Any:
         if weight.ndim == 2:
             torch.nn.init.normal_(weight, std=0.3)
     return model
+
+
+@pytest.fixture
+def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows lie side by side, as on other devices."""
+    monkeypatch.setattr(Decoder, "_may_use_pages", lambda self: False)
 
 
 @pytest.fixture
@@ -61,6 +69,14 @@ def write(decoder: Decoder, rows: Sequence[Row], at_once: int = 5) -> None:
             decoder.step()
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.usefixtures("without_pages")
+def test_logits_over_shared_prompts_are_right_side_by_side_too(
+    kind: str, logits_of: Callable[[Row], torch.Tensor]
+) -> None:
+    logits_are_right(kind, logits_of, shares=True, pages=False)
+
+
 @pytest.mark.parametrize(
     ("kind", "shares"),
     [(kind, True) for kind in ("llama", "gpt2", "qwen2", "gpt_neox", "olmo2")]
@@ -69,11 +85,15 @@ def write(decoder: Decoder, rows: Sequence[Row], at_once: int = 5) -> None:
 def test_logits_over_shared_prompts_and_in_later_turns_are_those_of_one_pass_over_the_whole_text(
     kind: str, shares: bool, logits_of: Callable[[Row], torch.Tensor]
 ) -> None:
+    logits_are_right(kind, logits_of, shares=shares, pages=shares)
+
+
+def logits_are_right(kind: str, logits_of: Callable[[Row], torch.Tensor], *, shares: bool, pages: bool) -> None:
     model, rng = random_model(kind) if kind not in OTHERS else other_model(kind), random.Random(0)
     begin = tuple(rng.choices(range(6, 400), k=40))
     prompts = [(*begin, *rng.choices(range(6, 400), k=size)) for size in (1, 30, 70)] + [(7, 8)]
     decoder = Decoder(model, never, 12)
-    assert decoder.shares is shares
+    assert (decoder.shares, isinstance(decoder._batch, PagedBatch)) == (shares, pages)
     first = [Row(prompts[n % 4], rng.choice([2, 8, 30]), stream=n, keep=True) for n in range(20)]
     write(decoder, first)
     # Not all of what was written comes back word for word: a tool call may be rendered with other tokens.
@@ -90,6 +110,7 @@ def test_logits_over_shared_prompts_and_in_later_turns_are_those_of_one_pass_ove
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
+@pytest.mark.usefixtures("without_pages")
 def test_writing_over_shared_prompts_and_over_copies_brings_the_same_tokens(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +118,7 @@ def test_writing_over_shared_prompts_and_over_copies_brings_the_same_tokens(
     prompts = [tuple(rng.choices(range(6, 400), k=60)) for _ in range(5)]
     written = []
     for enough in (0, 1 << 40):
-        monkeypatch.setitem(hf_decode._SHARE_FROM, "cpu", enough)
+        monkeypatch.setitem(hf_aligned._SHARE_FROM, "cpu", enough)
         rows = [Row(prompts[n % 5], 20, stream=n) for n in range(5 * count)]
         write(Decoder(random_model(), never, 64), rows, at_once=64)
         assert all((row.trunk is None) == bool(enough) for row in rows)
@@ -105,6 +126,7 @@ def test_writing_over_shared_prompts_and_over_copies_brings_the_same_tokens(
     assert written[0] == written[1]
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_few_rows_of_a_short_prompt_get_copies_and_many_share_it() -> None:
     decoder, prompt = Decoder(random_model(), never, 64), tuple(range(6, 40))
     few, many = [Row(prompt, 2, stream=n) for n in range(3)], [Row(prompt, 2, stream=n) for n in range(30)]
@@ -122,6 +144,7 @@ def test_half_precision_shares_too() -> None:
     assert all(row.trunk and len(row.tokens) == 8 for row in rows)
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_a_model_whose_own_attention_gives_other_logits_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     true = hf_attention._with_mass
 
@@ -135,14 +158,33 @@ def test_a_model_whose_own_attention_gives_other_logits_keeps_it(monkeypatch: py
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_masses_of_both_ways_to_attend_to_a_beginning_agree() -> None:
-    query, keys, values = (torch.randn(1, 3, n, 8, generator=torch.Generator().manual_seed(n)) for n in (5, 40, 41))
-    part, mass = hf_attention._with_mass(query, keys, values[:, :, :40], 0.3)
-    again, total = hf_attention._with_mass(
-        query, keys, values[:, :, :40, :4].contiguous(), 0.3
-    )  # the way of other devices
-    torch.testing.assert_close(mass, total)
-    torch.testing.assert_close(part[..., :4], again)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_mask_that_hides_one_token_too_many_is_found_out(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong(Step):
+        def __init__(self, groups: Groups, mask: torch.Tensor) -> None:
+            hidden = mask.clone()
+            first = (mask == 0).int().argmax(1)
+            super().__init__(
+                groups, hidden.index_put_((torch.arange(len(mask)), first), torch.tensor(-torch.inf).to(dtype))
+            )
+
+    monkeypatch.setattr(Decoder, "_may_use_pages", lambda self: False)
+    assert Decoder(random_model().to(dtype), never, 4).shares
+    monkeypatch.setattr(hf_aligned, "Step", Wrong)
+    assert not Decoder(random_model().to(dtype), never, 4).shares
+
+
+def test_attention_over_pages_that_is_slightly_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    true = PagedAttention.attend
+
+    def short_sighted(self: PagedAttention, *args: Any) -> torch.Tensor:
+        return true(self, *args) * 1.001
+
+    assert isinstance(Decoder(random_model(), never, 4)._batch, PagedBatch)
+    monkeypatch.setattr(PagedAttention, "attend", short_sighted)
+    decoder = Decoder(random_model(), never, 4)
+    assert decoder.shares
+    assert not isinstance(decoder._batch, PagedBatch)
 
 
 def test_rows_are_grouped_by_trunk_whatever_their_order() -> None:
@@ -161,19 +203,16 @@ def test_rows_are_grouped_by_trunk_whatever_their_order() -> None:
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Decoder, list[int]]]:
-    """A decoder, and how many tokens each reading of prompts took, padding not counted."""
-    monkeypatch.setattr(hf_packed, "_STEP", 1)
-    model = random_model()
-    decoder, forward, read = Decoder(model, never, 16), model.forward, list[int]()
+def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[Decoder, list[int]]:
+    """A decoder, and how many tokens each reading of prompts took."""
+    decoder, read, true = Decoder(random_model(), never, 16), list[int](), Plan.of_parts
 
-    def counting(**inputs: Any) -> Any:
-        if inputs["input_ids"].shape[1] > 1 or "logits_to_keep" in inputs:
-            read.append(inputs["input_ids"].numel())
-        return forward(**inputs)
+    def counting(parts: Sequence[tuple[Sequence[int], int, int]]) -> Plan:
+        read.append(sum(last - first for _, first, last in parts))
+        return true(parts)
 
-    monkeypatch.setattr(model, "forward", counting)
-    return decoder, read  # type: ignore[return-value]
+    monkeypatch.setattr(Plan, "of_parts", counting)
+    return decoder, read
 
 
 def test_a_later_turn_reads_only_what_is_new(counted: tuple[Decoder, list[int]]) -> None:
@@ -208,7 +247,7 @@ def test_prompts_of_other_tasks_are_read_from_where_they_differ(counted: tuple[D
 def test_an_attempt_that_will_not_go_on_leaves_nothing_behind(counted: tuple[Decoder, list[int]]) -> None:
     decoder, _ = counted
     write(decoder, [Row(tuple(range(6, 66)), 20, stream=n) for n in range(4)])
-    assert list(decoder._reader.kept._kept) == [tuple(range(6, 66))]
+    assert list(decoder._batch.kept._kept) == [tuple(range(6, 66))]
 
 
 def text(tokens: Sequence[int], size: int = 100) -> Read:
@@ -217,7 +256,7 @@ def text(tokens: Sequence[int], size: int = 100) -> Read:
 
 
 def test_texts_used_longest_ago_make_room_and_memory_stays_within_its_limit() -> None:
-    kept = Prefixes(1000)
+    kept = KeptReads(1000)
     for n in range(40):
         kept.add(text((n, n + 1)))
         kept.longest((7, 8, 9))
@@ -229,7 +268,7 @@ def test_texts_used_longest_ago_make_room_and_memory_stays_within_its_limit() ->
 
 
 def test_the_text_with_the_longest_common_beginning_is_found() -> None:
-    rng, kept = random.Random(0), Prefixes(1 << 20)
+    rng, kept = random.Random(0), KeptReads(1 << 20)
     texts = [tuple(rng.choices(range(3), k=rng.randint(1, 9))) for _ in range(200)]
     for each in texts:
         kept.add(text(each))

@@ -238,6 +238,13 @@ class HuggingFace:
             model = hf_files.load_model(self._path, self.name, placement.dtype, device)
         lengths = [n for n in (hf_files.context_length(model.config), self._shortened) if n is not None]
         self._context = min(lengths, default=None)
+        steady = hf_files.steady_length(model.config)
+        if steady is not None and (self._context is None or self._context > steady):
+            raise ModelError(
+                f"{self.name} takes positions from a batch's longest text where it has more than {steady} tokens, so "
+                f"that attempts would depend on one another. Give the model context = {steady} (it then is another "
+                "model to the comparison), or serve it and use chat:openai:NAME."
+            )
         self._vocabulary = model.get_input_embeddings().num_embeddings
         memory = hf_memory.granted(self._memory, model.device, placement.devices.count(device), self)
         decoder = Decoder(model, codec.stops, self._batch, memory, codec.end_ids)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -19,7 +19,6 @@ from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from testbed.models.hf_places import Span
 from testbed.models.hf_prefix import Read
 
 Tensor = torch.Tensor
@@ -36,8 +35,6 @@ _IGNORED = {
     "output_attentions",
     "sliding_window",
 }
-
-_PRODUCT = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 
 _running = threading.local()  # a model runs in one thread, and its attention function is given no place for more
 
@@ -86,6 +83,8 @@ class Groups:
 class Attention(ABC):
     """What our own attention does while one of these is entered; outside, a model has transformers' own."""
 
+    needed = True  # whether it does anything but what transformers' own attention does
+
     @abstractmethod
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attention of query (rows, heads, tokens, width); returns (rows, tokens, heads, width)."""
@@ -105,28 +104,21 @@ class Step(Attention):
     Attributes:
         groups: which rows share what.
         mask: added to the rows' own scores, shape (rows, columns).
-        spans: rows side by side that have columns from some number on.
         layer: whose turn it is; the cache says so, since some models' layers do not know their number.
     """
 
     groups: Groups
     mask: Tensor
-    spans: Sequence[Span]
     layer: int = 0
-    _by_heads: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
 
-    def masks_of(self, heads: int) -> list[Tensor]:
-        """Each span's mask for so many key heads, shape (rows × heads, 1, columns); made once for all layers."""
-        if heads not in self._by_heads:
-            parts = [self.mask[first:last, skip:] for first, last, skip in self.spans]
-            self._by_heads[heads] = [part.repeat_interleave(heads, 0)[:, None] for part in parts]
-        return self._by_heads[heads]
+    def __post_init__(self) -> None:
+        self.needed = bool(self.groups.trunks)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attention of one new token of each row, over its trunk and its own keys.
 
         Args:
-            query: shape (rows, heads, 1, width), with rows besides that are padding.
+            query: shape (rows, heads, 1, width).
             key: the rows' own, shape (rows, key heads, columns, width).
             value: like `key`.
             scale: of the scores.
@@ -134,23 +126,13 @@ class Step(Attention):
         Returns:
             Shape (rows, 1, heads, width), like `query`.
         """
-        (rows, keyed), (padded, heads, _, width) = key.shape[:2], query.shape
-        query = query[:rows].reshape(rows, keyed, heads // keyed, width)
-        shared, mass = _over_trunks(query, self.groups, self.layer, scale) if self.groups.trunks else (None, None)
-        parts = []
-        for (first, last, skip), mask in zip(self.spans, self.masks_of(keyed), strict=True):
-            keys, values = (tensor[first:last, :, skip:].flatten(0, 1) for tensor in (key, value))
-            scores = torch.baddbmm(mask, query[first:last].flatten(0, 1), keys.transpose(1, 2), alpha=scale)
-            if shared is None or mass is None:
-                parts.append(torch.bmm(scores.softmax(-1, dtype=torch.float32).to(value.dtype), values))
-                continue
-            also = mass[first:last].reshape(*scores.shape[:2], 1)
-            weights = torch.cat([scores.to(mass.dtype), also], -1).softmax(-1).to(value.dtype)
-            mixed = torch.bmm(weights[..., :-1], values)
-            parts.append(mixed.addcmul_(weights[..., -1:], shared[first:last].reshape(mixed.shape)))
-        if padded > rows:
-            parts.append(parts[0].new_zeros((padded - rows) * keyed, *parts[0].shape[1:]))
-        return (torch.cat(parts) if len(parts) > 1 else parts[0]).view(padded, 1, heads, -1)
+        (rows, keyed), (_, heads, _, width) = key.shape[:2], query.shape
+        query = query.reshape(rows, keyed, heads // keyed, width)
+        shared, mass = _over_trunks(query, self.groups, self.layer, scale)
+        scores = torch.matmul(query, key.transpose(2, 3)) * scale + self.mask[:, None, None]
+        weights = torch.cat([scores.to(mass.dtype), mass[..., None]], -1).softmax(-1).to(value.dtype)
+        mixed = torch.matmul(weights[..., :-1], value).addcmul_(weights[..., -1:], shared)
+        return mixed.view(rows, 1, heads, -1)
 
 
 def plug_in(model: Any) -> bool:
@@ -209,8 +191,8 @@ def attend(
         NotCoveredError: the layer caps its scores, has sinks, or wants anything else that is unknown here.
     """
     step: Attention | None = getattr(_running, "step", None)
-    # Where nothing is shared, a GPU's own kernels are as good; on the CPU they are slower than ours.
-    if step is None or (query.device.type != "cpu" and isinstance(step, Step) and not step.groups.trunks):
+    # Where nothing is shared, PyTorch's own kernels are as good.
+    if step is None or not step.needed:
         plain = ALL_ATTENTION_FUNCTIONS[_PLAIN]
         found: tuple[Tensor, None] = plain(module, query, key, value, attention_mask, scaling=scaling, **more)
         return found
@@ -250,41 +232,18 @@ def _over_trunks(query: Tensor, groups: Groups, layer: int, scale: float) -> tup
     return shared, total
 
 
-def with_mass(
-    query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool = False
-) -> tuple[Tensor, Tensor]:
+def _with_mass(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Attention, and the log-sum-exp of its scores.
 
     Args:
         query: shape (1, heads, n, width).
-        keys: shape (1, key heads, tokens, width).
+        keys: shape (1, heads, tokens, width).
         values: like `keys`.
         scale: of the scores.
-        causal: the n tokens see one another, each those before it and itself.
 
     Returns:
         Shapes (1, heads, n, width) and (1, heads, n).
     """
-    heads, size = query.shape[1:3]
-    keyed = keys.shape[1]
-    if keyed != heads and causal:
-        keys, values = (tensor.repeat_interleave(heads // keyed, 1) for tensor in (keys, values))
-    elif keyed != heads:  # queries that have a key head in common go over it in one product
-        query = query.reshape(1, keyed, -1, query.shape[3])
-    part, mass = _with_mass(query, keys, values, scale, causal=causal)
-    return part.reshape(1, heads, size, -1), mass.reshape(1, heads, size)
-
-
-def _with_mass(
-    query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool = False
-) -> tuple[Tensor, Tensor]:
-    """See `with_mass`; there is a key head for each of the queries'."""
-    if query.device.type == "cpu" and keys.shape[-1] == values.shape[-1]:
-        # The one product of PyTorch's own that also says the log-sum-exp.
-        found: tuple[Tensor, Tensor] = _PRODUCT(query, keys, values, is_causal=causal, scale=scale)
-        return found
     scores = torch.matmul(query, keys.transpose(2, 3)).float() * scale
-    if causal:
-        scores = scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), -torch.inf)
     mass = scores.logsumexp(-1)
     return torch.matmul((scores - mass[..., None]).exp().to(values.dtype), values), mass

@@ -37,8 +37,8 @@ class _AlignedLayer(DynamicLayer):  # type: ignore[misc]
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Writes the columns that follow and shows the window up to them."""
         column, self.end = self.end, self.end + key_states.shape[2]
-        self.keys[: self.rows, :, column : self.end] = key_states[: self.rows]
-        self.values[: self.rows, :, column : self.end] = value_states[: self.rows]
+        self.keys[: self.rows, :, column : self.end] = key_states
+        self.values[: self.rows, :, column : self.end] = value_states
         if self.step is not None:
             self.step.layer = self.index
         return self.keys[: self.rows, :, self.low : self.end], self.values[: self.rows, :, self.low : self.end]

@@ -108,6 +108,22 @@ def context_length(config: Any) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
+def steady_length(config: Any) -> int | None:
+    """Tokens up to which no text changes another's positions in a batch; None where none ever does.
+
+    Some models turn positions by frequencies that follow the longest text they are given at once.
+    """
+    text = config.get_text_config(decoder=True)
+    rope = getattr(text, "rope_parameters", None) or {}
+    bounds = []
+    for each in [rope, *(value for value in rope.values() if isinstance(value, dict))]:  # some have them by layer
+        if each.get("rope_type") == "longrope":
+            bounds.append(each.get("original_max_position_embeddings") or text.max_position_embeddings)
+        elif "dynamic" in str(each.get("rope_type")):
+            bounds.append(text.max_position_embeddings)
+    return min(bounds, default=None)
+
+
 def stop_ids(model_path: Path, tokenizer: Any) -> list[int]:
     """The tokens that end a message: those of generation_config.json, of config.json, and the tokenizer's own."""
     found = {tokenizer.eos_token_id}

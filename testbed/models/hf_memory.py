@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from testbed.errors import ModelError
+from testbed.errors import ModelError, ModelUnavailable
 
 if TYPE_CHECKING:
     from testbed.models.hf_row import Row
@@ -22,6 +22,8 @@ _FOR_TEXTS = 0.25  # of the memory, at most, for what was read and may be asked 
 _TEXT_TOKENS = 1 << 16  # and at most so many: prompts, and earlier turns of the attempts that are under way
 _GIB = 1 << 30
 _UNKNOWN = _GIB  # bytes, where the system does not say what is free
+# How the allocators that raise plain RuntimeErrors put it: the host's, and CUDA's where PyTorch's own is not asked.
+_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _granted: WeakKeyDictionary[object, dict[str, int]] = WeakKeyDictionary()  # bytes by model and device
 
 
@@ -129,3 +131,13 @@ def _of_cgroup(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 def _sizes(file: Path) -> dict[str, int]:
     return {words[0]: int(words[1]) for line in file.read_text().splitlines() if len(words := line.split()) > 1}
+
+
+def out_of_memory(error: Exception) -> ModelUnavailable | None:
+    """What it means that memory ran out; None for any other error."""
+    untyped = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    if not untyped and not isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return None
+    return ModelUnavailable(
+        "the model ran out of memory; a smaller batch = … or memory = … in the model's options needs less."
+    )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from testbed.models.hf_cache import AlignedCache
-from testbed.models.hf_packed import Packer, Wanted
-from testbed.models.hf_prefix import Blocks, Layout, Prefixes, Read, Tokens
+from testbed.models.hf_prefix import Blocks, KeptReads, Layout, Read, Tokens
 
 Tensor = torch.Tensor
 
@@ -18,6 +17,31 @@ _PREFILL_TOKENS = 2048  # most new tokens, padding included, of one reading
 _PAST_TOKENS = 8192  # most tokens read before that one reading goes on from, where they must be copied for it
 _PADDING = 64  # tokens of padding that cost no more than one more reading
 _WORTH = 16  # tokens in common, at least, from which a text is read on: a shorter beginning is read again sooner
+
+
+class Wanted(NamedTuple):
+    """A prompt that is to be read.
+
+    Attributes:
+        prompt: all of it.
+        past: a text that it begins with.
+        size: tokens of that which are not read again.
+    """
+
+    prompt: Tokens
+    past: Read | None = None
+    size: int = 0
+
+    @property
+    def new(self) -> int:
+        """Tokens to be read."""
+        return len(self.prompt) - self.size
+
+    @property
+    def trunk(self) -> Read | None:
+        """What can be the trunk of a text that goes on from `past`."""
+        trunk = self.past and (self.past.trunk or self.past)
+        return trunk if trunk and len(trunk.tokens) <= self.size else None
 
 
 class Reader:
@@ -28,20 +52,18 @@ class Reader:
         layout: of its keys and values.
         memory: bytes for what is kept and for what is being read; only a prompt that is longer than the latter's share
             takes more, while it is read.
-        packs: whether prompts can be read as one row.
 
     Attributes:
         kept: what was read before.
     """
 
-    def __init__(self, model: Any, layout: Layout, memory: int, *, packs: bool = False) -> None:
+    def __init__(self, model: Any, layout: Layout, memory: int) -> None:
         self._model, self._layout = model, layout
         self._chooses = "logits_to_keep" in inspect.signature(model.forward).parameters
-        whole = _PREFILL_TOKENS if packs else _PREFILL_TOKENS + _PAST_TOKENS
+        whole = _PREFILL_TOKENS + _PAST_TOKENS
         room = min(whole, memory // (2 * layout.token_bytes))  # tokens: half of the memory at most is for reading
         self._most, self._most_past = room * _PREFILL_TOKENS // whole, room * _PAST_TOKENS // whole
-        self._packer = Packer(model, layout, room, chooses=self._chooses) if packs else None
-        self.kept = Prefixes(memory - room * layout.token_bytes)
+        self.kept = KeptReads(memory - room * layout.token_bytes)
 
     def read(self, prompts: Iterable[Tokens]) -> dict[Tokens, Read]:
         """Keys, values and logits of some prompts, which are kept."""
@@ -66,12 +88,8 @@ class Reader:
 
     def read_on(self, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Blocks, Tensor]]:
         """Reads prompts that are not kept: keys and values of what is new, good until the next comes, and logits."""
-        if self._packer is not None:
-            for group in self._packer.groups(wanted):
-                yield from self._packer.run(group)
-        else:
-            for group in _alike(wanted, self._most, self._most_past):
-                yield from self._run(group)
+        for group in _alike(wanted, self._most, self._most_past):
+            yield from self._run(group)
 
     def _run(self, group: Sequence[Wanted]) -> Iterator[tuple[Wanted, Blocks, Tensor]]:
         before = max(wanted.size for wanted in group)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
@@ -98,7 +100,22 @@ class Read:
         return head if last <= before else tuple(torch.cat(both, 2) for both in zip(head, own, strict=True))
 
 
-class Prefixes:
+class Kept(Protocol):
+    """A text that was read."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """The whole text."""
+
+    @property
+    def logits(self) -> Tensor | None:
+        """After the last token; None where nobody has them."""
+
+
+K = TypeVar("K", bound=Kept)
+
+
+class Prefixes(ABC, Generic[K]):
     """The texts read last.
 
     Args:
@@ -107,10 +124,18 @@ class Prefixes:
 
     def __init__(self, limit: int) -> None:
         self._limit, self._bytes = limit, 0
-        self._kept: OrderedDict[Tokens, Read] = OrderedDict()
+        self._kept: OrderedDict[Tokens, K] = OrderedDict()
         self._sorted: list[Tokens] = []
 
-    def get(self, text: Tokens) -> Read | None:
+    @abstractmethod
+    def _enter(self, read: K) -> int:
+        """Bytes that are taken by keeping a text besides those that are kept."""
+
+    @abstractmethod
+    def _leave(self, read: K) -> int:
+        """Bytes that are free when a text is not kept any more."""
+
+    def get(self, text: Tokens) -> K | None:
         """What was read of just this text, where the logits after it are known."""
         found = self._kept.get(text)
         if found is None or found.logits is None:
@@ -118,7 +143,7 @@ class Prefixes:
         self._touch(found)
         return found
 
-    def longest(self, text: Tokens) -> tuple[Read | None, int]:
+    def longest(self, text: Tokens) -> tuple[K | None, int]:
         """What was read that begins like a text for longest, and for how many tokens; None and 0 if nothing does."""
         at = bisect_left(self._sorted, text)
         # Of all texts in order, the ones next to a text have most in common with it.
@@ -129,26 +154,53 @@ class Prefixes:
         self._touch(self._kept[best])
         return self._kept[best], size
 
+    def add(self, read: K) -> None:
+        """Keeps a text; the ones used longest ago make room."""
+        old = self._kept.get(read.tokens)
+        self._bytes += self._enter(read)
+        if old is None:
+            insort(self._sorted, read.tokens)
+        else:
+            self._bytes -= self._leave(old)
+        self._kept[read.tokens] = read
+        self._touch(read)
+        while self._bytes > self._limit and self.forget():
+            pass
+
+    def forget(self) -> bool:
+        """Lets go of the text used longest ago; False where there is none."""
+        if self._kept:
+            self.remove(next(iter(self._kept)))
+            return True
+        return False
+
+    def remove(self, tokens: Tokens) -> None:
+        """Lets go of a text."""
+        del self._sorted[bisect_left(self._sorted, tokens)]
+        self._bytes -= self._leave(self._kept.pop(tokens))
+
+    def _touch(self, read: K) -> None:
+        """Counts a text as used just now."""
+        self._kept.move_to_end(read.tokens)
+
+
+class KeptReads(Prefixes[Read]):
+    """The texts read last, each with a copy of its keys and values."""
+
+    def _enter(self, read: Read) -> int:
+        return read.bytes
+
+    _leave = _enter
+
     def add(self, read: Read) -> None:
         """Keeps a text, and the one it has as its trunk; the ones used longest ago make room."""
         if read.trunk is not None and self._kept.get(read.trunk.tokens) is not read.trunk:
             self.add(read.trunk)
-        old = self._kept.pop(read.tokens, None)
-        if old is None:
-            insort(self._sorted, read.tokens)
-        else:
-            self._bytes -= old.bytes
-        self._kept[read.tokens] = read
-        self._bytes += read.bytes
-        self._touch(read)
-        while self._bytes > self._limit and self._kept:
-            tokens, gone = self._kept.popitem(last=False)
-            del self._sorted[bisect_left(self._sorted, tokens)]
-            self._bytes -= gone.bytes
+        super().add(read)
 
     def _touch(self, read: Read) -> None:
         """Counts a text as used just now, and its trunk after it: else its memory would be held and in no account."""
-        self._kept.move_to_end(read.tokens)
+        super()._touch(read)
         if read.trunk is not None and read.trunk.tokens in self._kept:
             self._kept.move_to_end(read.trunk.tokens)
 

@@ -29,6 +29,7 @@ class Row:
         keep: whether the attempt may go on: what it wrote is then remembered, and its next message reads what is new.
         trunk: the shared beginning of the prompt, whose keys and values are not among the row's own; see `stand_on`.
         apart: tokens in it.
+        pages: where its keys and values lie, if they lie in pages.
         share: seconds: its share of the time that was spent on the batches it was in.
     """
 
@@ -45,6 +46,7 @@ class Row:
     keep: bool = False
     trunk: Read | None = field(default=None, repr=False)
     apart: int = 0
+    pages: list[int] = field(default_factory=list, repr=False)
     share: float = 0.0
     _block: list[float] = field(default_factory=list, repr=False)
 
@@ -63,6 +65,11 @@ class Row:
         """Columns of the cache that the row needs when it is written to its limit."""
         return len(self.prompt) + self.limit - self.apart
 
+    @property
+    def length(self) -> int:
+        """Tokens when it is written to its limit."""
+        return len(self.prompt) + self.limit
+
     def stand_on(self, trunk: Read | None) -> None:
         """Sets the beginning that the row shares with others."""
         self.trunk, self.apart = trunk, len(trunk.tokens) if trunk else 0
@@ -72,6 +79,7 @@ class Row:
         self.tokens.clear()
         self.finish, self.share = "", 0.0
         self.stand_on(None)
+        self.pages = []
         if self.logprobs is not None:
             self.logprobs.clear()
 

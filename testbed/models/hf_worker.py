@@ -14,10 +14,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
-
 from testbed.errors import ModelError, ModelUnavailable
 from testbed.models.hf_decode import Decoder, Row
+from testbed.models.hf_memory import out_of_memory
 from testbed.models.hf_queue import Waiting
 from testbed.models.hf_score import Forced
 
@@ -32,8 +31,6 @@ _JOIN_WAIT = 8
 # After memory ran out, slots come back an eighth at a time, each time after so many tokens with all of them filled;
 # after twice as many with every time that it runs out again: the batch lost then costs more than the slots bring.
 _PATIENCE = 256
-# How the allocators that raise plain RuntimeErrors put it: the host's, and CUDA's where PyTorch's own is not asked.
-_NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 @dataclass(eq=False)
@@ -145,10 +142,22 @@ class Worker:
                 if decoder.rows:
                     self._step(decoder)
             except Exception as error:  # noqa: BLE001 (a thread's edge: handed to everyone who waits)
-                self._recover(decoder, error)
+                try:
+                    self._recover(decoder, error)
+                except Exception as broken:  # noqa: BLE001 (nothing can be written any more: whoever waits is told why)
+                    self._end(out_of_memory(broken) or broken)
+                    return
+        self._end(ModelUnavailable("the model was closed while this message was being written."))
+
+    def _end(self, error: Exception) -> None:
+        """Takes no more requests, and hands the error to everyone who waits."""
+        with self._closing:
+            self._closed = True
+        while not self._inbox.empty():
+            self._receive(block=False)
         self._jobs.update((job.row, job) for job in self._waiting.take(len(self._waiting)))
-        self._fail(closed := ModelUnavailable("the model was closed while this message was being written."))
-        self._settle_scores(closed)
+        self._fail(error)
+        self._settle_scores(error)
 
     def _receive(self, *, block: bool) -> bool:
         """Takes in what has arrived; False when the worker is to end."""
@@ -170,7 +179,7 @@ class Worker:
         try:
             found = decoder.score([job.tokens for job in self._to_score])
         except Exception as error:  # noqa: BLE001 (a thread's edge: handed to everyone who waits)
-            self._settle_scores(_out_of_memory(error) or error)
+            self._settle_scores(out_of_memory(error) or error)
             return
         jobs, self._to_score = self._to_score, []
         for job, forced in zip(jobs, found, strict=True):
@@ -195,11 +204,11 @@ class Worker:
         rows = self._next_rows(decoder)
         if not rows:
             return
-        begun = time.perf_counter()
-        finished = decoder.admit(rows)
-        each = (time.perf_counter() - begun) / len(rows)
         for row in rows:
-            row.share += each - self._clock
+            row.share -= self._clock
+        many, begun = len(decoder.rows) + len(rows), time.perf_counter()
+        finished = decoder.admit(rows)
+        self._clock += (time.perf_counter() - begun) / many
         self._finish(finished)
 
     def _step(self, decoder: Decoder) -> None:
@@ -213,9 +222,10 @@ class Worker:
                 decoder.slots, self._calm = min(self._slots, decoder.slots + 1 + decoder.slots // 8), 0
 
     def _next_rows(self, decoder: Decoder) -> list[Row]:
+        self._waiting.keep(lambda job: not job.cancelled)
         first = self._waiting.first(decoder.free)
         jobs = self._waiting.take(decoder.fitting([job.row for job in first]))
-        if not jobs and not decoder.rows:
+        if first and not jobs and not decoder.rows:
             (job,) = self._waiting.take(1)
             error = ModelError(
                 f"the memory for keys and values holds {decoder.room.cells} tokens, and a message with what stands "
@@ -227,15 +237,15 @@ class Worker:
 
     def _recover(self, decoder: Decoder, error: Exception) -> None:
         """Gives up the batch; where it was too large, its rows are written again, half as many at once."""
-        no_memory = _out_of_memory(error)
+        no_memory = out_of_memory(error)
         if no_memory is None or len(self._jobs) < 2:
-            decoder.clear()
             self._fail(no_memory or error)
+            decoder.clear()
             return
-        jobs, self._jobs = self._jobs, {}
-        decoder.slots = len(jobs) // 2
+        decoder.slots = len(self._jobs) // 2
         self._calm, self._patience = 0, min(2 * self._patience, _PATIENCE << 10)
         decoder.clear()  # which makes a cache for so many
+        jobs, self._jobs = self._jobs, {}
         for row in jobs:
             row.restart()
         for job in jobs.values():
@@ -253,8 +263,6 @@ class Worker:
         decoder.drop(gone)
         for row in gone:
             del self._jobs[row]
-        if any(job.cancelled for job in self._waiting):
-            self._waiting.keep(lambda job: not job.cancelled)
 
     def _finish(self, rows: list[Row]) -> None:
         """Hands rows to those who wait: one call for all of a loop's, since each wakes it up."""
@@ -288,12 +296,3 @@ def _settle_all(loop: asyncio.AbstractEventLoop, results: Iterable[tuple[asyncio
 
     with contextlib.suppress(RuntimeError):  # a loop that is closed: nobody waits there any more
         loop.call_soon_threadsafe(settle)
-
-
-def _out_of_memory(error: Exception) -> ModelUnavailable | None:
-    untyped = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
-    if not untyped and not isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return None
-    return ModelUnavailable(
-        "the model ran out of memory; a smaller batch = … or memory = … in the model's options needs less."
-    )

@@ -1,0 +1,230 @@
+"""The batch on the processor: every text in pages, every token attended to by one compiled function.
+
+Reading prompts and writing tokens are one operation here: a row of tokens of many texts, each with its place. Rows join
+and leave by changing a table; their keys and values never move, and nothing is padded.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+from testbed.models.hf_linear import STEP
+from testbed.models.hf_memory import Room
+from testbed.models.hf_paged_attention import PagedAttention, Plan
+from testbed.models.hf_pages import PAGE, KeptPages, Pages, Text, pages_for
+from testbed.models.hf_prefix import Layout, Tokens
+from testbed.models.hf_row import Row
+
+Tensor = torch.Tensor
+
+_READ = 2048  # most tokens of one reading
+_WORTH = 16  # tokens in common, at least, from which a text is read on
+
+
+class PagedBatch:
+    """Rows under way, and what was read for them.
+
+    Args:
+        model: a transformers causal language model in evaluation mode, with `hf_attention` plugged in.
+        layout: of its keys and values.
+        memory: bytes that these may take.
+
+    Attributes:
+        room: memory for keys and values.
+        rows: under way, in the order in which `advance` gives their logits.
+        kept: texts that were read and may be asked again.
+    """
+
+    def __init__(self, model: Any, layout: Layout, memory: int) -> None:
+        self._model = model
+        self._chooses = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.room = Room(memory, Pages.token_bytes(layout))
+        self._most = pages_for(self.room.cells)  # so that a text fits of which `room` says so
+        self._pages = Pages(layout, self._most + self.room.texts // (PAGE * self.room.token))
+        self.kept = KeptPages(self._pages, self.room.texts)
+        self.rows: list[Row] = []
+        self._attention = PagedAttention(self._pages)
+        self._cache = Cache(layers=[_Layer(self._attention, n) for n in range(len(self._pages.shapes))])
+        self._mask = torch.zeros(1, 1, 1, 1)  # of four dimensions, it is taken as it is; nobody looks at it
+        self._plan: Plan | None = None
+
+    def fitting(self, waiting: Sequence[Row]) -> int:
+        """How many of the rows that wait, in order, can join, all of them written to their limits."""
+        wanted = sum(pages_for(row.length) for row in (*self.rows, *waiting))
+        if wanted <= self._most:  # even if nothing were shared
+            return len(waiting)
+        held = {page for row in self.rows for page in row.pages}
+        taken = len(held) + sum(pages_for(row.length) - len(row.pages) for row in self.rows)
+        for n, row in enumerate(waiting):
+            taken += pages_for(row.length)
+            if taken > self._most:
+                return n
+        return len(waiting)
+
+    def enter(self, rows: Sequence[Row]) -> tuple[list[Row], Tensor]:
+        """Reads the prompts of new rows, which are under way then, and beside them what the others wrote last.
+
+        Returns:
+            The rows that have logits now, and these, shape (rows, vocabulary).
+        """
+        many = Counter(row.prompt for row in rows)
+        going = {row.prompt for row in rows if row.position > 0 and many[row.prompt] == 1}
+        texts = {prompt: self._begun(prompt, going=prompt in going) for prompt in many}
+        new = {prompt: text for prompt, text in texts.items() if text.logits is None}
+        others, logits = self._read(list(new.values()))
+        after = torch.stack([found for row in rows if (found := texts[row.prompt].logits) is not None])
+        for row in rows:
+            if row.prompt in new and row.prompt in going:
+                row.pages = texts.pop(row.prompt).pages  # nobody else begins like this
+            else:
+                row.pages = self._pages.fork(texts[row.prompt].pages, len(row.prompt))
+        for prompt, text in texts.items():
+            if prompt in new:
+                self.kept.add(text)
+            self._pages.release(text.pages)
+        self.rows += rows
+        self._plan = None
+        return [*others, *rows], torch.cat([logits, after]) if others else after
+
+    def advance(self) -> Tensor:
+        """Reads the last token of every row; logits after it, shape (rows, vocabulary)."""
+        plan = self._planned()
+        return self._forward([row.tokens[-1] for row in self.rows], plan)[: len(self.rows)]
+
+    def _planned(self) -> Plan:
+        """What is to be done for one token more of each row, all of which have pages for it."""
+        if self._plan is None:
+            self.rows.sort(key=lambda row: row.pages)  # those that share pages side by side
+            self._plan = Plan.of_rows(self.rows)
+        else:
+            self._plan.go_on()
+        for n in self._plan.at_a_new_page():
+            page = self._pages.take()
+            self.rows[n].pages.append(page)
+            self._plan.turn_page(n, page)
+        return self._plan
+
+    def remember(self, row: Row) -> None:
+        """Keeps what was read of a row: its attempt may go on."""
+        self.kept.add(Text((*row.prompt, *row.tokens[:-1]), list(row.pages), mine=True))
+
+    def leave(self, rows: Iterable[Row]) -> None:
+        """Takes rows out."""
+        gone = set(rows)
+        for row in gone:
+            self._pages.release(row.pages)
+            row.pages = []
+        if gone:
+            self.rows = [row for row in self.rows if row not in gone]
+            self._plan = None
+
+    def _begun(self, prompt: Tokens, *, going: bool) -> Text:
+        """What was read of a prompt, or a new text with pages for it; whoever asks holds the pages.
+
+        Args:
+            prompt: all of it.
+            going: whether it is an attempt's next message.
+        """
+        found = self.kept.get(prompt)
+        if found is not None:
+            self._pages.hold(found.pages)
+            return found
+        past, size = self.kept.longest(prompt)
+        size = min(size, len(prompt) - 1)  # the last token is read again: it brings the logits
+        pages = list[int]()
+        if past is not None and size >= _WORTH:
+            self._pages.hold(past.pages)
+            if going and past.mine:
+                self.kept.remove(past.tokens)  # this attempt's own words: its pages go on
+            pages = self._pages.cut(past.pages, size)
+        pages += [self._pages.take() for _ in range(pages_for(len(prompt)) - len(pages))]
+        return Text(prompt, pages, start=size if size >= _WORTH else 0)
+
+    def _read(self, texts: Sequence[Text]) -> tuple[list[Row], Tensor]:
+        """Reads what is new of some texts, long ones in parts; the rows that went on beside the last, and logits."""
+        readings = list(_readings(texts))
+        beside, after = list[Row](), torch.empty(0)
+        for parts in readings:
+            tokens = [token for part in parts for token in part.text.tokens[part.first : part.last]]
+            plan = Plan.of_parts([(part.text.pages, part.first, part.last) for part in parts])
+            if parts is readings[-1] and self.rows:
+                plan, beside = self._planned().and_then(plan), list(self.rows)
+                tokens = [*(row.tokens[-1] for row in beside), *tokens]
+            ends = accumulate([part.last - part.first for part in parts], initial=len(beside) - 1)
+            logits = self._forward(tokens, plan, [*range(len(beside)), *list(ends)[1:]])
+            after, read = logits[: len(beside)], logits[len(beside) :]
+            for part, found in zip(parts, read, strict=False):
+                if part.last == len(part.text.tokens):
+                    part.text.logits = found.clone()
+        return beside, after
+
+    def _forward(self, tokens: Sequence[int], plan: Plan, wanted: Sequence[int] = ()) -> Tensor:
+        """Logits after the tokens wanted, or after all; more of them, whose rows are padding, may follow."""
+        # Products of whole steps give a row the same numbers in any company.
+        lacks = [0] * (-len(tokens) % STEP)
+        places = torch.zeros(1, len(tokens) + len(lacks), dtype=torch.long)
+        places[0, : len(tokens)] = torch.from_numpy(plan.places)
+        last = torch.tensor([*wanted, *[0] * (-len(wanted) % STEP)])
+        chosen = {"logits_to_keep": last} if wanted and self._chooses else {}
+        with self._attention.over(plan):
+            output = self._model(
+                input_ids=torch.tensor([[*tokens, *lacks]]),
+                position_ids=places,
+                attention_mask=self._mask,
+                past_key_values=self._cache,
+                use_cache=True,
+                **chosen,
+            )
+        logits: Tensor = output.logits[0]
+        return logits[last] if wanted and not chosen else logits
+
+
+class _Part(NamedTuple):
+    """Tokens of a text, `first` to `last` − 1, that are read at once."""
+
+    text: Text
+    first: int
+    last: int
+
+
+def _readings(texts: Sequence[Text]) -> Iterator[list[_Part]]:
+    """Parts that are read together, in order."""
+    parts: list[_Part] = []
+    left = _READ
+    for text in texts:
+        first = text.start
+        while first < len(text.tokens):
+            last = min(len(text.tokens), first + left)
+            parts.append(_Part(text, first, last))
+            left -= last - first
+            first = last
+            if not left:
+                yield parts
+                parts, left = [], _READ
+    if parts:
+        yield parts
+
+
+class _Layer(DynamicLayer):  # type: ignore[misc]
+    """Says whose keys and values the attention is given, which puts them into pages itself."""
+
+    def __init__(self, attention: PagedAttention, index: int) -> None:
+        super().__init__()
+        self._attention, self._index = attention, index
+        self.is_initialized, self.dtype, self.device = True, torch.float32, torch.device("cpu")
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Gives back what it is given, shape (1, heads, tokens, width)."""
+        self._attention.layer = self._index
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        """Tokens before the new ones, as far as the model is to know."""
+        return 0
