@@ -86,7 +86,7 @@ def problems(operator: str, digits: int, n: int, seed: int = 0) -> list[Problem]
         raise UsageError(f"{digits} digits asked for: choose 1 to 9")
     most = 100 if digits == 1 else 500
     if not 0 <= n <= most:
-        raise UsageError(f"tasks must be a number from 0 to {most} for problems of {digits} digits, not {n}")
+        raise UsageError(f"tasks must be a number from 1 to {most} for problems of {digits} digits, not {n}")
     rng = random.Random(f"problems {operator} {digits} {seed}")
     found: dict[str, Problem] = {}
     while len(found) < n:

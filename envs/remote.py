@@ -6,6 +6,7 @@ It lists no tasks and grades nothing, so it is none of the registry's: an experi
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, cast
 
 import gymnasium as gym
@@ -38,7 +39,7 @@ class Remote(gym.Env[Observation, str]):
 
     Raises:
         UsageError: the server refuses, or it is not said which entry.
-        UnknownName: the entry does not run that arm.
+        UnknownName: the board has no such arm, or the entry does not run it.
         TransportError: the server does not answer.
     """
 
@@ -64,10 +65,11 @@ class Remote(gym.Env[Observation, str]):
         self._session: RemoteSession | None = None
         self._seeded = False
         try:
+            if not entry:
+                _known(arm, self._client.terms(board)["arms"])  # before an entry is begun that nobody wants
             found = self._found(entry, board, title or model, model)
             arms = {shown["name"]: shown for shown in found["arms"]}
-            if arm not in arms:
-                raise UnknownName("arm of the entry", arm, arms)
+            _known(arm, arms)
         except TestbedError:
             self._client.close()
             raise
@@ -145,6 +147,11 @@ class Remote(gym.Env[Observation, str]):
         session, self._session = self._session, None
         if session is not None:
             session.end()
+
+
+def _known(arm: str, arms: Collection[str]) -> None:
+    if arm not in arms:
+        raise UnknownName("arm", arm, arms)
 
 
 def _observation(reply: dict[str, Any]) -> Observation:

@@ -194,7 +194,7 @@ class World:
             raise UnknownName("kind of question", kind, KINDS)
         pool = list(self._pool(kind, band))
         if not 0 <= n <= len(pool):
-            raise UsageError(f"{n} questions of kind {kind!r} asked for: give a number from 0 to {len(pool)}")
+            raise UsageError(f"{n} questions of kind {kind!r} asked for: there are at most {len(pool)}")
         return random.Random(f"questions {self.seed} {kind} {band} {seed}").sample(pool, n)
 
     def _pool(self, kind: str, band: str | None) -> Iterable[Question]:

@@ -59,7 +59,9 @@ def _run() -> int | str | None:
     try:
         app()
     except TestbedError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from testbed.report.unseen import visible  # a server, a file or a model may have had a say in it
+
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         code = error.exit_code
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):

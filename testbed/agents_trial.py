@@ -26,15 +26,7 @@ class AgentTrial(Trial):
     """One try at an attempt by an agent."""
 
     async def run(self, replay: Iterator[str] | None, graders: DaemonThreads) -> Attempt:
-        """The attempt, however the agent fared in it.
-
-        Args:
-            replay: the results that a yoked attempt's tools give, one after another.
-            graders: where slow graders work.
-
-        Raises:
-            InfrastructureError: it could not be made; see `missing`.
-        """
+        """The attempt, however the agent fared in it; see `Trial.run`."""
         agent = self._arm.model
         assert isinstance(agent, Agent)
         episode = self._episode = self._begin(replay)

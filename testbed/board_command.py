@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from testbed import board_export_command
+from testbed import board_entry_command, board_export_command
 from testbed.command_options import DEFAULT_STORE, JsonOption, PluginOption, StoreOption, print_json
 
 HELP = "Leaderboards: make one, serve it, hand out tokens, send an entry."
@@ -22,6 +22,12 @@ app.command(epilog="Example: testbed board export sums sums.json    or: testbed 
 )
 app.command("import", epilog="Example: testbed board import sums.zip --store elsewhere.sqlite")(
     board_export_command.import_
+)
+app.command(
+    epilog="Example: testbed board retitle https://example.org/entries/172a38b121158a22ca45b98fb54041c4 'Mine'"
+)(board_entry_command.retitle)
+app.command(epilog="Example: testbed board withdraw https://example.org/entries/172a38b121158a22ca45b98fb54041c4")(
+    board_entry_command.withdraw
 )
 
 BoardStoreOption = Annotated[
@@ -103,17 +109,23 @@ def serve(
         list[str] | None,
         typer.Option("--corpus", help="File, folder or environment: a corpus to check entries with; may be repeated."),
     ] = None,
+    public_url: Annotated[
+        str, typer.Option(help="Address at which people reach it, such as https://example.org; it stands in all links.")
+    ] = "",
     plugin: PluginOption = None,
 ) -> None:
     """Serve the boards of a store, check the entries that are sent, and rank them. Ctrl-C ends it."""
     from testbed import registry
+    from testbed.board.public import public_address
     from testbed.board.serving import Address
     from testbed.board.serving import serve as run
     from testbed.board.settings import Settings
 
     for file in plugin or []:
         registry.load_plugin(file)
-    settings = Settings(models=tuple(model or Settings.models), corpora=tuple(corpus or ()))
+    settings = Settings(
+        models=tuple(model or Settings.models), corpora=tuple(corpus or ()), public_url=public_address(public_url)
+    )
     run(store, settings, Address(host, port, certificate, key))
 
 
@@ -122,7 +134,7 @@ def submit(
     run: Annotated[str, typer.Argument(help="Name of the run to send.")],
     board: Annotated[str, typer.Option("--board", help="Address of the board's page.")],
     store: StoreOption = DEFAULT_STORE,
-    title: Annotated[str, typer.Option(help="Title of the entry; the first one that is sent stays.")] = "",
+    title: Annotated[str, typer.Option(help="Title of the entry; the run's name by default.")] = "",
     wait: Annotated[float, typer.Option(help="Seconds to wait for the verdict.")] = 3600.0,
     json: JsonOption = False,
 ) -> None:

@@ -50,8 +50,8 @@ def export(
     with BoardDatabase.open(store, create=False) as db:
         if kind == "archive":
             moved = write_archive(db, board, file)
-            rest = f"; {moved.left_out} left out, which were rejected or made against the server" * (moved.left_out > 0)
-            print(f"wrote board {board!r} with {_entries(moved.entries)} to {file}{rest}")
+            left = f"; {moved.left_out} left out, which were rejected, withdrawn or made against the server"
+            print(f"wrote board {board!r} with {_entries(moved.entries)} to {file}{left if moved.left_out else ''}")
             return
         text, count = _text(db, board, kind, entry, dataset, task, address.rstrip("/"))
     _write(file, text)

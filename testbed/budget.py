@@ -77,7 +77,7 @@ class Budget:
         known = (*COST_COMPONENTS, "calls", "answers")
         for key in values:
             if key not in known:
-                raise UnknownName("budget component", key, known)
+                raise UnknownName("budget component", key, known, hint=f"The limits are {', '.join(known)}.")
         return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:

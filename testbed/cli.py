@@ -19,6 +19,7 @@ from testbed import (
     corpus_command,
     nats_command,
     plan_command,
+    runs_command,
     search_command,
     show_command,
 )
@@ -31,11 +32,13 @@ from testbed.command_options import (
     PluginOption,
     StoreOption,
     print_json,
+    some,
 )
 
 if TYPE_CHECKING:
     from testbed.report.analyse import Analysis
     from testbed.report.transcript_links import TranscriptLinks
+    from testbed.report.transcripts_inside import TranscriptsInside
 
 MISSING, INTERRUPTED = 3, 130
 
@@ -50,9 +53,28 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from testbed import __version__
+
+        print(f"testbed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
 corpus_command.app.command(epilog='Example: testbed corpus search my_corpus "who sells lamps"')(search_command.search)
 app.add_typer(corpus_command.app, name="corpus")
 app.add_typer(board_command.app, name="board")
+app.add_typer(runs_command.app, name="runs")
 app.command(epilog="Example: testbed check --plugin my_env.py    or: testbed check Addition-v0")(check_command.check)
 app.command(epilog="Example: testbed nats demo    or: testbed nats demo --by hf:base")(nats_command.nats)
 
@@ -88,11 +110,14 @@ def report(
     html: Annotated[Path | None, typer.Option(help="Also write one self-contained HTML page.")] = None,
     png: Annotated[Path | None, typer.Option(help="Also write the charts as PNG and SVG into this folder.")] = None,
     transcripts: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, max=10**6, help="With --html: so many transcripts of each task and arm, in a folder beside the page."
+            min=0,
+            max=10**6,
+            help="With --html: so many transcripts of each task and arm, in a folder beside the page; 0 for none. "
+            "Without it the page itself holds some of every arm.",
         ),
-    ] = 0,
+    ] = None,
     json: JsonOption = False,
     bare: BareOption = "",
     operating: OperatingOption = None,
@@ -109,7 +134,7 @@ def report(
         from testbed.report.page import write_page, write_png
 
         if html is not None:
-            write_page(analysis, html, _transcripts(store, analysis, html, transcripts) if transcripts else None)
+            write_page(analysis, html, _transcripts(store, analysis, html, transcripts))
         if png is not None:
             write_png(analysis, png)
     if json:
@@ -187,18 +212,23 @@ def import_(
     )
     with Store.open(store) as opened:
         added = import_outcomes(opened, file, run, columns)
-    print(f"imported {added.attempts} attempts at {added.tasks} tasks in {added.arms} arms into run {run!r} of {store}")
+    of = f"{some(added.attempts, 'attempt')} at {some(added.tasks, 'task')} in {some(added.arms, 'arm')}"
+    print(f"imported {of} into run {run!r} of {store}")
     for n in added.by_arm:
         lost = f", {n.missing} missing" if n.missing else ""
-        print(f"  {n.name}: {n.tasks} tasks, {n.attempts} attempts, {n.successes} successes{lost}")
+        print(
+            f"  {n.name}: {some(n.tasks, 'task')}, {some(n.attempts, 'attempt')}, {some(n.successes, 'success')}{lost}"
+        )
     if added.warning:
         print(f"warning: --missing {missing}: {added.warning}", file=sys.stderr)
 
 
-@app.command(epilog="Example: testbed export demo attempts.parquet    or: testbed export demo attempts.jsonl")
+@app.command(
+    epilog="Example: testbed export demo attempts.parquet    or: testbed export demo attempts.csv --no-transcripts"
+)
 def export(
     run: Annotated[str, typer.Argument(help="Name of a run in the store.")],
-    file: Annotated[Path, typer.Argument(help="File to write; its ending says the format: .parquet or .jsonl.")],
+    file: Annotated[Path, typer.Argument(help="File to write; its ending says the format: .parquet, .csv or .jsonl.")],
     store: StoreOption = DEFAULT_STORE,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     transcripts: Annotated[bool, typer.Option(help="Include the transcripts.")] = True,
@@ -210,7 +240,7 @@ def export(
 
     with Store.open(store, create=False) as opened:
         rows = write(opened, run, file, force=force, transcripts=transcripts, scores=scores)
-    print(f"wrote {rows} {'scores' if scores else 'attempts'} to {file}")
+    print(f"wrote {some(rows, 'score' if scores else 'attempt')} to {file}")
 
 
 @app.command(epilog="Example: testbed doctor")
@@ -237,12 +267,17 @@ def calibrate(
         raise typer.Exit(1)
 
 
-def _transcripts(store: str, analysis: Analysis, html: Path, each: int) -> TranscriptLinks:
+def _transcripts(
+    store: str, analysis: Analysis, html: Path, each: int | None
+) -> TranscriptLinks | TranscriptsInside | None:
     from testbed.report.transcript_pages import write_transcripts
+    from testbed.report.transcripts_inside import transcripts_inside
     from testbed.store import Store
 
+    if each == 0:
+        return None
     with Store.open(store, create=False) as opened:
-        return write_transcripts(opened, analysis, html, each)
+        return transcripts_inside(opened, analysis) if each is None else write_transcripts(opened, analysis, html, each)
 
 
 def _analysis(run: str, store: str, bare: str, operating: int | None, elicitation: int | None) -> Analysis:

@@ -27,6 +27,11 @@ ElicitationOption = Annotated[
 DEFAULT_STORE = "testbed.sqlite"
 
 
+def some(n: int, word: str) -> str:
+    """So many of something, without the help of `report.words`, which loads scipy: 1 task, 3 successes."""
+    return f"{n} {word}" if n == 1 else f"{n} {word}{'es' if word.endswith('s') else 's'}"
+
+
 def print_json(record: object) -> None:
     """Prints what a command found, for programs."""
     import json

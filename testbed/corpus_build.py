@@ -73,16 +73,14 @@ def build(entries: Iterable[tuple[str, Document]], out: str | Path, tell: Tell =
         former, earlier = described(folder), _earlier(folder)
         clear(folder, keep=former.get("data", ""))  # also what cannot be extended stays until there is better
         data = make_data_folder(folder)
-        try:
+        with contextlib.ExitStack() as undo:  # if interrupted too: half a corpus is no use to anybody
+            undo.callback(shutil.rmtree, data, ignore_errors=True)
             digest = _write_documents(entries, data, tell)
             if earlier and earlier.hash == digest:
-                shutil.rmtree(data)
                 return Built(earlier, 0)
             indexed = _write_index(data, earlier, tell)
             _publish(folder, data, digest)
-        except BaseException:  # an interrupt too: half a corpus is no use to anybody; raised again
-            shutil.rmtree(data, ignore_errors=True)
-            raise
+            undo.pop_all()
         clear(folder, keep=data.name)
         forget(folder, former)
         return Built(open_corpus(folder), indexed)

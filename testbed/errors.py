@@ -17,6 +17,7 @@ Failure policy, from the outside in:
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -171,9 +172,14 @@ class NotRecorded(InfrastructureError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Says which known name is nearest, or which there are: ' Did you mean "search"?'."""
+    """Says which known name is nearest, or which have it as a word, or all there are: ' Did you mean "search"?'."""
     names = sorted({str(name) for name in known})
     folded = {n.lower(): n for n in names}
+    having = [n for n in names if str(name).lower() in re.split(r"[\W_]+", n.lower())]
+    if (
+        name and str(name) not in names and 1 < len(having) <= 4
+    ):  # "tokens": any of several, of which the nearest is a guess
+        return f" Did you mean {', '.join(map(repr, having[:-1]))} or {having[-1]!r}?"
     near = difflib.get_close_matches(str(name)[:LONGEST_NAME].lower(), folded, n=1, cutoff=0.5)
     if near:
         return f" Did you mean {folded[near[0]]!r}?"

@@ -64,7 +64,9 @@ def read_experiment(source: str | Path, plugins: Sequence[str] = (), agent: str 
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
         number = int(line.group(1)) if line else None
-        raise ExperimentError(f"not valid TOML: {error}", path=path, line=number) from None
+        twice = re.search(r"'(arm|env)',?\) twice", str(error))
+        told = f"write [[{twice[1]}]], with two brackets, for each of several." if twice else f"not valid TOML: {error}"
+        raise ExperimentError(told, path=path, line=number) from None
     return parse_experiment(with_agent(data, agent), path=path, text=text, plugins=plugins)
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from testbed import registry
 from testbed.errors import DataError, UnknownName
+from testbed.options import required_options
 
 
 def print_list(what: str, store: str, plugins: Sequence[str]) -> None:
@@ -39,7 +41,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for n, name in enumerate(head):
         made.add_column(name, no_wrap=n == 0, overflow="fold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(Text, row))  # which reads no markup: "[tool.search]" is said as it is
     return made
 
 
@@ -51,7 +53,9 @@ def _classes(group: str) -> Iterable[tuple[str, str]]:
     }[group]
     for name in names():
         try:
-            yield name, registry.summary(find(name))
+            found = find(name)
+            needs = f" Needs {', '.join(required_options(found))} in [tool.{name}]." if group == "tools" else ""
+            yield name, registry.summary(found) + (needs if required_options(found) else "")
         except DataError as error:
             yield name, f"cannot be used: {error}"
     for file, reason in registry.unread(group).items():

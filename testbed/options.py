@@ -38,6 +38,12 @@ def option_names(cls: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(n for n in (*explicit, *fields, *common) if n not in ("self", "args", "tools")))
 
 
+def required_options(cls: Any) -> tuple[str, ...]:
+    """The options that a tool cannot be made without."""
+    fields = getattr(cls, "model_fields", {}) if inspect.isclass(cls) else {}
+    return tuple(name for name in option_names(cls) if name in fields and fields[name].is_required())
+
+
 @cache
 def _framework_fields() -> frozenset[str]:
     """What every tool has and no experiment sets; its description may be set."""

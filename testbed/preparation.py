@@ -102,6 +102,7 @@ class Prepared:
         self.arms.sort(key=lambda arm: specs.index(arm.spec))
         self._refuse_equal_arms()
         self._check_calls()
+        await asyncio.to_thread(self._check_prompts)
 
     async def aclose(self) -> None:
         """Frees what tools, models, recordings and environments hold."""
@@ -163,6 +164,17 @@ class Prepared:
         if recording is not None:
             identity["replay"] = recording.identity()
         return Arm(spec, model, tools, digest(identity), identity, recording)
+
+    def _check_prompts(self) -> None:
+        """Refuses environments of which not even the shortest prompt leaves a local model room for a reply."""
+        for arm in self.arms:
+            too_long = getattr(arm.model, "too_long", None)
+            if too_long is None:
+                continue
+            for n, environment in enumerate(self._environments):
+                shortest = min((task.prompt for task in environment.tasks), key=len)
+                if why := too_long(shortest, arm.tools.schemas):
+                    raise self._experiment.places.error(f"arm {arm.spec.name!r}: {why}", ("env", n, "id"), ("env", n))
 
     async def _recording(self, spec: ArmSpec, at: Key) -> Recording | None:
         if spec.replay is None:

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from testbed import registry
@@ -77,7 +78,8 @@ class Recording:
         self._spec, self._asked = spec, spec.replay
         self._own = Store.open(spec.replay.store, create=False) if spec.replay.store else None
         self._store = self._own or store()
-        try:
+        with ExitStack() as undo:  # if interrupted too: its own store must not stay open
+            undo.callback(self.close)
             self._run, record = _found(self._store, spec.replay)
             self._arm, self._known = record.hash, record.spec
             self._name = f"arm {spec.replay.arm!r} of run {spec.replay.run!r}"
@@ -88,9 +90,7 @@ class Recording:
             }
             if not self._contents:
                 raise UsageError(f"{self._name} has no attempts yet, so nothing is recorded")
-        except BaseException:  # an interrupt too: its own store must not stay open; raised again
-            self.close()
-            raise
+            undo.pop_all()
 
     def close(self) -> None:
         """Closes the recording's own store."""

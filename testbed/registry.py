@@ -20,7 +20,7 @@ from testbed.builtin import ENV_ID, Shelf, read_shelf
 from testbed.corpus_named import make_corpus
 from testbed.errors import DataError, UnknownName, UsageError, nearest_path
 from testbed.gymnasium_hook import NAMESPACE, register_with_gymnasium
-from testbed.options import check_options, construct, option_names
+from testbed.options import check_options, construct, option_names, required_options
 from testbed.plugins import defined, execute, load_entry_point
 from testbed.types import Control, digest
 
@@ -175,6 +175,11 @@ def _of_class(cls: Any, name: str, options: Mapping[str, Any]) -> BaseTool:
     if not inspect.isclass(cls):
         finished: BaseTool = cls
         return finished
+    lacking = [option for option in required_options(cls) if option not in options]
+    if lacking:
+        such = '"Facts-v0", or a JSONL file of documents (docs/corpus.md)' if lacking[0] == "corpus" else "…"
+        needs = f"tool {name} needs {' and '.join(lacking)}"
+        raise UsageError(f"{needs}: write in a table [tool.{name}] {lacking[0]} = {such}.")
     if "corpus" in options:
         options = {**options, "corpus": make_corpus(options["corpus"])}
     made: BaseTool = construct(cls, f"tool {name}", options)

@@ -16,18 +16,37 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+from urllib.parse import urlsplit
 
+from testbed.closing import Closing
 from testbed.errors import TransportError, UsageError
 from testbed.types import well_formed
 
 RETRIES = 6
 LONGEST_WAIT = 30.0  # seconds between two tries
 _BUSY = (429, 502, 503, 504)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-class RemoteClient:
+def check_encrypted(url: str) -> None:
+    """Refuses an address to which a token is not to be sent.
+
+    Raises:
+        UsageError: it is no address of the web, or of another machine and without encryption.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise UsageError(f"{url!r:.200} is no server's address; it looks like https://example.org.")
+    if parts.scheme == "http" and host not in _LOOPBACK:
+        raise UsageError(f"{url}: a token is not sent without encryption; write https://.")
+
+
+class RemoteClient(Closing):
     """A connection to a board's server; a context manager.
 
     Args:
@@ -37,7 +56,7 @@ class RemoteClient:
         retries: how often what can be repeated is sent again.
 
     Raises:
-        UsageError: httpx is not installed.
+        UsageError: httpx is not installed, or the token would be sent without encryption to another machine.
     """
 
     def __init__(self, url: str, token: str, *, timeout: float = 120.0, retries: int = RETRIES) -> None:
@@ -45,22 +64,19 @@ class RemoteClient:
             import httpx
         except ImportError:
             raise UsageError("remote boards need httpx: pip install 'capability-testbed[board]'.") from None
+        check_encrypted(url)
         self.url, self.token, self.timeout, self.retries = url.rstrip("/"), token, timeout, retries
         headers = {"Authorization": f"Bearer {token}"}
         self._http = httpx.Client(base_url=f"{self.url}/api/", headers=headers, timeout=timeout)
         self._before, self._broken = (httpx.ConnectError, httpx.ConnectTimeout), httpx.TransportError
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Closes the connection; sessions stay open on the server."""
         self._http.close()
+
+    def terms(self, board: str) -> dict[str, Any]:
+        """What a board asks of its entries: among others "arms", the names of those that a private one serves."""
+        return self.ask("GET", f"boards/{board}/terms")
 
     def begin_entry(
         self, board: str, *, title: str, model: str, arms: Sequence[str] = (), **manifest: str

@@ -66,7 +66,7 @@ class Recorded:
         self._in_order: deque[tuple[Key, ToolResult]] = deque()
         self._order_used = self._order_left = False
         for call, result in exchanges(transcript or ()):
-            if call.fault is None and not _refused(call, result):  # the others are told anew, as things then stand
+            if call.fault is None and not refused(call, result):  # the others are told anew, as things then stand
                 if self._keeps_state(call.name):
                     self._in_order.append((_key(call), result))
                 else:
@@ -123,7 +123,7 @@ def _shown(key: Key) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _refused(call: ToolCall, result: ToolResult) -> bool:
+def refused(call: ToolCall, result: ToolResult) -> bool:
     """Whether no tool had the call: there is none of its name, or it came after the budget.
 
     The words may be cut to the tokens that were left.

@@ -40,7 +40,7 @@ def show(
         raise _only_the_id(what, other)
     with Store.open(store, create=False) as opened:
         if not _is_run(opened, what):
-            views = [_view(opened, opened.attempt(id_)) for id_ in filter(None, (what, other))]
+            views = [_view(opened, opened.attempt(id_)) for id_ in ((what, other) if other else (what,))]
         elif other:
             raise _only_the_id(what, other)
         elif against:

@@ -9,6 +9,7 @@ tools have) nor limits time, so both happen here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -79,14 +80,13 @@ class ToolSet:
 
     async def start(self) -> None:
         """Prepares every tool that is not prepared yet; if one cannot be, those that were are closed again."""
-        try:
+        async with contextlib.AsyncExitStack() as undo:  # if cancelled too: what was started must not outlive this
+            undo.push_async_callback(self.aclose)
             for offer in self.offers.values():
                 if isinstance(offer.tool, Tool) and offer.tool not in self._started:
                     await offer.tool.start()
                     self._started.append(offer.tool)
-        except BaseException:  # cancelled too: what was started must not outlive this; raised again
-            await self.aclose()
-            raise
+            undo.pop_all()
 
     async def aclose(self) -> None:
         """Frees what the tools hold."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +11,37 @@ import pytest
 
 if TYPE_CHECKING:
     from helpers.command import Done
+    from testbed.board.boards import Board
     from testbed.board.database import BoardDatabase
     from testbed.sandbox.bwrap import Bwrap
     from testbed.sandbox.cgroup import Cgroups
     from testbed.sandbox.docker_engine import Engine
     from testbed.sandbox.grade import Grader
     from testbed.store import Store
+    from testbed.tool import Toolbox, ToolSet
 
 pytest.register_assert_rewrite("helpers")
 
 # What counts the engine's containers, doors and mounts, or starts an engine: all of it by one worker of pytest-xdist.
 OF_THE_ENGINE = ("test_sandbox_calls.py", "test_sandbox_docker*.py", "test_sandbox_hostile.py", "test_with_engine.py")
+
+# Files that take longest: workers of pytest-xdist begin with them, so that none of them is what the others wait for.
+LONGEST = (
+    *("sandbox_hostile", "calibration_mutants", "board_openapi", "calibration", "board_browser", "builtin"),
+    *("mcp_calls", "board_results", "report_text", "models_chat_served", "mechanisms", "board_honest"),
+    *("gymnasium_hook", "contract", "calibration_mechanisms", "board_command", "models_chat_score", "docs_remote"),
+    *("stats_compare", "docs_worlds", "worlds_search", "models_hf_decode", "board_submit", "runner_killed"),
+    *("real_logs", "report_fronts", "models_hf", "report_design", "mcp_hostile", "models_chat_runs"),
+    *("train_reference", "store_writer", "mcp_tools", "board_killed", "board_sabotage", "board_forgeries"),
+    *("board_hostile", "board_pages", "report_browser", "board_odd_names", "cli"),
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest files first, in a worker of pytest-xdist."""
+    if hasattr(config, "workerinput"):
+        places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -30,6 +50,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False  # which begins with the files of many tests: the longest have few
 
     class OneWorkerForTheEngine(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
@@ -133,9 +155,26 @@ def postgres() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def postgres_tables(postgres: str) -> Iterator[str]:
+    """A place in PostgreSQL in which all tables are made, and empty between tests."""
+    from helpers.postgres import place
+    from testbed.board.database import BoardDatabase
+
+    with place(postgres) as url:
+        BoardDatabase.open(url).close()
+        yield url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A place for a new store, in each database."""
+    if request.param == "postgresql" and "db" in request.fixturenames:  # who wants the tables need not make them
+        from helpers.postgres import empty
+
+        yield request.getfixturevalue("postgres_tables")
+        empty(request.getfixturevalue("postgres_tables"))
+        return
     yield from _place(request, tmp_path)
 
 
@@ -164,12 +203,58 @@ def db(where: str) -> Iterator[BoardDatabase]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def sums_board(tmp_path_factory: pytest.TempPathFactory) -> Board:
+    """A board of sums; in no database yet."""
+    from helpers.boards import a_board
+
+    return a_board(tmp_path_factory.mktemp("sums"))
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """A store that is new."""
+def sums_db(db: BoardDatabase, sums_board: Board) -> BoardDatabase:
+    """A new database with the board of sums, in each kind."""
+    from testbed.board import boards
+
+    boards.create(db, sums_board)
+    return db
+
+
+@pytest.fixture(scope="session")
+def stranger_bundle(sums_board: Board, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A run's bundle: its bare arm often fails, its other asks a calculator; its model is not on the server."""
+    from helpers.boards import a_run
+    from helpers.bundles import bundle_of
+
+    store = tmp_path_factory.mktemp("stranger") / "store.sqlite"
+    return bundle_of(store, a_run(store, sums_board), sums_board)
+
+
+@pytest.fixture(scope="session")
+def reference_bundle(sums_board: Board, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A run's bundle, of the reference model, which the server has."""
+    from helpers.bundles import bundle_of, ran
+
+    store = tmp_path_factory.mktemp("reference") / "store.sqlite"
+    return bundle_of(store, ran(store, sums_board, {"id": "reference", "max_tokens": 60}), sums_board)
+
+
+@pytest.fixture
+async def box(tools: ToolSet) -> AsyncIterator[Toolbox]:
+    """What one attempt has of a file's own fixture `tools`."""
+    from helpers.started import open_box
+
+    opened = open_box(tools)
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture
+def store(where: str) -> Iterator[Store]:
+    """A new store, in each database."""
     from testbed.store import Store
 
-    with Store.open(tmp_path / "store.sqlite") as opened:
+    with Store.open(where) as opened:
         yield opened
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,27 @@ def test_an_entry_arrives_as_it_was_sent_and_waits_to_be_checked(
     assert (moved.board.slug, moved.entries) == ("sums", 1)
     assert entered(elsewhere) == [(id_, "ann", "waiting")]
     assert b"".join(uploads.parts(elsewhere, id_)) == data
+
+
+def test_an_entry_that_is_rejected_while_the_archive_is_written_is_whole_in_it(
+    archive: tuple[Path, bytes, str], elsewhere: BoardDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = archive[2]
+    read_archive(elsewhere, archive[0])
+    parts_in = uploads.parts_in
+
+    def rejected_first(connection: sa.Connection, id_: str) -> Iterator[bytes]:
+        with elsewhere.writing() as other:
+            other.execute(entries.update().where(entries.c.id == id_).values(state="rejected"))
+            uploads.decided(other, id_, "rejected")
+        yield from parts_in(connection, id_)
+
+    monkeypatch.setattr(uploads, "parts_in", rejected_first)
+    write_archive(elsewhere, "sums", tmp_path / "again.zip")
+    with BoardDatabase.open(tmp_path / "third.sqlite") as third:
+        assert read_archive(third, tmp_path / "again.zip").entries == 1
+        assert entered(third) == [(id_, "ann", "waiting")]
+    assert [state for *_, state in entered(elsewhere)] == ["rejected"]
 
 
 def test_reading_it_again_changes_nothing(archive: tuple[Path, bytes, str], elsewhere: BoardDatabase) -> None:

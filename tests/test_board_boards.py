@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -244,6 +245,18 @@ def test_a_store_becomes_a_board_without_losing_anything(where: str, tmp_path: P
         assert store.runs() == []
     with BoardDatabase.open(where, create=False) as db:
         assert [board.slug for board in boards.list_(db)] == ["sums"]
+
+
+def test_a_file_that_holds_a_board_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """It holds the seeds of private boards and hashes of tokens; whatever rights it had as a store are taken once."""
+    path = tmp_path / "board.sqlite"
+    Store.open(path).close()
+    path.chmod(0o644)
+    BoardDatabase.open(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o640)  # as its owner says
+    BoardDatabase.open(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_a_board_of_a_newer_version_is_refused(where: str) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
 
-from helpers.boards import a_board, a_database, a_run
 from helpers.bundles import Examined, Lines, bundle_of, examine, packed, ran
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
@@ -18,41 +17,16 @@ from testbed.protocol import write_answer, write_call
 Forge = Callable[[Lines], None]
 
 
-@pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
-    return a_board(tmp_path_factory.mktemp("board"))
-
-
-@pytest.fixture(scope="module")
-def honest(board: Board, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A run whose bare arm often fails, and whose other arm asks a calculator; its model is not on the server."""
-    where = tmp_path_factory.mktemp("run") / "store.sqlite"
-    return bundle_of(where, a_run(where, board), board)
-
-
-@pytest.fixture(scope="module")
-def drawn(board: Board, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A run of the reference model, which the server has."""
-    where = tmp_path_factory.mktemp("reference") / "store.sqlite"
-    return bundle_of(where, ran(where, board, {"id": "reference", "max_tokens": 60}), board)
-
-
 @pytest.fixture
-def boards_db(board: Board, where: str) -> Iterator[BoardDatabase]:
-    with a_database(where, board) as db:
-        yield db
-
-
-@pytest.fixture
-def forged(boards_db: BoardDatabase, honest: bytes) -> Callable[[Forge], Examined]:
+def forged(sums_db: BoardDatabase, stranger_bundle: bytes) -> Callable[[Forge], Examined]:
     """What becomes of an honest bundle once a forger had it; nothing of a rejected one may be in the store."""
 
-    def forged(forge: Forge, data: bytes = honest, *, counted: bool = True) -> Examined:
+    def forged(forge: Forge, data: bytes = stranger_bundle, *, counted: bool = True) -> Examined:
         lines = Lines.of(data)
         forge(lines)
-        found = examine(boards_db, "sums", lines.sealed(counted=counted))
+        found = examine(sums_db, "sums", lines.sealed(counted=counted))
         assert found.state == "rejected", found.reasons
-        assert boards_db.store.runs() == []
+        assert sums_db.store.runs() == []
         return found
 
     return forged
@@ -63,22 +37,22 @@ def less(attempt: dict[str, Any], component: str) -> None:
 
 
 def test_the_honest_bundle_is_accepted_and_what_cannot_be_checked_is_said(
-    boards_db: BoardDatabase, honest: bytes
+    sums_db: BoardDatabase, stranger_bundle: bytes
 ) -> None:
-    found = examine(boards_db, "sums", honest)
+    found = examine(sums_db, "sums", stranger_bundle)
     assert found.state == "partly"
     assert [text.split(":")[0] for text in found.of("unchecked")] == ["counts", "counts", "model"]
     assert any("made again, and are the same" in text for text in found.of("ok"))
 
 
 def test_sealing_a_bundle_anew_changes_nothing_so_that_the_forgers_changes_are_what_is_caught(
-    boards_db: BoardDatabase, honest: bytes
+    sums_db: BoardDatabase, stranger_bundle: bytes
 ) -> None:
-    assert examine(boards_db, "sums", Lines.of(honest).sealed()).state == "partly"
+    assert examine(sums_db, "sums", Lines.of(stranger_bundle).sealed()).state == "partly"
 
 
-def test_the_reference_models_honest_bundle_is_verified_whole(boards_db: BoardDatabase, drawn: bytes) -> None:
-    found = examine(boards_db, "sums", drawn)
+def test_the_reference_models_honest_bundle_is_verified_whole(sums_db: BoardDatabase, reference_bundle: bytes) -> None:
+    found = examine(sums_db, "sums", reference_bundle)
     assert found.state == "verified", found.reasons
     assert any("wrote the same" in text for text in found.of("ok"))
 
@@ -124,13 +98,15 @@ def test_under_counted_tokens(forged: Any) -> None:
     assert "texts have at least" in forged(forge).wrong
 
 
-def test_tokens_under_counted_by_one_where_the_server_has_the_model(forged: Any, drawn: bytes) -> None:
-    found = forged(lambda lines: less(lines.attempts[0], "generated_tokens"), drawn)
+def test_tokens_under_counted_by_one_where_the_server_has_the_model(forged: Any, reference_bundle: bytes) -> None:
+    found = forged(lambda lines: less(lines.attempts[0], "generated_tokens"), reference_bundle)
     assert "generated_tokens" in found.wrong
 
 
-def test_prompt_tokens_under_counted_by_one_where_the_server_has_the_tokenizer(forged: Any, drawn: bytes) -> None:
-    assert "prompt_tokens" in forged(lambda lines: less(lines.attempts[0], "prompt_tokens"), drawn).wrong
+def test_prompt_tokens_under_counted_by_one_where_the_server_has_the_tokenizer(
+    forged: Any, reference_bundle: bytes
+) -> None:
+    assert "prompt_tokens" in forged(lambda lines: less(lines.attempts[0], "prompt_tokens"), reference_bundle).wrong
 
 
 def test_a_swapped_task_is_none_of_the_boards(forged: Any) -> None:
@@ -225,7 +201,9 @@ def test_duplicated_successes(forged: Any) -> None:
     assert "copies of others" in forged(forge).wrong
 
 
-def test_duplicated_successes_with_new_times_where_the_model_can_be_asked_again(forged: Any, drawn: bytes) -> None:
+def test_duplicated_successes_with_new_times_where_the_model_can_be_asked_again(
+    forged: Any, reference_bundle: bytes
+) -> None:
     def forge(lines: Lines) -> None:
         first: dict[str, Any] = {}
         for attempt in lines.attempts:  # every attempt becomes a copy of its task's first, at another time
@@ -234,7 +212,7 @@ def test_duplicated_successes_with_new_times_where_the_model_can_be_asked_again(
             copy["cost"]["seconds"] += attempt["sample"] * 0.017
             attempt.update({**copy, "sample": attempt["sample"]})
 
-    assert "the model writes" in forged(forge, drawn).wrong
+    assert "the model writes" in forged(forge, reference_bundle).wrong
 
 
 def test_an_edited_tool_result(forged: Any) -> None:
@@ -320,33 +298,40 @@ def test_the_wrong_seed(forged: Any) -> None:
     assert "seed 4, and the board 3" in forged(forge).wrong
 
 
-def test_attempts_of_another_seed_under_the_boards(forged: Any, board: Board, drawn: bytes, tmp_path: Path) -> None:
-    where = tmp_path / "other.sqlite"
-    lines = Lines.of(bundle_of(where, ran(where, board, {"id": "reference", "max_tokens": 60}, seed=4), board))
+@pytest.fixture(scope="module")
+def drawn_anew(sums_board: Board, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Lines]:
+    """The reference model's run with another seed."""
 
+    @cache
+    def drawn_anew(seed: int) -> Lines:
+        where = tmp_path_factory.mktemp("anew") / "store.sqlite"
+        run = ran(where, sums_board, {"id": "reference", "max_tokens": 60}, seed=seed)
+        return Lines.of(bundle_of(where, run, sums_board))
+
+    return drawn_anew
+
+
+def test_attempts_of_another_seed_under_the_boards(forged: Any, reference_bundle: bytes, drawn_anew: Any) -> None:
     def forge(honest: Lines) -> None:
-        for mine, other in zip(honest.attempts, lines.attempts, strict=True):
+        for mine, other in zip(honest.attempts, drawn_anew(4).attempts, strict=True):
             mine.update({**other, "seed": 3})
 
-    assert "the model writes" in forged(forge, drawn).wrong
+    assert "the model writes" in forged(forge, reference_bundle).wrong
 
 
-def test_an_arms_hash_that_is_not_of_its_description(honest: bytes, boards_db: BoardDatabase) -> None:
-    lines = Lines.of(honest)
+def test_an_arms_hash_that_is_not_of_its_description(stranger_bundle: bytes, sums_db: BoardDatabase) -> None:
+    lines = Lines.of(stranger_bundle)
     lines.arms[1]["spec"]["sampling"]["temperature"] = 0.5
     data = packed([lines.manifest, *lines.arms, *lines.tasks, *lines.attempts])
-    assert "does not have the hash" in examine(boards_db, "sums", data).wrong
+    assert "does not have the hash" in examine(sums_db, "sums", data).wrong
 
 
-def test_best_of_several_hidden_as_one_sample(forged: Any, board: Board, drawn: bytes, tmp_path: Path) -> None:
-    where, model = tmp_path / "more.sqlite", {"id": "reference", "max_tokens": 60}
-    runs = [ran(where, board, model, seed=seed, name=f"draw-{seed}") for seed in (5, 6, 7)]
-    more = [Lines.of(bundle_of(where, run, board)) for run in runs]
-
+def test_best_of_several_hidden_as_one_sample(forged: Any, reference_bundle: bytes, drawn_anew: Any) -> None:
     def forge(lines: Lines) -> None:
         for place, mine in enumerate(lines.attempts):
-            better = next((b for some in more if (b := some.attempts[place])["success"]), None)
+            draws = (drawn_anew(seed).attempts[place] for seed in (4, 5, 6))
+            better = next((draw for draw in draws if draw["success"]), None)
             if not mine["success"] and better is not None:
                 mine.update({**better, "seed": 3})
 
-    assert "the model writes" in forged(forge, drawn).wrong
+    assert "the model writes" in forged(forge, reference_bundle).wrong

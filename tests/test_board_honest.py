@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import pytest
 from helpers.boards import SUMS, a_board, a_database, a_run, an_experiment
 from helpers.bundles import Examined, bundle_of, examine, upload
 from helpers.runs import SAY_AND_ECHO, registered
+from testbed.board import boards
 from testbed.board.boards import Board
+from testbed.board.database import BoardDatabase
 from testbed.board.results import compute_entry
 from testbed.board.schema import entry_run
 from testbed.board.verify import verify_entry
@@ -102,74 +104,99 @@ def a_tight_board(folder: Path, **budget: Any) -> Board:
     return a_board(folder, head + "[budget]\n" + lines + "\n[measure]" + rest.partition("[measure]")[2])
 
 
-def submitted(folder: Path, board: Board, model: Any, arms: list[dict[str, Any]] | None = None) -> Examined:
+class Sent:
+    """Entries of this file, each made once, for both databases."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self._factory, self._made = factory, dict[str, tuple[Board, bytes]]()
+
+    def examined(self, db: BoardDatabase, name: str, make: Callable[[Path], tuple[Board, bytes]]) -> Examined:
+        """What becomes of an entry."""
+        if name not in self._made:
+            self._made[name] = make(self._factory.mktemp("sent"))
+        board, data = self._made[name]
+        boards.create(db, board)
+        return examine(db, board.slug, data)
+
+
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory: pytest.TempPathFactory) -> Sent:
+    return Sent(tmp_path_factory)
+
+
+def submitted(folder: Path, board: Board, model: Any, arms: list[dict[str, Any]] | None = None) -> tuple[Board, bytes]:
+    """A board, and the bundle of a model's run for it."""
     where = folder / "run.sqlite"
     with Store.open(where) as store:
         experiment = parse_experiment(an_experiment(board, arms=arms).source)
         asyncio.run(Runner(experiment, store, models={"scripted": model}, retries=0).run())
-    with a_database(folder / "board.sqlite", board) as db:
-        return examine(db, board.slug, bundle_of(where, "mine", board))
+    return board, bundle_of(where, "mine", board)
 
 
 @pytest.mark.parametrize("model", [Scripted, Unknown, Hosted])
-def test_whatever_a_model_says_within_tight_limits_is_made_out_as_it_was(tmp_path: Path, model: Any) -> None:
+def test_whatever_a_model_says_within_tight_limits_is_made_out_as_it_was(
+    db: BoardDatabase, sent: Sent, model: Any
+) -> None:
     arms = [
         {"name": "bare"},
         {"name": "live", "tools": ["calculator"]},
         {"name": "inert", "tools": ["calculator"], "control": "inert"},
         {"name": "yoked", "tools": ["calculator"], "control": "yoked"},
     ]
-    found = submitted(tmp_path, a_tight_board(tmp_path), model(says_anything), arms)
+    make = lambda folder: submitted(folder, a_tight_board(folder), model(says_anything), arms)  # noqa: E731
+    found = sent.examined(db, model.__name__, make)
     assert found.wrong == ""
     assert found.state == "partly"
 
 
 @pytest.mark.parametrize("slow", ["writes", "calls"])
-def test_attempts_that_a_clock_ended_are_failures_that_nobody_can_check(tmp_path: Path, slow: str) -> None:
+def test_attempts_that_a_clock_ended_are_failures_that_nobody_can_check(
+    db: BoardDatabase, sent: Sent, slow: str
+) -> None:
     class Slow(Scripted):
         async def generate(self, request: Request) -> Reply:
             if slow == "writes" and len(request.messages) > 1:
                 await asyncio.sleep(5)
             return await super().generate(request)
 
-    says = (SAYINGS[0], SAYINGS[5]) if slow == "writes" else tuple([SAYINGS[1] * 2000])
-    model = Slow(lambda request, rng: says[int(rng.integers(len(says)))])
-    board = a_tight_board(
-        tmp_path, seconds=0.2, turns=3, generated_tokens=10**7, prompt_tokens=10**9, tool_calls=10**6, calls="{}"
-    )
-    found = submitted(tmp_path, board, model)
-    assert found.wrong == ""
+    def make(folder: Path) -> tuple[Board, bytes]:
+        says = (SAYINGS[0], SAYINGS[5]) if slow == "writes" else tuple([SAYINGS[1] * 2000])
+        model = Slow(lambda request, rng: says[int(rng.integers(len(says)))])
+        most = {"generated_tokens": 10**7, "prompt_tokens": 10**9, "tool_calls": 10**6}
+        return submitted(folder, a_tight_board(folder, seconds=0.2, turns=3, calls="{}", **most), model)
+
+    assert sent.examined(db, slow, make).wrong == ""
 
 
-def test_a_few_missing_attempts_are_kept_as_missing_and_many_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("share", "state"), [(0.5, "rejected"), (0.05, "partly")])
+def test_a_few_missing_attempts_are_kept_as_missing_and_many_are_refused(
+    db: BoardDatabase, sent: Sent, share: float, state: str
+) -> None:
     class Broken(Scripted):
-        def __init__(self, share: float) -> None:
-            super().__init__(says_anything)
-            self.share = share
-
         async def generate(self, request: Request) -> Reply:
-            if request.stream % 1000 < 1000 * self.share:
+            if request.stream % 1000 < 1000 * share:
                 raise TransportError("the line is cut")
             return await super().generate(request)
 
-    board = a_board(tmp_path)
-    for share, state in ((0.5, "rejected"), (0.05, "partly")):
-        (folder := tmp_path / str(share)).mkdir()
-        found = submitted(folder, board, Broken(share))
-        assert found.state == state
-        assert any("missing" in text for text in found.of("wrong" if state == "rejected" else "unchecked"))
+    found = sent.examined(
+        db, f"missing {share}", lambda folder: submitted(folder, a_board(folder), Broken(says_anything))
+    )
+    assert found.state == state
+    assert any("missing" in text for text in found.of("wrong" if state == "rejected" else "unchecked"))
 
 
 @pytest.mark.parametrize("agent", ["with_tools", "silent", "raises", "gambling", "never_right", "keeps_asking"])
-def test_whatever_an_agent_does_is_made_out_as_it_was(tmp_path: Path, agent: str) -> None:
-    with registered(SAY_AND_ECHO):
-        board = a_board(tmp_path, SAY)
+def test_whatever_an_agent_does_is_made_out_as_it_was(db: BoardDatabase, sent: Sent, agent: str) -> None:
+    def make(folder: Path) -> tuple[Board, bytes]:
+        board = a_board(folder, SAY)
         arms = [{"name": "bare"}, {"name": "echo", "tools": ["echo"]}]
         source = {**an_experiment(board, arms=arms).source, "model": {"id": f"agent:helpers.some_agents:{agent}"}}
-        with Store.open(tmp_path / "run.sqlite") as store:
+        with Store.open(folder / "run.sqlite") as store:
             asyncio.run(Runner(parse_experiment(source), store, retries=0).run())
-        with a_database(tmp_path / "board.sqlite", board) as db:
-            found = examine(db, "say", bundle_of(tmp_path / "run.sqlite", "mine", board))
+        return board, bundle_of(folder / "run.sqlite", "mine", board)
+
+    with registered(SAY_AND_ECHO):
+        found = sent.examined(db, agent, make)
     assert found.wrong == ""
     assert "how often an agent asks its models" in "\n".join(found.of("unchecked"))
 

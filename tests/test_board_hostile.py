@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from helpers.board_entries import boarded, place
-from helpers.boards import SUMS, a_board, a_database, client
+from helpers.boards import SUMS, a_board, client
 from testbed.board import boards, ranking
+from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
 from testbed.board.limits import HEADERS
 from testbed.board.reading import Filters, charts_of, ranked, summary
@@ -31,14 +32,15 @@ NO_XML = "m\x1b\x0b\uffff\u202e"
 LONG = [f"{'t' * 190}{n:03}" for n in range(64)]
 
 
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[BoardDatabase]:
-    with a_database(tmp_path / "board.sqlite", a_board(tmp_path, SUMS.replace("tasks = 6", f"tasks = {TASKS}"))) as db:
-        yield db
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Board:
+    return a_board(tmp_path_factory.mktemp("board"), SUMS.replace("tasks = 6", f"tasks = {TASKS}"))
 
 
 @pytest.fixture
-def http(db: BoardDatabase) -> Iterator[TestClient]:
+def http(db: BoardDatabase, large: Board) -> Iterator[TestClient]:
+    """What asks a board of forty sums."""
+    boards.create(db, large)
     with client(db) as http:
         yield http
 
@@ -73,9 +75,9 @@ def test_a_name_that_no_picture_can_hold_spoils_none(db: BoardDatabase, http: Te
 
 
 @pytest.fixture(scope="module")
-def entry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BoardDatabase, str]]:
+def entry(where_shared: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BoardDatabase, str]]:
     """An entry with attempts, of a model whose name no picture can hold."""
-    db, _, (id_,) = boarded(tmp_path_factory.mktemp("entry"), private=True, entries_=[{"model": NO_XML}])
+    db, _, (id_,) = boarded(tmp_path_factory.mktemp("entry"), where_shared, private=True, entries_=[{"model": NO_XML}])
     with db:
         yield db, id_
 
@@ -155,6 +157,7 @@ def test_a_column_of_usd_stands_only_where_some_entry_has_any(db: BoardDatabase,
 # ---- the order and the words -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("http")
 def test_an_entry_of_which_little_is_known_does_not_stand_on_top(db: BoardDatabase) -> None:
     few = np.where(np.arange(TASKS) < 4, 4, 0)
     entered(db, a=[{"n": few, "c": few, "made": 4}], b=[{"share": 1.0}], c=[{"share": 0.5}], d=[{"share": 0.05}])

@@ -49,7 +49,8 @@ def work(db):
 
 with BoardDatabase.open(sys.argv[1]) as db:
     threading.Thread(target=work, args=[db], daemon=True).start()
-    free = Settings(requests=1e9, burst=10**9, open_uploads=10**6, chunk={CHUNK}, work=False)
+    many = dict(burst=10**9, open_uploads=10**6, waiting=10**6, entries=10**6)
+    free = Settings(requests=1e9, **many, chunk={CHUNK}, work=False)
     uvicorn.run(create_app(db, free), port=int(sys.argv[2]), log_level="warning")
 """
 Step = tuple[str, str, int]  # "put" or "complete", upload, chunk
@@ -60,10 +61,9 @@ class Sender:
     """Submits bundles to a server, and remembers what was acknowledged."""
 
     url: str
-    token: str
     acknowledged: list[Step] = field(default_factory=list)
 
-    def send(self, data: bytes) -> bool:
+    def send(self, data: bytes, token: str) -> bool:
         """Whether it came to an entry before the server was gone."""
         pieces = [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
         told = {
@@ -71,7 +71,7 @@ class Sender:
             "bytes": len(data),
             "chunks": [hashlib.sha256(piece).hexdigest() for piece in pieces],
         }
-        headers = {"Authorization": f"Bearer {self.token}"}
+        headers = {"Authorization": f"Bearer {token}"}
         try:
             with httpx.Client(base_url=self.url, headers=headers, timeout=60.0) as http:
                 begun = http.post("/api/boards/sums/uploads", json=told).raise_for_status().json()
@@ -155,11 +155,12 @@ def test_a_killed_server_loses_nothing_acknowledged_and_keeps_nothing_by_half(
     bundles = different(bundle_of(tmp_path / "run.sqlite", "mine", board), count)
     with BoardDatabase.open(where) as db:
         boards.create(db, board)
-        token = create_token(db, "ann", ["submit"])
+        # Of accounts of their own: one run of one account is one entry, whatever it is packed in.
+        tokens = [create_token(db, f"account-{n}", ["submit"]) for n in range(count)]
     with ThreadPoolExecutor(count) as threads:
         with serving(where) as (process, url):
-            sender = Sender(url, token)
-            sent = [threads.submit(sender.send, data) for data in bundles]
+            sender = Sender(url)
+            sent = [threads.submit(sender.send, *both) for both in zip(bundles, tokens, strict=True)]
             while sender.completed() < count // 3:
                 time.sleep(0.001)
             process.send_signal(signal.SIGKILL)
@@ -167,8 +168,8 @@ def test_a_killed_server_loses_nothing_acknowledged_and_keeps_nothing_by_half(
         assert not all(arrived)  # it was killed amid them
         check(where, sender.acknowledged)
         with serving(where) as (_, url):
-            later = Sender(url, token)
-            assert all(threads.map(later.send, bundles))
+            later = Sender(url)
+            assert all(threads.map(later.send, bundles, tokens))
             _decided(where, count)
         check(where, sender.acknowledged + later.acknowledged)
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.boards import a_board, a_database, a_run
-from helpers.bundles import Lines, bundle_of, examine
+from helpers.bundles import Lines, examine
+from testbed.board.database import BoardDatabase
 from testbed.board.schema import entry_run
-from testbed.store import Store
 from testbed.types import COST_COMPONENTS, Attempt
 
 VALUES: tuple[Any, ...] = (
@@ -66,24 +64,31 @@ def results(attempts: Iterator[Attempt]) -> list[Any]:
     return [(a.task, a.sample, a.success, a.answer, a.ended, *(getattr(a.cost, c) for c in COUNTED)) for a in attempts]
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(400, marks=pytest.mark.slow)])
-def test_no_change_of_a_bundle_changes_results_or_breaks_the_check(tmp_path: Path, count: int) -> None:
-    board = a_board(tmp_path)
-    a_run(tmp_path / "run.sqlite", board)
-    data = bundle_of(tmp_path / "run.sqlite", "mine", board)
-    with Store.open(tmp_path / "run.sqlite") as store:
-        honest = results(store.attempts("mine"))
+@pytest.mark.parametrize(
+    ("where", "seeds"),
+    [
+        ("sqlite", range(40)),
+        ("postgresql", range(40, 50)),
+        pytest.param("sqlite", range(400), marks=pytest.mark.slow),
+        pytest.param("postgresql", range(400), marks=pytest.mark.slow),
+    ],
+    indirect=["where"],
+)
+def test_no_change_of_a_bundle_changes_results_or_breaks_the_check(
+    sums_db: BoardDatabase, stranger_bundle: bytes, seeds: range
+) -> None:
+    honest = results(sums_db.store.attempts(entry_run(examine(sums_db, "sums", stranger_bundle).id)))
+    assert len(honest) == 60
     rejected = 0
-    with a_database(tmp_path / "board.sqlite", board) as db:
-        for seed in range(count):
-            lines = Lines.of(data)
-            what = change(lines, random.Random(seed))
-            try:
-                forged = lines.sealed(counted=False)
-            except (KeyError, TypeError, AttributeError):  # so broken that not even its ids can be computed
-                continue
-            found = examine(db, "sums", forged)
-            rejected += found.state == "rejected"
-            if found.state != "rejected":
-                assert results(db.store.attempts(entry_run(found.id))) == honest, f"{seed}: {what}"
-    assert rejected > count / 3
+    for seed in seeds:
+        lines = Lines.of(stranger_bundle)
+        what = change(lines, random.Random(seed))
+        try:
+            forged = lines.sealed(counted=False)
+        except (KeyError, TypeError, AttributeError):  # so broken that not even its ids can be computed
+            continue
+        found = examine(sums_db, "sums", forged)
+        rejected += found.state == "rejected"
+        if found.state != "rejected":
+            assert results(sums_db.store.attempts(entry_run(found.id))) == honest, f"{seed}: {what}"
+    assert rejected > len(seeds) / 3

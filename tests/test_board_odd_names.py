@@ -19,6 +19,8 @@ ODD: dict[str, Any] = {
     "long": "m" * 500,
     "not a character": "m\ufffe",
 }
+ODD["all of them"] = "".join(sorted(ODD.values(), key=len))[:500]
+BY_ITSELF = [pytest.param(odd, marks=() if odd == "all of them" else pytest.mark.slow) for odd in ODD]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> tuple[Board, bytes]:
     return board, bundle_of(folder / "runs.sqlite", a_run(folder / "runs.sqlite", board), board)
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("odd", BY_ITSELF)
 def test_an_odd_model_is_stored_ranked_and_shown(db: BoardDatabase, sent: tuple[Board, bytes], odd: str) -> None:
     board, data = sent
     lines = Lines.of(data)

@@ -106,7 +106,8 @@ def things(world: World) -> Things:
 
 
 @pytest.fixture
-def served(db: BoardDatabase, things: Things) -> Iterator[TestClient]:
+def served(db: BoardDatabase, things: Things, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    monkeypatch.setattr("testbed.board.limits._WRONG_TOKENS", 1000)  # as many as a test tries
     with client(db, FREE, things.token) as opened:
         yield opened
 
@@ -286,9 +287,8 @@ def test_chunks_that_are_not_the_announced_ones_are_refused(db: BoardDatabase, t
     data = things.chunk
     for n, content in ((0, data[:-1]), (0, data + data), (0, b"x"), (1, data), (0, gzip.compress(data))):
         assert served.put(f"{address}/{n}", content=content).status_code == 422
-    for n in ("2", "99999"):
-        assert served.put(f"{address}/{n}", content=data).status_code == 404
-    for n in ("-1", "x", "1e3", "0x0", "%00", "9" * 5000):
+    assert served.put(f"{address}/2", content=data).status_code == 404
+    for n in ("99999", "-1", "x", "1e3", "0x0", "%00", "9" * 5000):
         assert served.put(f"{address}/{n}", content=data).status_code in (400, 422)
     for deep in (b"[" * 1_000_000, b'{"a":' * 500_000, b"[" * 1_000_000 + b"]" * 1_000_000):  # whatever it says it is
         as_json = {"Content-Type": "application/json"}
@@ -318,7 +318,7 @@ NAMES = [
 
 def test_names_of_nothing_are_refused_wherever_they_stand(db: BoardDatabase, things: Things, served) -> None:
     before = counts(db)
-    for verb, path, _ in operations(served, "get"):
+    for verb, path, _ in (each for each in operations(served, "get") if "{" in each[1]):
         for name in NAMES:
             made_up = path.format(**dict.fromkeys(things.paths(), name))
             for query in ("", "?dataset=a/b", f"?dataset={name}&x={name}"):

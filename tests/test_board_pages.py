@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from helpers.board_entries import HOSTILE, boarded, enter, place, said
+from helpers.board_entries import HOSTILE, boarded, place, said
 from helpers.board_pages import Served, Tags, addresses
 from helpers.boards import a_board, a_run, client
-from testbed.board import boards, ranking
+from testbed.board import boards
 from testbed.board.accounts import create_token
-from testbed.board.database import BoardDatabase
 from testbed.board.limits import POLICY
 from testbed.board.service import Worker
 from testbed.board.serving import Address
@@ -29,13 +28,19 @@ BIG = "0123456789abcdef" * 330_000  # 5.3 MB
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("pages")
+def served(where_shared: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     db, board, ids = boarded(
-        folder,
+        tmp_path_factory.mktemp("pages"),
+        where_shared,
         entries_=[
             {"title": "Plain", "reasons": CHECKED, "model": "model-one", "manifest": {"run": "r", "accuracy": 0.98765}},
-            {"title": HOSTILE, "state": "partly", "reasons": UNCHECKED, "rewrite": said(HOSTILE), "model": HOSTILE},
+            {
+                "title": f"{HOSTILE}\x00\ud800",
+                "state": "partly",
+                "reasons": UNCHECKED,
+                "rewrite": said(HOSTILE),
+                "model": HOSTILE,
+            },
             {"title": "Large", "skill": 0.9, "rewrite": said(BIG, sample=0), "model": "model-two"},
             {"title": "Forged", "state": "rejected", "reasons": WRONG},
             {"title": "Too new", "state": "waiting"},
@@ -265,27 +270,15 @@ def test_arms_of_two_boards_are_not_compared(served: Served, tmp_path: Path) -> 
     assert "two boards" in served.page(f"/compare?left={served.ids[0]}:0&right={'e' * 32}:0", 400)
 
 
+def test_a_query_that_is_no_text_is_answered(served: Served) -> None:
+    served.page("/boards/sums?model=%ff&tools=%ff")
+
+
 # ---- the whole way ---------------------------------------------------------------------------------------------------
 
 
-def test_pages_on_either_database(db: BoardDatabase, tmp_path: Path) -> None:
-    from helpers.boards import a_board
-    from testbed.board import boards
-
-    board = boards.create(db, a_board(tmp_path))
-    a_run(tmp_path / "source.sqlite", board)
-    with Store.open(tmp_path / "source.sqlite") as source:
-        entry = enter(db, board, source, "mine", title=f"{HOSTILE}\x00\ud800")
-    ranking.recompute(db, board)
-    with client(db) as http:
-        served = Served(db, board, [entry, entry], http)
-        for address in addresses(served):
-            served.page(address)
-        served.page("/boards/sums?model=%ff&tools=%ff")
-
-
-def test_a_run_that_is_sent_stands_in_the_ranking_once_the_worker_has_checked_it(tmp_path: Path) -> None:
-    db, board, _ = boarded(tmp_path, entries_=())
+def test_a_run_that_is_sent_stands_in_the_ranking_once_the_worker_has_checked_it(where: str, tmp_path: Path) -> None:
+    db, board, _ = boarded(tmp_path, where, entries_=())
     a_run(tmp_path / "mine.sqlite", board, helped=1.0)
     with db, client(db) as http, Store.open(tmp_path / "mine.sqlite") as store:
         http.base_url = "http://127.0.0.1"  # type: ignore[assignment]

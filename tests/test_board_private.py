@@ -15,10 +15,9 @@ from helpers.boards import client
 
 
 @pytest.fixture(scope="module")
-def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    db, board, ids = boarded(
-        tmp_path_factory.mktemp("private"), private=True, entries_=[{"rewrite": said("the model's own words")}, {}]
-    )
+def private(where_shared: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    hidden = [{"rewrite": said("the model's own words")}, {}]
+    db, board, ids = boarded(tmp_path_factory.mktemp("private"), where_shared, private=True, entries_=hidden)
     with client(db) as http:
         yield Served(db, board, ids, http)
     db.close()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers.boards import SUMS, a_board, a_database, an_experiment
+from helpers.boards import SUMS, a_board, an_experiment
 from helpers.bundles import Lines, bundle_of, examine
+from testbed.board import boards
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
 from testbed.experiment_file import parse_experiment
@@ -50,27 +49,27 @@ def honest(board: Board, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def db(board: Board, tmp_path: Path) -> Iterator[BoardDatabase]:
-    with a_database(tmp_path / "board.sqlite", board) as opened:
-        yield opened
+def sums_db(db: BoardDatabase, board: Board) -> BoardDatabase:
+    boards.create(db, board)
+    return db
 
 
-def test_programs_that_draw_numbers_and_tell_the_time_are_no_forgery(db: BoardDatabase, honest: bytes) -> None:
+def test_programs_that_draw_numbers_and_tell_the_time_are_no_forgery(sums_db: BoardDatabase, honest: bytes) -> None:
     assert {PROGRAMS[0], PROGRAMS[1]} <= {
         program for program in PROGRAMS for a in Lines.of(honest).attempts if program in a["transcript"][1]["content"]
     }
-    found = examine(db, "sums", honest)
+    found = examine(sums_db, "sums", honest)
     assert found.wrong == ""
     assert "tool results of 12 of 12 attempts" in "\n".join(found.of("ok"))
 
 
-def test_an_edited_output_of_a_program_that_always_prints_the_same(db: BoardDatabase, honest: bytes) -> None:
+def test_an_edited_output_of_a_program_that_always_prints_the_same(sums_db: BoardDatabase, honest: bytes) -> None:
     lines = Lines.of(honest)
     attempt = next(a for a in lines.of_arm("python") if PROGRAMS[0] in a["transcript"][1]["content"])
     attempt["transcript"][2]["content"] = attempt["transcript"][2]["content"].replace("42", "43")
     attempt["transcript"][3]["content"] = write_answer("43")
     attempt["answer"] = "43"
-    found = examine(db, "sums", lines.sealed())
+    found = examine(sums_db, "sums", lines.sealed())
     assert found.state == "rejected"
     assert "tools: attempt" in found.wrong
     assert "and here it is '42" in found.wrong

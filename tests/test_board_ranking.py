@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,9 +28,8 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Board:
 
 
 @pytest.fixture
-def opened(tmp_path: Path, read: Board) -> Iterator[tuple[BoardDatabase, Board]]:
-    with BoardDatabase.open(tmp_path / "board.sqlite") as db:
-        yield db, boards.create(db, read)
+def opened(db: BoardDatabase, read: Board) -> tuple[BoardDatabase, Board]:
+    return db, boards.create(db, read)
 
 
 def places(db: BoardDatabase, by: str = "reach") -> dict[str, tuple[int, int, int]]:
@@ -111,9 +108,9 @@ def test_a_board_without_entries_has_an_empty_ranking(opened: tuple[BoardDatabas
 
 
 @pytest.fixture(scope="module")
-def three(read: Board, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BoardDatabase]:
+def three(where_shared: str, read: Board) -> Iterator[BoardDatabase]:
     """Three entries that every filter tells apart."""
-    with BoardDatabase.open(tmp_path_factory.mktemp("three") / "board.sqlite") as db:
+    with BoardDatabase.open(where_shared) as db:
         board = boards.create(db, read)
         place(db, board, "a", [{"share": 0.9, "model": "small", "tokens": 5, "usd": 0.1}])
         tools = {"share": 0.6, "tools": ["search", "python"], "gain": 0.5, "tokens": 50, "model": "large", "usd": 1.0}
@@ -243,11 +240,11 @@ def test_one_attempt_per_task_gives_no_split(opened: tuple[BoardDatabase, Board]
     assert found["spends"] is None
 
 
-# ---- either database -------------------------------------------------------------------------------------------------
+# ---- again -----------------------------------------------------------------------------------------------------------
 
 
-def test_ranked_on_either_database(db: BoardDatabase, read: Board) -> None:
-    board = boards.create(db, replace(read))
+def test_ranking_again_changes_nothing(opened: tuple[BoardDatabase, Board]) -> None:
+    db, board = opened
     for entry, share in (("a", 0.1), ("b", 0.9)):
         place(db, board, entry, [{"share": share, "model": f"model {entry}"}])
     for _ in range(2):

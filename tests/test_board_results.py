@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from helpers.board_entries import add_entries, boarded, enter
-from helpers.boards import a_board, a_run
-from testbed.board import boards
+from helpers.board_entries import boarded, enter
+from helpers.boards import a_run
 from testbed.board.arm_rows import ArmRow, read_rows
 from testbed.board.boards import Board
 from testbed.board.chart_pictures import in_surroundings
@@ -28,8 +27,8 @@ Made = tuple[BoardDatabase, Board, list[str]]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    db, board, ids = boarded(tmp_path_factory.mktemp("results"), tasks=12)
+def made(where_shared: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    db, board, ids = boarded(tmp_path_factory.mktemp("results"), where_shared, tasks=12)
     yield db, board, ids
     db.close()
 
@@ -85,8 +84,8 @@ def test_computing_again_changes_nothing(made: Made) -> None:
     assert rows() == before
 
 
-def test_an_entry_that_is_rejected_loses_its_figures(tmp_path: Path) -> None:
-    db, board, (entry,) = boarded(tmp_path)
+def test_an_entry_that_is_rejected_loses_its_figures(where: str, tmp_path: Path) -> None:
+    db, board, (entry,) = boarded(tmp_path, where)
     with db:
         with db.writing() as connection:
             connection.execute(entries.update().values(state="rejected"))
@@ -118,8 +117,8 @@ def test_every_chart_is_a_well_formed_picture_in_light_and_dark_with_a_descripti
             assert not [e for e in root.iter() if e.tag.endswith("script")]
 
 
-def test_of_a_private_boards_tasks_nothing_is_kept(tmp_path: Path) -> None:
-    db, board, _ = boarded(tmp_path, private=True)
+def test_of_a_private_boards_tasks_nothing_is_kept(where: str, tmp_path: Path) -> None:
+    db, board, _ = boarded(tmp_path, where, private=True)
     with db:
         with db.reading() as connection:
             rows = connection.execute(sa.select(entry_arms)).all()
@@ -138,16 +137,15 @@ def charts_of_keys(db: BoardDatabase) -> set[str]:
     return {chart["key"] for chart in unpacked(data)} if data else set()
 
 
-def test_computed_on_either_database(db: BoardDatabase, tmp_path: Path) -> None:
-    board = boards.create(db, a_board(tmp_path))
-    (entry,) = add_entries(db, board, tmp_path, [{}])
+def test_every_task_of_an_entry_has_its_number_of_attempts(made: Made) -> None:
+    db, board, (entry,) = made
     rows = arms_of(db, board)
-    assert [row.n.tolist() for row in rows.values()] == [[6] * 6, [4] * 6]
-    assert entry in {row.entry for row in rows.values()}
+    assert [row.n.tolist() for row in rows.values()] == [[6] * 12, [4] * 12]
+    assert {row.entry for row in rows.values()} == {entry}
 
 
-def test_a_waiting_entry_has_no_figures(tmp_path: Path) -> None:
-    db, board, _ = boarded(tmp_path, entries_=())
+def test_a_waiting_entry_has_no_figures(where: str, tmp_path: Path) -> None:
+    db, board, _ = boarded(tmp_path, where, entries_=())
     with db:
         a_run(tmp_path / "source.sqlite", board)
         with Store.open(tmp_path / "source.sqlite") as source:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from helpers.board_entries import place
-from helpers.boards import SUMS, a_board, a_database, a_run
+from helpers.boards import SUMS, a_board
 from helpers.bundles import Lines, bundle_of, examine, ran
 from testbed.board import boards, ranking
 from testbed.board.arm_rows import read_rows
@@ -28,25 +28,6 @@ from testbed.board.verify.tools import Remaker
 from testbed.errors import ContextFull
 from testbed.models.base import Reply, Request
 from testbed.models.hf import HuggingFace
-
-
-@pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
-    return a_board(tmp_path_factory.mktemp("board"))
-
-
-@pytest.fixture(scope="module")
-def stranger(board: Board, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A run of a model that is not on the server."""
-    where = tmp_path_factory.mktemp("run") / "store.sqlite"
-    return bundle_of(where, a_run(where, board), board)
-
-
-@pytest.fixture(scope="module")
-def reference(board: Board, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A run of the reference model, which the server has."""
-    where = tmp_path_factory.mktemp("reference") / "store.sqlite"
-    return bundle_of(where, ran(where, board, {"id": "reference", "max_tokens": 60}), board)
 
 
 def cut_short(attempt: dict[str, Any], ended: str) -> None:
@@ -66,15 +47,14 @@ def with_bare_successes_cut(data: bytes, ended: str) -> bytes:
 # ---- a bare arm that is held back ------------------------------------------------------------------------------------
 
 
-def test_a_full_context_that_the_model_does_not_find_full(board: Board, reference: bytes, tmp_path: Path) -> None:
-    with a_database(tmp_path / "board.sqlite", board) as db:
-        found = examine(db, "sums", with_bare_successes_cut(reference, "limit:context"))
+def test_a_full_context_that_the_model_does_not_find_full(sums_db: BoardDatabase, reference_bundle: bytes) -> None:
+    found = examine(sums_db, "sums", with_bare_successes_cut(reference_bundle, "limit:context"))
     assert found.state == "rejected"
     assert "said to have ended by 'limit:context', and the model goes on with" in found.wrong
 
 
 def test_a_full_context_that_the_model_finds_full_again_is_no_forgery(
-    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sums_board: Board, sums_db: BoardDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writes = HuggingFace.generate
 
@@ -85,26 +65,23 @@ def test_a_full_context_that_the_model_finds_full_again_is_no_forgery(
 
     monkeypatch.setattr(HuggingFace, "generate", full_now_and_then)
     where = tmp_path / "store.sqlite"
-    data = bundle_of(where, ran(where, board, {"id": "reference", "max_tokens": 60}), board)
+    data = bundle_of(where, ran(where, sums_board, {"id": "reference", "max_tokens": 60}), sums_board)
     assert sum(attempt["ended"] == "limit:context" for attempt in Lines.of(data).attempts) > 5
-    with a_database(tmp_path / "board.sqlite", board) as db:
-        assert examine(db, "sums", data).state == "verified"
+    assert examine(sums_db, "sums", data).state == "verified"
 
 
 def test_a_full_context_of_a_model_that_is_not_here_is_said_to_be_unchecked(
-    board: Board, stranger: bytes, tmp_path: Path
+    sums_db: BoardDatabase, stranger_bundle: bytes
 ) -> None:
-    with a_database(tmp_path / "board.sqlite", board) as db:
-        found = examine(db, "sums", with_bare_successes_cut(stranger, "limit:context"))
+    found = examine(sums_db, "sums", with_bare_successes_cut(stranger_bundle, "limit:context"))
     assert any("'bare' ended since their model took no longer conversation" in text for text in found.of("unchecked"))
 
 
 @pytest.mark.parametrize("ended", ["limit:seconds", "limit:usd"])
 def test_a_limit_that_the_board_does_not_have_ends_nothing(
-    board: Board, stranger: bytes, tmp_path: Path, ended: str
+    sums_db: BoardDatabase, stranger_bundle: bytes, ended: str
 ) -> None:
-    with a_database(tmp_path / "board.sqlite", board) as db:
-        found = examine(db, "sums", with_bare_successes_cut(stranger, ended))
+    found = examine(sums_db, "sums", with_bare_successes_cut(stranger_bundle, ended))
     assert found.state == "rejected"
     assert f"cannot have ended by '{ended}'" in found.wrong
 
@@ -148,36 +125,35 @@ def test_missing_bare_successes_do_not_rank_a_gain_higher(db: BoardDatabase, tmp
     assert found == {"a": (1, 2), "b": (1, 2)}
 
 
-def test_a_missing_attempt_whose_tool_result_names_no_tool(board: Board, stranger: bytes, tmp_path: Path) -> None:
-    lines = Lines.of(stranger)
+def test_a_missing_attempt_whose_tool_result_names_no_tool(sums_db: BoardDatabase, stranger_bundle: bytes) -> None:
+    lines = Lines.of(stranger_bundle)
     lost = next(a for a in lines.of_arm("calculator") if a["cost"]["tool_calls"])
     lost.update(status="missing", ended="missing:transport_error", success=None, score=None, answer=None)
     del lost["transcript"][2]["name"]
-    with a_database(tmp_path / "board.sqlite", board) as db:
-        assert "without the tool's name" in examine(db, "sums", lines.sealed()).wrong
+    assert "without the tool's name" in examine(sums_db, "sums", lines.sealed()).wrong
 
 
 # ---- names that are not a model's own --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("which", "said"), [("reference", "chat:lab:tiny-1m"), ("stranger", "reference")])
+@pytest.mark.parametrize(
+    ("which", "said"), [("reference_bundle", "chat:lab:tiny-1m"), ("stranger_bundle", "reference")]
+)
 def test_a_model_under_another_models_name_is_never_verified(
-    board: Board, tmp_path: Path, request: pytest.FixtureRequest, which: str, said: str
+    sums_db: BoardDatabase, request: pytest.FixtureRequest, which: str, said: str
 ) -> None:
     lines = Lines.of(request.getfixturevalue(which))
     for arm in lines.arms:
         arm["spec"]["name"] = said
-    with a_database(tmp_path / "board.sqlite", board) as db:
-        found = examine(db, "sums", lines.sealed())
+    found = examine(sums_db, "sums", lines.sealed())
     assert found.state == "partly"
     assert any(f"its author calls the model '{said}', and" in text for text in found.of("unchecked"))
 
 
-def test_arms_that_call_one_model_by_two_names(board: Board, stranger: bytes, tmp_path: Path) -> None:
-    lines = Lines.of(stranger)
+def test_arms_that_call_one_model_by_two_names(sums_db: BoardDatabase, stranger_bundle: bytes) -> None:
+    lines = Lines.of(stranger_bundle)
     lines.arms[1]["spec"]["name"] = "chat:lab:large"
-    with a_database(tmp_path / "board.sqlite", board) as db:
-        assert "differ in their model's name" in examine(db, "sums", lines.sealed()).wrong
+    assert "differ in their model's name" in examine(sums_db, "sums", lines.sealed()).wrong
 
 
 # ---- trying again until chance looks elsewhere -----------------------------------------------------------------------
@@ -196,18 +172,17 @@ def test_of_many_each_is_drawn_as_often_as_any_other() -> None:
 
 
 def test_an_account_whose_entries_were_rejected_is_looked_at_more_closely(
-    board: Board, reference: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sums_db: BoardDatabase, reference_bundle: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify_pass, "MADE_AGAIN", 3)
     told = []
-    with a_database(tmp_path / "board.sqlite", board) as db:
-        for n, forged in enumerate((False, True, True, False)):
-            lines = Lines.of(reference)
-            lines.manifest["created"] = f"try {n}"  # other bytes, so that it is another entry
-            lines.attempts[0]["success"] ^= forged
-            found = examine(db, "sums", lines.sealed())
-            assert (found.state == "rejected") == forged
-            told += [text for text in found.of("ok") if "the model made" in text]
+    for n, forged in enumerate((False, True, True, False)):
+        lines = Lines.of(reference_bundle)
+        lines.manifest["created"] = f"try {n}"  # other bytes, so that it is another entry
+        lines.attempts[0]["success"] ^= forged
+        found = examine(sums_db, "sums", lines.sealed())
+        assert (found.state == "rejected") == forged
+        told += [text for text in found.of("ok") if "the model made" in text]
     assert [text.split(" attempts")[0] for text in told] == ["model: the model made 3", "model: the model made 12"]
 
 
@@ -215,14 +190,13 @@ def test_an_account_whose_entries_were_rejected_is_looked_at_more_closely(
 
 
 def test_an_attempt_whose_tools_take_for_ever_does_not_keep_the_server(
-    board: Board, stranger: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sums_db: BoardDatabase, stranger_bundle: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def slow(*args: Any) -> None:
         await asyncio.sleep(60)
 
     monkeypatch.setattr(Remaker, "check", slow)
     began = time.monotonic()
-    with a_database(tmp_path / "board.sqlite", board) as db:
-        found = examine(db, "sums", stranger, Means(seconds=2.0))
+    found = examine(sums_db, "sums", stranger_bundle, Means(seconds=2.0))
     assert "takes longer than this server has" in found.wrong
     assert time.monotonic() - began < 30

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from helpers.boards import FREE, VAULTS, a_board, a_database, a_run, client
 from helpers.bundles import ran
+from helpers.served_board import free_port
 from testbed.board import boards
 from testbed.board.accounts import create_token
 from testbed.board.boards import Board
@@ -47,8 +48,8 @@ def run(board: Board, tmp_path: Path) -> Iterator[Store]:
 def sent(served: tuple[BoardDatabase, Any], store: Store, run: str = "mine", **options: Any) -> Submitted:
     db, http = served
     token = create_token(db, "ann", ["submit"])
-    said: list[str] = []
-    return submit(store, run, HERE, token, client=http, say=said.append, **{"pause": 0.001, "wait": 0.0, **options})
+    usual = {"pause": 0.001, "wait": 0.0, "say": [].append}
+    return submit(store, run, HERE, token, client=http, **usual | options)
 
 
 class Counting:
@@ -74,8 +75,46 @@ def test_a_run_is_sent_and_its_verdict_told(served: tuple[BoardDatabase, TestCli
     verify_entry(served[0], first.entry)
     told = sent(served, run)  # the same again finds what became of it
     assert (told.entry, told.state) == (first.entry, "partly")
-    assert f"http://127.0.0.1/entries/{told.entry}: verified in part\n  not checked (counts): " in told.told()
+    assert f"http://127.0.0.1/entries/{told.entry}: partly verified\n  not checked (counts): " in told.told()
     assert "  checked (answers): all 60 attempts were gone through and graded again." in told.told()
+
+
+def test_an_entry_is_called_as_its_run_unless_it_is_given_a_title_and_keeps_it(
+    served: tuple[BoardDatabase, TestClient], run: Store
+) -> None:
+    said: list[str] = []
+    entry = sent(served, run).entry
+    assert served[1].get(f"/api/entries/{entry}").json()["title"] == "mine"
+    sent(served, run, title="Another", say=said.append)
+    assert "under the title 'mine', which stays; `testbed board retitle`" in "\n".join(said)
+    assert served[1].get(f"/api/entries/{entry}").json()["title"] == "mine"
+
+
+def test_a_server_that_is_not_there_is_told_at_once(run: Store) -> None:
+    board, asked = f"http://127.0.0.1:{free_port()}/boards/sums", []
+    with (
+        httpx.Client(event_hooks={"request": [asked.append]}) as http,
+        pytest.raises(TransportError, match=r"cannot be reached: .*refused"),
+    ):
+        submit(run, "mine", board, "tb_x", client=http, pause=60.0)
+    assert len(asked) == 1
+
+
+def test_further_tries_are_told(served: tuple[BoardDatabase, TestClient], run: Store) -> None:
+    said: list[str] = []
+    http = Counting(served[1], {2: httpx.ConnectError("gone")})
+    assert sent((served[0], http), run, say=said.append).state == "waiting"
+    assert said[0] == "the board does not answer (gone); trying again in 0 s, try 2 of 8"
+
+
+def test_a_token_that_may_not_send_is_found_before_the_run_is_packed(
+    served: tuple[BoardDatabase, TestClient], run: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("testbed.board.submit.write_bundle", None)
+    reader = create_token(served[0], "ann", ["read"])
+    for token, said in ((reader, "403: this needs a token of scope 'submit'"), ("tb_wrong", "401: the token is wrong")):
+        with pytest.raises(UsageError, match=said):
+            submit(run, "mine", HERE, token, client=served[1], say=str)
 
 
 def test_a_bad_line_is_withstood_and_no_piece_is_sent_twice_that_arrived(
@@ -126,6 +165,9 @@ def test_a_run_that_does_not_fit_is_refused_before_anything_is_sent(
     for part in (
         "6 of the board's tasks are not in the entry",
         "turns 4 → 9",
+        "generated_tokens 100 → no limit",
+        "its [[env]] differs from the board's (board → run): "
+        "Addition-v0.digits 1 → the default; Addition-v0.tasks 6 → 2.",
         "has 2 samples, and the board 6",
         "offers 'python'; the board allows calculator",
     ):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command import Done
+from testbed.errors import UsageError
 
 PLUGIN = Path(__file__).parents[1] / "scripts" / "bench" / "episode.py"
 REFERENCE = Path(__file__).parents[1] / "testbed" / "models" / "reference"
@@ -57,7 +58,10 @@ def test_a_report_prints_text_and_writes_a_page(made: Path, testbed: Callable[..
     assert done.code == 0, done.err
     assert "inert" in done.out
     assert "95%" in done.out
-    assert (made / "page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    page = (made / "page.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert page.count('<details id="transcripts-') == 2
+    assert 'class="tx-text"' in page
 
 
 def test_a_report_as_json_is_json(made: Path, testbed: Callable[..., Done]) -> None:
@@ -278,3 +282,14 @@ def test_every_command_has_help_with_an_example(testbed: Callable[..., Done]) ->
 
 def test_an_unknown_command_ends_with_code_2(testbed: Callable[..., Done]) -> None:
     assert testbed("rum").code == 2
+
+
+def test_an_error_drives_no_terminal(testbed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server or a file has a say in it, and they may say anything."""
+
+    def refused() -> None:
+        raise UsageError("the board answers 400: \x1b]0;title\x07")
+
+    monkeypatch.setattr("testbed.cli.app", refused)
+    done = testbed("list", "envs")
+    assert (done.code, done.err) == (2, "error: the board answers 400: ␛]0;title␇\n")

@@ -96,3 +96,93 @@ def test_a_corpus_search_prints_what_a_model_is_shown(
     unknown = testbed("corpus", "search", "note.jsonl", "lamp")
     assert unknown.code == 2
     assert "Did you mean 'notes.jsonl'?" in unknown.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["show", ""], "'' is no attempt"),
+        (["show", "small", "--task", "zzz"], "No attempt of run 'small' matches --task 'zzz'."),
+        (["show", "small", "--arm", "bare", "--failed"], "No attempt of run 'small' matches --arm bare --failed."),
+        (["runs", "delete", "smal"], "Did you mean 'small'?"),
+    ],
+)
+def test_what_finds_nothing_says_so(testbed: Callable[..., Done], files: Path, words: list[str], said: str) -> None:
+    assert testbed("run", "mult.toml").code == 0
+    done = testbed(*words)
+    assert said in done.out + done.err
+    assert "attempt " not in done.out.splitlines()[:1]
+
+
+def test_columns_with_long_texts_leave_the_others_whole(
+    testbed: Callable[..., Done], files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (files / "long.jsonl").write_text(
+        "".join(f'{{"prompt": "{n} {"word " * 90}", "answer": "{n}"}}\n' for n in range(2)), encoding="utf-8"
+    )
+    env = '[[env]]\nid = "Questions-v0"\npath = "long.jsonl"\n[[arm]]'
+    text = EXPERIMENT.replace("[[arm]]", env)
+    (files / "mult.toml").write_text(text, encoding="utf-8")
+    assert testbed("run", "mult.toml").code == 0
+    for width in ("80", "140"):
+        monkeypatch.setenv("COLUMNS", width)
+        listed = testbed("show", "small").out.splitlines()
+        assert listed[0].split() == ["attempt", "arm", "n", "outcome", "answer", "task"]
+        row = next(line for line in listed if "word" in line)
+        assert row.split()[:4][1:] == ["bare", "0", "success"]
+        assert row.rstrip().endswith("…")
+        assert len(row) <= int(width)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[[env]]", "[budget]\ntokens = 100\n[[env]]", "'generated_tokens', 'observed_tokens' or 'prompt_tokens'?"),
+        ("[[env]]", "[budget]\ntokens = 100\n[[env]]", "The limits are generated_tokens, prompt_tokens"),
+        ('[[arm]]\nname = "bare"', '[arm]\nname = "bare"\n[arm]\nname = "b"', "mult.toml:12: write [[arm]], with two"),
+        (
+            'name = "bare"',
+            'name = "s"\ntools = ["search"]',
+            "tool search needs corpus: write in a table [tool.search] corpus = ",
+        ),
+        ("tasks = 2", "tasks = 0", "tasks"),
+    ],
+)
+def test_slips_in_an_experiment_say_what_to_write(
+    testbed: Callable[..., Done], files: Path, old: str, new: str, said: str
+) -> None:
+    (files / "mult.toml").write_text(EXPERIMENT.replace(old, new), encoding="utf-8")
+    done = testbed("run", "mult.toml")
+    assert done.code == 2
+    assert said in done.err
+    assert "from 0 to" not in done.err
+
+
+def test_the_list_of_tools_says_what_they_need(testbed: Callable[..., Done]) -> None:
+    assert "Needs corpus in [tool.search]." in " ".join(testbed("list", "tools").out.split())
+
+
+def test_the_version_is_told(testbed: Callable[..., Done]) -> None:
+    from testbed import __version__
+
+    assert testbed("--version").out == f"testbed {__version__}\n"
+
+
+def test_prompts_that_no_attempt_could_read_are_found_before_the_run(
+    testbed: Callable[..., Done], files: Path, llama: Path
+) -> None:
+    model = f'id = "hf:{llama}"\ndevice = "cpu"\ncontext = 8'
+    (files / "mult.toml").write_text(EXPERIMENT.replace('id = "oracle"', model), encoding="utf-8")
+    done = testbed("run", "mult.toml")
+    assert done.code == 2
+    assert done.err.startswith("error: mult.toml:9: arm 'bare': the prompt 'What is ")
+    assert "takes 8 with the reply; use a model with a longer context." in done.err
+    assert not (files / "testbed.sqlite").exists()
+
+
+def test_one_of_something_is_said_in_the_singular(testbed: Callable[..., Done], files: Path) -> None:
+    (files / "log.csv").write_text("q,arm,ok\na,bare,1\na,tool,0\nb,bare,1\n", encoding="utf-8")
+    done = testbed("import", "log.csv", "--run", "log", "--task", "q", "--arm", "arm", "--success", "ok")
+    assert "  tool: 1 task, 1 attempt, 0 successes\n" in done.out
+    assert "  bare: 2 tasks, 2 attempts, 2 successes\n" in done.out
+    assert "1 task has a scored attempt in one of the two arms only" in " ".join(testbed("report", "log").out.split())

@@ -183,7 +183,7 @@ def test_budgets_seeds_and_several_factors_are_told(tmp_path: Path) -> None:
     assert "The budgets differ" in told
     assert "The seeds differ (1 and 9)" in told
     assert "read as A's is" in told
-    assert found.same == ("decoding", "search", "protocol")
+    assert found.same == ("decoding", "lookahead", "protocol")
     assert ("turns 8 → 16",) in [d.lines for d in found.differs]
 
 
@@ -270,10 +270,10 @@ def test_an_unknown_arm_or_run_is_told_with_the_nearest(catalogue: Path, text: s
 
 def test_arms_with_one_identity_have_no_difference_and_others_always_have_one() -> None:
     assert spec_differences(SPEC, dict(SPEC)) == ()
-    assert same_topics(()) == ("model", "decoding", "tools", "control", "search", "budget", "protocol")
+    assert same_topics(()) == ("model", "decoding", "tools", "control", "lookahead", "budget", "protocol")
     for key, topic in (("model", "model"), ("sampling", "decoding"), ("tools", "tools"), ("control", "control"),
                        ("budget", "budget"), ("protocol", "protocol"), ("yoke", "control"), ("replay", "control"),
-                       ("lookahead", "search"), ("a new part", "else")):  # fmt: skip
+                       ("lookahead", "lookahead"), ("a new part", "else")):  # fmt: skip
         for value in ("other", {"x": 1}, [tool("x")]):
             changed = spec_differences(SPEC, {**SPEC, key: value})
             assert [difference.topic for difference in changed] == [topic], (key, value)

@@ -12,7 +12,6 @@ import pytest
 
 from testbed import registry
 from testbed.experiment_file import ARM_KEYS, KEYS, read_experiment
-from testbed.plugins import execute
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -34,22 +33,6 @@ def test_the_quickstarts_gymnasium_example_runs() -> None:
     done = subprocess.run([sys.executable, "-c", blocks("quickstart.md", "python")[0]], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "What is" in done.stdout
-
-
-def test_the_example_environment_is_one_file_and_valid(tmp_path: Path) -> None:
-    environment = blocks("extending.md", "python")[0]
-    file = tmp_path / "reverse.py"
-    file.write_text(environment, encoding="utf-8")
-    reverse = execute(file).Reverse()
-    assert reverse.validate().checked == 2
-    assert reverse.validate().problems == ()
-
-
-def test_the_example_tool_is_one_file_and_runs(tmp_path: Path) -> None:
-    tool = blocks("extending.md", "python")[1]
-    file = tmp_path / "shout.py"
-    file.write_text(tool, encoding="utf-8")
-    assert execute(file).Shout().invoke({"text": "hi"}) == "HI"
 
 
 def test_the_experiment_files_reference_names_every_key() -> None:

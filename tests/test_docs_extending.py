@@ -28,6 +28,12 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
 
 
+def test_both_examples_keep_the_contract_that_the_page_recommends(testbed: Callable[..., Done], folder: Path) -> None:
+    done = testbed("check", "--plugin", "reverse.py", "--plugin", "shout.py")
+    assert (done.code, "FAILS" in done.out) == (0, False), done.out
+    assert {"Reverse-v0", "shout"} <= set(done.out.splitlines())
+
+
 def test_the_example_calls_the_tool_and_gains_by_it(testbed: Callable[..., Done], folder: Path) -> None:
     assert testbed("run", "try.toml").code == 0
     report = testbed("report", "try", "--json").data

@@ -106,8 +106,9 @@ def test_the_walk_through_with_python_goes_over_websockets(site: Site, monkeypat
 
 def test_the_walk_through_with_gymnasium(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     said = site.python(blocks("python")[1], monkeypatch)
-    assert len(said) == 16
-    assert {line.split()[1] for line in said} == {"1.0"}
+    assert len(said[:-1]) == 16
+    assert {line.split()[1] for line in said[:-1]} == {"1.0"}
+    assert "'state': 'closed'" in said[-1]
 
 
 @pytest.mark.parametrize("websocket", [False, True])
@@ -152,6 +153,27 @@ def test_an_environment_that_cannot_be_is_refused(site: Site) -> None:
     with pytest.raises(UnknownName, match="task"):
         env.reset(options={"tusk": 1})
     env.close()
+
+
+def test_an_arm_that_the_board_has_not_begins_no_entry(site: Site) -> None:
+    def begun() -> int:
+        with contextlib.closing(sqlite3.connect(site.folder / "board.sqlite")) as db:
+            return int(db.execute("SELECT count(*) FROM remote_entries").fetchone()[0])
+
+    before, common = begun(), {"board": "hidden-sums", "model": "m", "url": site.url, "token": site.token}
+    with pytest.raises(UnknownName, match=r"unknown arm 'nope'\. There are: bare, calculator\."):
+        gymnasium.make("testbed:testbed/Remote-v0", arm="nope", **common)
+    assert begun() == before
+
+
+def test_what_remains_is_in_the_order_of_the_page(site: Site) -> None:
+    common = {"board": "hidden-sums", "model": "m", "url": site.url, "token": site.token}
+    env = gymnasium.make("testbed:testbed/Remote-v0", arm="bare", **common)
+    observation, _ = env.reset()
+    env.close()
+    told = re.search(r"the first one is `(\[.*?\])`", PAGE)
+    assert told is not None
+    assert list(observation["remaining"]) == json.loads(told[1])
 
 
 def test_leaving_an_attempt_ends_it_as_a_failure(site: Site) -> None:

@@ -115,7 +115,7 @@ def test_a_mistyped_band_is_answered_with_the_nearest(world):
 
 @pytest.mark.parametrize("n", [-1, 10_000])
 def test_more_questions_than_there_are_are_refused_with_the_range(world, n):
-    with pytest.raises(UsageError, match="from 0 to 280"):
+    with pytest.raises(UsageError, match="at most 280"):
         world.questions("known", n)
 
 

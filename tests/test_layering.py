@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # Lower layers first; a module may import from its own layer and those below.
 LAYERS = [
-    {"types", "errors"},
+    {"types", "errors", "closing"},
     {"spaces", "protocol", "budget", "threads", "results", "game", "replay", "overlap"}
     | {"schemas", "own_loop", "scramble", "remote_client"},
     {"tool", "tool_base", "sandbox_tool", "game_tool", "offer", "episode", "family", "env"}
@@ -49,8 +49,16 @@ LAYERS = [
     {"trial", "agents_drive", "agents_trial"},
     {"runner"},
     {"report", "board", "progress", "running", "listing", "doctor", "planning", "corpus_command", "check_command"}
-    | {"search_command", "plan_command", "board_command", "board_export_command", "command_options"}
-    | {"show_command", "compare_command"}
+    | {
+        "search_command",
+        "plan_command",
+        "runs_command",
+        "board_command",
+        "board_entry_command",
+        "board_export_command",
+        "command_options",
+    }
+    | {"show_command", "compare_command", "command_options"}
     | {"message_ends", "scoring", "nats_command"},
     {"cli"},
     {"__main__"},

@@ -16,7 +16,7 @@ import pytest
 
 from helpers.runs import registered
 from testbed.env import Environment
-from testbed.errors import ModelUnavailable, UsageError
+from testbed.errors import ModelError, ModelUnavailable, UsageError
 from testbed.experiment_file import parse_experiment, read_experiment
 from testbed.models.base import Request
 from testbed.models.scripted import Scripted
@@ -190,7 +190,7 @@ def test_attempts_begun_again_after_a_fault_or_a_stop_are_the_same(tmp_path: Pat
 
     with Store.open(tmp_path / "b.sqlite") as store:
         runner = Runner(exp, store, models={"scripted": Same(interrupted)}, back_off=0.001, concurrency=2)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ModelError, match="ZeroDivisionError"):
             asyncio.run(runner.run())
     with Store.open(tmp_path / "b.sqlite") as store:
         some = len(store.finished("test"))

@@ -9,7 +9,7 @@ import pytest
 
 from testbed.errors import ModelError, UnknownName, UsageError
 from testbed.models import MODEL_KINDS, Model, Request, make_model
-from testbed.models.scripted import Scripted
+from testbed.models.scripted import Scripted, from_options
 
 
 def request(turns: int = 0, **fields: Any) -> Request:
@@ -149,3 +149,18 @@ def test_every_kind_of_model_is_described() -> None:
     assert {form.partition(":")[0] for form in MODEL_KINDS} == {
         *("agent", "chat", "hf", "oracle", "reference", "scripted")
     }
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return {}['x']", r"policy\.py:2: KeyError: 'x'$"),
+        ("import json\n    return json.loads('{')", r"policy\.py:3: json\.decoder\.JSONDecodeError: Expecting"),
+        ("request.messages", r"policy .*:answer must return text, not None: does it lack a return\?"),
+    ],
+)
+async def test_a_policy_that_fails_is_told_by_its_line(tmp_path: Path, body: str, said: str) -> None:
+    file = tmp_path / "policy.py"
+    file.write_text(f"def answer(request, random):\n    {body}\n", encoding="utf-8")
+    with pytest.raises(ModelError, match=said):
+        await from_options(policy=f"{file}:answer").generate(request())

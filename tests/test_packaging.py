@@ -17,7 +17,16 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 def test_every_package_is_listed() -> None:
     listed = set(SETTINGS["tool"]["setuptools"]["packages"])
     there = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "testbed").rglob("__init__.py")}
-    assert listed == there | {"testbed.envs", "testbed.tools", "testbed.models.reference", "testbed.experiments"}
+    of_data = {"testbed.board.pages", "testbed.board.static", "testbed.models.reference", "testbed.experiments"}
+    assert listed == there | {"testbed.envs", "testbed.tools"} | of_data
+
+
+def test_every_folder_of_data_is_listed_as_setuptools_wants_it() -> None:
+    listed = set(SETTINGS["tool"]["setuptools"]["packages"])
+    data = SETTINGS["tool"]["setuptools"]["package-data"]
+    assert not [pattern for patterns in data.values() for pattern in patterns if "/" in pattern]  # it warns of each
+    files = [path for path in (ROOT / "testbed").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert {".".join(path.parent.relative_to(ROOT).parts) for path in files} <= listed & set(data)
 
 
 def test_every_extra_that_messages_name_exists() -> None:
@@ -45,6 +54,8 @@ def test_a_wheel_holds_the_model_the_page_the_experiments_and_nothing_at_top_lev
         "testbed/models/reference/model.safetensors",
         "testbed/models/reference/chat_template.jinja",
         "testbed/report/page.html.j2",
+        "testbed/board/pages/entry.html.j2",
+        "testbed/board/static/board.css",
         "testbed/experiments/demo.toml",
         "testbed/sandbox/worker.py",
         "testbed/py.typed",

@@ -325,3 +325,18 @@ def test_parts_of_a_pilot_are_read_as_its_report_reads_them(tmp_path: Path) -> N
     assert report.elicitation == 16
     assert found["creation"].mean == pytest.approx(report.full.figures.creation.value)
     assert found["elicitation"].mean == pytest.approx(report.full.figures.elicitation_part.value)
+
+
+@pytest.mark.parametrize(("made", "said"), [("8", "too few"), ("150", "too few for the second"), ("200", "enough")])
+def test_a_plan_begins_with_what_verdicts_ask_of_the_bare_arm(
+    testbed: Callable[..., Done], made: str, said: str
+) -> None:
+    plan = " ".join(testbed("plan", "demo", "--bare-attempts", made).out.split())
+    expected = (
+        "For a task to be found expanded, bare needs at least 140 attempts at it, all of them failures; 199 where a "
+        f"tenth of all 108 tasks is to be found so together. It makes {made} per task: "
+    )
+    told = plan.partition(expected)[2].partition(".")[0]
+    assert told.endswith(said)
+    assert plan.index(expected) < plan.index("What makes the gain vary")
+    assert "e-BH" not in plan

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from helpers.started import open_box, started
+from helpers.started import open_box, runner_of, started
 from testbed.errors import FaultKind
 from testbed.sandbox_tool import STATE_LOST
 from testbed.tool import NO_OUTPUT, Toolbox, ToolSet
 from testbed.tools.python_repl import PythonRepl
-from testbed.types import ToolCall, ToolResult
+from testbed.types import ToolResult
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
@@ -22,15 +22,7 @@ async def tools() -> AsyncIterator[ToolSet]:
         yield opened
 
 
-@pytest.fixture
-async def box(tools: ToolSet) -> AsyncIterator[Toolbox]:
-    opened = open_box(tools)
-    yield opened
-    await opened.aclose()
-
-
-async def run(box: Toolbox, code: str) -> ToolResult:
-    return await box.call(ToolCall("python_repl", {"code": code}))
+run = runner_of("python_repl")
 
 
 @pytest.mark.parametrize(

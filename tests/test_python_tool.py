@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from helpers.started import open_box, started
+from helpers.started import open_box, runner_of, started
 from testbed.errors import FaultKind, SandboxDied, ToolFault, UnknownName, UsageError
 from testbed.sandbox import Result
 from testbed.sandbox_tool import printed
 from testbed.tool import NO_OUTPUT, Toolbox, ToolSet
 from testbed.tools.python import Python
-from testbed.types import ToolCall, ToolResult
+from testbed.types import ToolResult
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
@@ -26,15 +26,7 @@ async def tools() -> AsyncIterator[ToolSet]:
         yield opened
 
 
-@pytest.fixture
-async def box(tools: ToolSet) -> AsyncIterator[Toolbox]:
-    opened = open_box(tools)
-    yield opened
-    await opened.aclose()
-
-
-async def run(box: Toolbox, code: str) -> ToolResult:
-    return await box.call(ToolCall("python", {"code": code}))
+run = runner_of("python")
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.websockets import WebSocketDisconnect
 
-from helpers.remote import MANIFEST, SECRET, Service, added, attempts_of, calculated, serving
+from helpers.remote import MANIFEST, SECRET, SUMS_IN_PRIVATE, Service, added, attempts_of, calculated, serving
 from testbed.board import boards
 from testbed.board.accounts import create_token
 from testbed.board.remote import entries as remote_entries
 from testbed.board.remote import serving as remote_serving
 from testbed.board.remote.sessions import Sessions
+from testbed.errors import SandboxDied
 from testbed.protocol import write_answer
 from testbed.types import Status
 
@@ -86,7 +87,7 @@ def test_a_closed_entry_gets_figures_and_a_rank_like_any_other(sums: Service, mo
         row = connection.execute(select(entries).where(entries.c.id == entry["entry"])).one()
         arms = connection.execute(select(entry_arms).where(entry_arms.c.entry == entry["entry"])).all()
         ranked = connection.execute(select(rankings)).all()
-    assert (row.kind, row.state) == ("remote", "verified")
+    assert (row.kind, row.state) == ("remote", "partly")
     assert [reason["level"] for reason in json.loads(row.reasons)] == ["ok", "ok", "unchecked"]
     assert {json.loads(arm.name): arm.reach for arm in arms} == {"bare": 1, "calculator": 1}
     assert ranked
@@ -180,6 +181,44 @@ def test_what_breaks_in_a_grader_tells_nothing_and_is_no_failure(
     assert added(session["prompt"]) not in json.dumps(reply)
     assert (reply["truncated"], reply["lost"]) == (True, "the server could not do its part")
     assert [a.status for a in attempts_of(sums, entry)] == [Status.MISSING]
+
+
+def test_a_lost_session_stays_lost_when_its_sample_is_served_again(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SUMS_IN_PRIVATE.replace("[measure]", "[rules]\nmost_served = 2\n\n[measure]")
+
+    async def fail(*_: object) -> None:
+        raise SandboxDied("gone")
+
+    with serving(tmp_path, text, where) as service:
+        entry = service.entry()
+        lost = service.begin(entry, "bare", 0)
+        with monkeypatch.context() as patch:
+            patch.setattr("testbed.board.remote.live.Live.take", fail)
+            service.step(lost, 0, "<answer>1</answer>")
+        others = [service.begin(entry, "bare", 0) for _ in range(2)]
+        again = next(one for one in others if one["sample"] == lost["sample"])
+        service.step(again, 0, write_answer(added(again["prompt"])))
+        assert service.get(f"sessions/{lost['session']}")["state"] == "lost"
+        assert service.get(f"sessions/{again['session']}")["state"] == "done"
+
+
+def test_what_was_served_least_comes_next_and_lost_ones_again_only_as_often_as_allowed(sums: Service) -> None:
+    entry = sums.entry()
+    tasks = len(boards.get(sums.db, "hidden-sums").tasks)
+    samples = next(arm for arm in entry["arms"] if arm["name"] == "bare")["samples"]
+    given = [sums.begin(entry, "bare") for _ in range(tasks * samples)]
+    assert [session["task"] for session in given] == [n for _ in range(samples) for n in range(tasks)]
+    assert "nothing is left" in sums.begin(entry, "bare", status=409)["error"]
+    assert "nothing is left" in sums.begin(entry, "bare", 0, status=409)["error"]
+
+
+def test_an_entry_that_is_refused_leaves_no_run_behind(sums: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [run.name for run in sums.db.store.runs()]
+    monkeypatch.setattr(remote_entries, "MOST_ENTRIES", 0)
+    sums.post("boards/hidden-sums/remote-entries", {"title": "another", "manifest": MANIFEST}, 429)
+    assert [run.name for run in sums.db.store.runs()] == before
 
 
 def test_a_step_that_could_not_be_kept_has_not_happened(sums: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,6 +323,9 @@ def test_a_websocket_says_the_same(sums: Service) -> None:
         for wrong, status in (('{"n": 5, "action": "x"}', 409), ("[" * 10_000, 400), ("{}", 422), ("nonsense", 422)):
             socket.send_text(wrong)
             assert socket.receive_json()["status"] == status
+        socket.send_bytes(b"{}")
+        told = socket.receive_json()
+        assert (told["status"], "as text" in told["error"]) == (422, True)
     with sums.http.websocket_connect(f"/api/sessions/{session['session']}/ws") as socket:  # after the line broke
         assert socket.receive_json()["last"] == reply
         socket.send_json({"n": 1, "action": write_answer(reply["observation"]["text"])})

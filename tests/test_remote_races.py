@@ -26,8 +26,11 @@ from testbed.types import Status
 
 
 @pytest.fixture(scope="module")
-def sums(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with pytest.MonkeyPatch.context() as patch, serving(tmp_path_factory.mktemp("board")) as service:
+def sums(where_shared: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        serving(tmp_path_factory.mktemp("board"), where=where_shared) as service,
+    ):
         patch.setenv("TESTBED_BOARD_SECRET", SECRET)
         yield service
 

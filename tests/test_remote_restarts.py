@@ -29,9 +29,9 @@ def until(holds: Callable[[], bool]) -> None:
     pytest.fail("it never came to pass")
 
 
-def test_a_session_that_nobody_ends_is_a_failure(tmp_path: Path) -> None:
+def test_a_session_that_nobody_ends_is_a_failure(where: str, tmp_path: Path) -> None:
     text = SUMS_IN_PRIVATE.replace("turns = 3", "turns = 3\nseconds = 1.5")
-    with serving(tmp_path, text) as service:
+    with serving(tmp_path, text, where) as service:
         entry = service.entry()
         session, other = service.begin(entry, "bare"), service.begin(entry, "bare")
         service.step(other, 0, write_answer(added(other["prompt"])))
@@ -56,25 +56,25 @@ def test_sessions_go_on_after_a_restart_with_the_same_results(where: str, tmp_pa
         assert [m["role"] for m in attempt.transcript] == ["user", "assistant", "tool", "assistant"]
 
 
-def test_the_clock_of_an_abandoned_session_runs_on_after_a_restart(tmp_path: Path) -> None:
+def test_the_clock_of_an_abandoned_session_runs_on_after_a_restart(where: str, tmp_path: Path) -> None:
     text = SUMS_IN_PRIVATE.replace("turns = 3", "turns = 3\nseconds = 1.2")
-    with serving(tmp_path, text) as service:
+    with serving(tmp_path, text, where) as service:
         entry = service.entry()
         session = service.begin(entry, "bare")
         service.step(session, 0, "hm")
     time.sleep(1.3)
-    with serving(tmp_path, text) as service:
+    with serving(tmp_path, text, where) as service:
         assert len(service.get(f"remote-entries/{entry['entry']}")["open"]) == 1
         until(lambda: not service.get(f"remote-entries/{entry['entry']}")["open"])
         assert [a.ended for a in attempts_of(service, entry)] == ["limit:seconds"]
 
 
-def test_what_a_restart_cannot_take_up_again_is_missing_and_noted(tmp_path: Path) -> None:
-    with serving(tmp_path, VAULTS) as service:
+def test_what_a_restart_cannot_take_up_again_is_missing_and_noted(where: str, tmp_path: Path) -> None:
+    with serving(tmp_path, VAULTS, where) as service:
         entry = service.entry()
         session, begun = service.begin(entry, "asks"), service.begin(entry, "asks")
         service.step(session, 0, write_call("ask", {"text": "open"}))
-    with serving(tmp_path, VAULTS) as service:
+    with serving(tmp_path, VAULTS, where) as service:
         found = service.get(f"remote-entries/{entry['entry']}")["open"]
         assert [one["session"] for one in found] == [begun["session"]]
         assert service.get(f"sessions/{session['session']}")["state"] == "lost"
@@ -88,13 +88,13 @@ def test_what_a_restart_cannot_take_up_again_is_missing_and_noted(tmp_path: Path
         assert sum(left["asks"].values()) == 3 * 2 - 2
 
 
-def test_what_was_lost_is_served_again_where_the_board_allows_it(tmp_path: Path) -> None:
+def test_what_was_lost_is_served_again_where_the_board_allows_it(where: str, tmp_path: Path) -> None:
     text = VAULTS.replace("[measure]", "[rules]\nmost_served = 2\n\n[measure]")
-    with serving(tmp_path, text) as service:
+    with serving(tmp_path, text, where) as service:
         entry = service.entry()
         session = service.begin(entry, "asks", task=0)
         service.step(session, 0, write_call("ask", {"text": "open"}))
-    with serving(tmp_path, text) as service:
+    with serving(tmp_path, text, where) as service:
         left = {arm["name"]: arm["left"] for arm in service.get(f"remote-entries/{entry['entry']}")["arms"]}
         assert left["asks"]["0"] == 2
         samples = [service.begin(entry, "asks", task=0)["sample"] for _ in range(2)]

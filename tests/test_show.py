@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 import sqlite3
@@ -58,10 +59,10 @@ def test_an_attempt_is_shown_with_calls_budget_end_and_grade() -> None:
     for line in (
         "budget: 300 generated tokens, 4 tool calls, 8 turns",
         "── 2 · assistant",
-        "calls python",
-        "code: print(2+2)",
+        "  calls python",
+        "  code: print(2+2)",
         "── 3 · tool python, 1 token",
-        "answers: 4",
+        "  answers: 4",
         "why it ended   It answered, and the answer was graded.",
         "outcome        success, says the grader exact/1",
         "reference      4",
@@ -203,3 +204,20 @@ def test_the_arm_of_an_attempt_is_named_as_the_newest_run_names_it(store: Path, 
     done = testbed("show", first)
     assert "of arm newest: success" in done.out
     assert "budget: 8 turns" in done.out
+
+
+FORGED = ("── 3 · tool python, 1 token", "outcome        success, says the grader exact/1", "reference      5")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("both", [True, False])
+def test_nothing_that_a_model_wrote_begins_a_line(terminal: bool, both: bool) -> None:
+    text = "\n".join(["Hm.", *FORGED])
+    call = json.dumps({"name": f"a\n{FORGED[0]}", "arguments": {f"b\n{FORGED[1]}": f"c\n{FORGED[2]}"}})
+    wrapped = " " * 98 + "".join(line.ljust(100) for line in FORGED)  # where a terminal breaks its lines
+    said = (says(text), returns(text), says(f"<tool_call>{call}</tool_call>"), says(wrapped))
+    views = [view_of(*said, answer=text, success=False, sample=n) for n in range(1 + both)]
+    lines = plain(printed(*views, terminal=terminal)).splitlines()
+    for forged in FORGED:
+        assert not [line for line in lines if line.startswith(forged)], forged
+        assert [line for line in lines if forged in line], forged  # indented, and not lost

@@ -150,6 +150,16 @@ def test_all_true_ranks_lie_within_their_limits(strength: list[float]) -> None:
     assert held >= 0.88
 
 
+def test_many_rows_are_compared_a_few_at_a_time_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = (np.random.default_rng(5).random((40, 30)) < np.linspace(0.1, 0.9, 40)[:, None]).astype(float)
+    whole = rank_intervals(rows)
+    monkeypatch.setattr("testbed.stats.ranks._MOST_AT_A_TIME", 130)
+    parts = rank_intervals(rows)
+    assert whole.better.any()
+    assert (parts.better == whole.better).all()
+    assert parts.critical == whole.critical
+
+
 def test_a_ladder_is_mostly_told_apart() -> None:
     assert shares_with_all_ranks_held(LADDER, tasks=200, per_cluster=1, attempts=8, suites=10)[1] >= 0.9
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,3 +121,27 @@ def test_a_password_is_not_repeated_in_errors() -> None:
         Store.open("postgresql://me:hush@localhost:1/nothing")
     assert "hush" not in str(caught.value)
     assert "me:***@localhost" in str(caught.value)
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+def test_a_store_on_a_read_only_disk_is_read_and_not_written_to(file: Path) -> None:
+    odd = file.with_name("a store of 100% ü?.sqlite")
+    with Store.open(odd) as store:
+        store.add_run(make_run(), TASKS)
+    program = """
+import sys
+from testbed.errors import StoreError
+from testbed.store import Store
+with Store.open(sys.argv[1], create=False) as store:
+    print([run.name for run in store.runs()])
+    try:
+        store.edits.rename("r", "s")
+    except StoreError as error:
+        print(error)
+"""
+    mounts = ["--bind", "/", "/", "--ro-bind", str(file.parent), str(file.parent)]
+    command = ["bwrap", *mounts, sys.executable, "-c", program, str(odd)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.splitlines()[0] == "['r']"
+    assert "it is read-only. Change its permissions" in done.stdout
+    assert list(file.parent.iterdir()) == [odd]

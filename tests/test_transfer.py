@@ -256,7 +256,7 @@ def test_a_run_says_which_components_of_cost_were_given(store: Store, folder: Pa
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.text(min_size=1), st.booleans(), st.integers(0, 10**12)), min_size=1, max_size=20))
 def test_any_task_name_and_token_count_comes_through_as_it_is(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, bool, int]]
+    tmp_path_factory: pytest.TempPathFactory, where_shared: str, rows: list[tuple[str, bool, int]]
 ) -> None:
     named = [(name, won, tokens) for name, won, tokens in rows if name.strip()]
     if not named:
@@ -265,9 +265,9 @@ def test_any_task_name_and_token_count_comes_through_as_it_is(
     lines = [json.dumps({"q": name, "won": won, "n": tokens}) for name, won, tokens in named]
     (folder / "log.jsonl").write_text("\n".join(lines))
     columns = Columns.parse(task="q", arm="=a", success="won", cost=["generated_tokens=n"])
-    with Store.open(folder / "s.sqlite") as store:
-        import_outcomes(store, folder / "log.jsonl", "r", columns)
-        got = store.outcomes("r")
+    with Store.open(where_shared) as store:
+        import_outcomes(store, folder / "log.jsonl", folder.name, columns)
+        got = store.outcomes(folder.name)
     want: dict[str, list[tuple[int, float]]] = {}
     for name, won, tokens in named:
         want.setdefault(name.strip(), []).append((int(won), float(tokens)))

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 
 from testbed.errors import StoreError, UnknownName, UsageError
 from testbed.store import ArmRecord, MessageScore, Run, ScorerRecord, Store
+from testbed.store.schema import attempts, transcripts
 from testbed.transfer import Columns, export, import_outcomes
 from testbed.types import COST_COMPONENTS, Attempt, Cost, Status, Task, attempt_id, digest
 
@@ -130,7 +132,8 @@ async def test_an_export_that_fails_leaves_nothing_and_keeps_the_old_file(store:
     await fill(store)
     (folder / "out.parquet").write_text("mine")
     with store._database.writing() as connection:
-        connection.exec_driver_sql("UPDATE transcripts SET data = x'00' WHERE attempt = (SELECT max(id) FROM attempts)")
+        last = sa.select(sa.func.max(attempts.c.id)).scalar_subquery()
+        connection.execute(transcripts.update().where(transcripts.c.attempt == last).values(data=b"\0"))
     with pytest.raises(StoreError, match=r"transcript of attempt \w{32} is damaged"):
         export(store, "r", folder / "out.parquet", force=True)
     assert (folder / "out.parquet").read_text() == "mine"
@@ -148,16 +151,15 @@ def test_an_unknown_run_or_format_or_folder_is_named(store: Store, folder: Path)
 
 
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
-async def test_scores_go_out_a_row_for_each_message_and_model(folder: Path, ending: str) -> None:
+async def test_scores_go_out_a_row_for_each_message_and_model(store: Store, folder: Path, ending: str) -> None:
     scorers = (ScorerRecord("one", {"weights": "a"}), ScorerRecord("other", {"weights": "b"}))
     path = folder / f"scores.{ending}"
-    with Store.open(folder / "s.sqlite") as store:
-        await fill(store)
-        attempt = store.find(attempt_id(store.tasks("r")[0].hash, digest("python"), 1, 5))
-        assert attempt is not None
-        for scorer in scorers:
-            store.scores.add(scorer, [MessageScore(attempt.id, n, "assistant", 3, n + 0.5) for n in (1, 3)])
-        assert export(store, "r", path, scores=True) == 4
+    await fill(store)
+    attempt = store.find(attempt_id(store.tasks("r")[0].hash, digest("python"), 1, 5))
+    assert attempt is not None
+    for scorer in scorers:
+        store.scores.add(scorer, [MessageScore(attempt.id, n, "assistant", 3, n + 0.5) for n in (1, 3)])
+    assert export(store, "r", path, scores=True) == 4
     text = path.read_text("utf-8") if ending == "jsonl" else ""
     rows = [json.loads(line) for line in text.splitlines()] if text else pq.read_table(path).to_pylist()
     assert {(row["scorer"], row["message"], row["nats"]) for row in rows} == {
@@ -168,9 +170,27 @@ async def test_scores_go_out_a_row_for_each_message_and_model(folder: Path, endi
     }
 
 
-async def test_a_run_that_nobody_scored_has_no_scores_to_write(folder: Path) -> None:
-    with Store.open(folder / "s.sqlite") as store:
-        await fill(store)
-        with pytest.raises(UsageError, match="testbed nats r"):
-            export(store, "r", folder / "scores.jsonl", scores=True)
+async def test_a_run_that_nobody_scored_has_no_scores_to_write(store: Store, folder: Path) -> None:
+    await fill(store)
+    with pytest.raises(UsageError, match="testbed nats r"):
+        export(store, "r", folder / "scores.jsonl", scores=True)
     assert not (folder / "scores.jsonl").exists()
+
+
+async def test_csv_holds_what_spreadsheets_read(store: Store, folder: Path) -> None:
+    import csv
+
+    await fill(store)
+    path = folder / "out.csv"
+    assert export(store, "r", path, transcripts=False) == 8
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = folder / "out.jsonl"
+    export(store, "r", lines, transcripts=False)
+    same = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+    assert [(row["arm"], row["prompt"], int(row["sample"])) for row in rows] == [
+        (row["arm"], row["prompt"], row["sample"]) for row in same
+    ]
+    assert [row["success"] for row in rows] == [
+        "" if row["success"] is None else str(row["success"]).lower() for row in same
+    ]

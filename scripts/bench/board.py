@@ -60,7 +60,9 @@ def serve(path: Path) -> None:
     from testbed.board.settings import Settings
 
     address = Address(port=0)
-    settings = Settings(requests=1e9, burst=1_000_000_000, open_uploads=1_000_000, work=False)
+    settings = Settings(
+        requests=1e9, burst=1_000_000_000, open_uploads=1_000_000, waiting=1_000_000, entries=1_000_000, work=False
+    )
     with address.listen() as listening, BoardDatabase.open(path, create=False) as db:
         print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
         uvicorn.Server(config(create_app(db, settings), settings, address)).run([listening])

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
+import re
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import Scope
 
+from testbed.board.faults import own, record
 from testbed.board.refusals import Refused, message_of, status_of
 from testbed.board.views import templates
 from testbed.types import well_formed
-
-log = logging.getLogger("testbed.board")
 
 API = "/api"  # below it, programs are answered
 
@@ -45,6 +45,7 @@ PROBLEMS = {
     503: "The board cannot do it now; try again.",
 }
 """What each status that a request may be refused with means."""
+_BOARD = re.compile(r"/boards/[a-z0-9-]{1,64}(?=/|$)")
 _PLAIN = {404: "there is nothing at this address.", 405: "this address does not take that method."}
 
 
@@ -72,8 +73,8 @@ def handled(request: Request, error: Exception) -> Response:
 def answer(scope: Scope, error: Exception) -> Response:
     """The answer to any error; one of the board's own is written to its log."""
     status = status_of(error)
-    if status >= 500 and not isinstance(error, Refused):
-        log.error("request %s failed", scope.get("state", {}).get("request_id"), exc_info=error)
+    if own(error):
+        record(error, "request %s failed", scope.get("state", {}).get("request_id"))
     headers = {}
     if isinstance(error, Refused) and error.retry_after:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
@@ -90,8 +91,16 @@ def say(scope: Scope, status: int, text: str, headers: dict[str, str] | None = N
     if scope["type"] != "http" or scope["path"].startswith(API):
         return JSONResponse({"error": text}, status, headers)
     heading = f"{status}: {HTTPStatus(status).phrase.lower()}"
-    page = templates().get_template("problem.html.j2").render(here=scope["path"], heading=heading, said=text)
+    back = _board_of(scope) if status in (400, 422) else ""
+    page = templates().get_template("problem.html.j2").render(here=scope["path"], heading=heading, said=text, back=back)
     return HTMLResponse(page, status, headers)
+
+
+def _board_of(scope: Scope) -> str:
+    """Address of the board that a page's address is about; "" where it is about none."""
+    asked = QueryParams(scope["query_string"]).get("board", "")
+    found = _BOARD.match(scope["path"]) or _BOARD.match(f"/boards/{asked}")
+    return found[0] if found else ""
 
 
 def _first_wrong(error: RequestValidationError) -> str:

@@ -17,7 +17,8 @@ from testbed.board.accounts import check
 from testbed.board.answers import API, PROBLEMS, AnyTextJSON, Problem, answer, handled
 from testbed.board.bodies import BodyLimit
 from testbed.board.database import BoardDatabase
-from testbed.board.limits import Answering, RateLimit, WriteLimit
+from testbed.board.limits import Answering, RateLimit, TokenLimit, WriteLimit
+from testbed.board.public import PublicAddress, public_address
 from testbed.board.remote import api as remote_api
 from testbed.board.service import Steps, Worker
 from testbed.board.settings import Settings
@@ -35,7 +36,11 @@ def create_app(db: BoardDatabase, settings: Settings) -> FastAPI:
     Args:
         db: the board's database.
         settings: its limits.
+
+    Raises:
+        UsageError: the public address is none.
     """
+    address = public_address(settings.public_url)
     worker = Worker(db, Steps.usual(settings)) if settings.work else None
 
     @asynccontextmanager
@@ -57,6 +62,7 @@ def create_app(db: BoardDatabase, settings: Settings) -> FastAPI:
         openapi_url=f"{API}/openapi.json",
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
+        servers=[{"url": address}] if address else None,
         responses=problems,
         default_response_class=AnyTextJSON,
     )
@@ -67,6 +73,9 @@ def create_app(db: BoardDatabase, settings: Settings) -> FastAPI:
         app.add_exception_handler(kind, handled)
     app.add_middleware(WriteLimit, settings=settings)
     app.add_middleware(BodyLimit, settings=settings, admit=partial(check, db))
+    app.add_middleware(TokenLimit, check=partial(check, db), verified=db.verified)
+    if address:
+        app.add_middleware(PublicAddress, address=address)
     app.add_middleware(RateLimit, settings=settings, verified=db.verified)
     app.add_middleware(Answering, answer=answer)
     return app

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ class Moved:
     Attributes:
         board: the board.
         entries: entries whose bundles are in it.
-        left_out: entries that are not: those made against a server, of which there is no bundle, and rejected ones.
+        left_out: entries that are not: those made against a server, of which there is no bundle, and those
+            that were rejected or withdrawn.
     """
 
     board: Board
@@ -57,26 +58,21 @@ def write_archive(db: BoardDatabase, slug: str, path: Path) -> Moved:
         UsageError: the file cannot be written.
     """
     board = boards.get(db, slug)
-    with db.reading() as connection:
-        query = sa.select(entries, upload_table.c.content, upload_table.c.bytes)
-        query = query.outerjoin(upload_table, upload_table.c.id == entries.c.id).where(entries.c.board == slug)
-        rows = list(connection.execute(query.order_by(entries.c.created, entries.c.id)))
-    kept = [row for row in rows if row.content is not None and row.state != "rejected"]
-    head = {
-        "archive": FORMAT,
-        "spec": dict(board.spec),
-        "hash": board.hash,
-        "entries": [
-            {"id": row.id, "account": row.account, "title": unpack(row.title), "content": row.content} for row in kept
-        ],
-    }
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as file:  # bundles are compressed
-            file.writestr(_HEAD, json.dumps(head))
+        # All as it was at one moment: an entry that is rejected meanwhile loses its bundle.
+        with (
+            db.reading() as connection,
+            zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as file,
+        ):  # bundles are compressed
+            query = sa.select(entries, upload_table.c.content)
+            query = query.outerjoin(upload_table, upload_table.c.id == entries.c.id).where(entries.c.board == slug)
+            rows = connection.execute(query.order_by(entries.c.created, entries.c.id)).all()
+            kept = [row for row in rows if row.content is not None and row.state not in ("rejected", "withdrawn")]
+            file.writestr(_HEAD, json.dumps(_told(board, kept)))
             for row in kept:
                 with file.open(_member(row.id), "w", force_zip64=True) as member:
-                    for data in uploads.parts(db, row.id):
+                    for data in uploads.parts_in(connection, row.id):
                         member.write(data)
         os.replace(part, path)
     except OSError as error:
@@ -84,6 +80,12 @@ def write_archive(db: BoardDatabase, slug: str, path: Path) -> Moved:
     finally:
         part.unlink(missing_ok=True)
     return Moved(board, len(kept), len(rows) - len(kept))
+
+
+def _told(board: Board, kept: Sequence[Any]) -> dict[str, Any]:
+    """What an archive's head says."""
+    told = [{"id": r.id, "account": r.account, "title": unpack(r.title), "content": r.content} for r in kept]
+    return {"archive": FORMAT, "spec": dict(board.spec), "hash": board.hash, "entries": told}
 
 
 def read_archive(db: BoardDatabase, path: Path, settings: Settings | None = None) -> Moved:

@@ -101,7 +101,7 @@ def experiment_of(spec: Mapping[str, Any], secret: str = "", *, path: str = "", 
         environments = [{**table, "seed": _seed(secret, n)} for n, table in enumerate(environments)]
     samples = spec["samples"]
     arms = [
-        {**arm, "samples": samples["tools" if arm.get("tools") else "bare"]} for arm in spec.get("arm", _arms_of(spec))
+        {**arm, "samples": samples["tools" if arm.get("tools") else "bare"]} for arm in spec.get("arm", arms_of(spec))
     ]
     data = {**shared, "name": spec["slug"], "env": environments, "arm": arms}
     return parse_experiment(data, path=path, text=text)
@@ -113,7 +113,7 @@ def _seed(secret: str, n: int) -> int:
     return int.from_bytes(drawn[:8], "big") % LARGEST_SEED
 
 
-def _arms_of(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+def arms_of(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Arms that stand for whatever entries bring: a bare one, and one with all tools that the file names."""
     allowed = spec.get("rules", {}).get("tools", [ANY])
     named = spec.get("budget", {}).get("calls", {}) if ANY in allowed else allowed

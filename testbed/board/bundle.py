@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import zstandard
 from pydantic import ValidationError
@@ -190,12 +190,6 @@ class Bundle:
         for n in range(1, self.manifest.attempts + 1):
             yield self._lines.next(ClaimedAttempt, f"attempt {n}")
         self._lines.end()
-
-    @classmethod
-    def of_file(cls, path: Path, limits: Limits = Limits()) -> Self:
-        """The bundle in a file; for those who make them."""
-        data = path.read_bytes()
-        return cls((data[at : at + _BLOCK] for at in range(0, len(data), _BLOCK)), limits)
 
 
 class _Parts:

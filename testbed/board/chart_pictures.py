@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from testbed.report.plain import plain
 from testbed.report.record import Analysis
-from testbed.report.unseen import visible_in
+from testbed.report.unseen import visible, visible_in
+
+log = logging.getLogger("testbed.board")
 
 WIDTH = 640
 LARGEST = 300_000  # characters of a picture; a larger one is a cloud that a table tells better
@@ -32,7 +35,7 @@ def pictures(analysis: Analysis, *, private: bool) -> list[dict[str, Any]]:
             continue
         svg = drawn(chart.spec)
         own = plain(chart.figures) if chart.figures is not None else tables.get(chart.table)
-        if len(svg) <= LARGEST:
+        if svg and len(svg) <= LARGEST:
             made.append(
                 {
                     "key": chart.key,
@@ -51,14 +54,21 @@ def drawn(spec: dict[str, Any], width: int = WIDTH) -> str:
     """A Vega-Lite chart as SVG, for light surroundings, with no background of its own.
 
     A control character in a name, which no XML holds, would end the process: the drawing library aborts at it.
+
+    Returns:
+        The picture; empty where the library cannot draw it. What else was found must not be lost with it, since
+        names in it are whatever somebody sent.
     """
     import vl_convert
 
     from testbed.report.palette import theme
 
     shown = visible_in({**spec, "width": width})
-    svg = vl_convert.vegalite_to_svg(shown, config=theme(dark=False), allowed_base_urls=[])
-    return str(svg)
+    try:
+        return str(vl_convert.vegalite_to_svg(shown, config=theme(dark=False), allowed_base_urls=[]))
+    except ValueError as error:
+        log.warning("a chart could not be drawn: %s", visible(" ".join(str(error).split())[:200]))
+        return ""
 
 
 def in_surroundings(svg: str, *, dark: bool) -> str:

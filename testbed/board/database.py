@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from testbed.board.refusals import Overloaded
 from testbed.board.schema import board_schema
+from testbed.closing import Closing
 from testbed.errors import StoreError
 from testbed.store import Store
 from testbed.store.schema import BUSY_SECONDS, Database, meta
@@ -25,7 +26,7 @@ BOARD_VERSION = 1
 _VERSION_KEY = "board_schema_version"
 
 
-class BoardDatabase:
+class BoardDatabase(Closing):
     """An open database of boards; open one with `BoardDatabase.open`. A context manager, for any number of threads.
 
     Args:
@@ -58,6 +59,10 @@ class BoardDatabase:
         Raises:
             StoreError: it cannot be opened, is something else, or is of a newer schema.
         """
+        if not create and "://" not in str(where) and not Path(where).exists():
+            raise StoreError(
+                f"there is no database {where}. Make a board with `testbed board create`, or give --store."
+            )
         opened = cls(Database(where, create=create))
         try:
             opened._need_tables(create=create)
@@ -65,14 +70,6 @@ class BoardDatabase:
             opened.close()
             raise
         return opened
-
-    def __enter__(self) -> BoardDatabase:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes every connection."""
@@ -120,5 +117,7 @@ class BoardDatabase:
         if create:
             with self.writing() as connection:
                 board_schema.create_all(connection)
+                if version is None and self.database.is_sqlite:
+                    os.chmod(self.database.label, 0o600)  # a board's secret and hashes of tokens are for nobody else
                 if connection.scalar(sa.select(meta.c.value).where(meta.c.key == _VERSION_KEY)) is None:
                     connection.execute(meta.insert().values(key=_VERSION_KEY, value=str(BOARD_VERSION)))

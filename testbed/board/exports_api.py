@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from testbed.board import forms, shown
+from testbed.board.public import address_of
 
 router = APIRouter(prefix="/api", tags=["results"])
 
@@ -19,14 +20,14 @@ def _answers(media: str, example: str) -> dict[int | str, dict[str, Any]]:
 @router.get("/boards/{slug}/results.json", responses=_answers("application/json", "Every entry with its arms."))
 def board_json(slug: str, request: Request) -> Response:
     """All results of a board: entries that were checked, their arms, every figure with its limits."""
-    text = forms.as_json(*shown.board_results(request.app.state.db, slug), _address(request))
+    text = forms.as_json(*shown.board_results(request.app.state.db, slug), address_of(request))
     return Response(text, media_type="application/json")
 
 
 @router.get("/boards/{slug}/results.csv", responses=_answers("text/csv", "A row for each arm of each entry."))
 def board_csv(slug: str, request: Request) -> Response:
     """All results of a board as a table, a row for each arm of each entry."""
-    text = forms.as_csv(*shown.board_results(request.app.state.db, slug), _address(request))
+    text = forms.as_csv(*shown.board_results(request.app.state.db, slug), address_of(request))
     return _file(text, "text/csv", f"{slug}.csv")
 
 
@@ -41,7 +42,7 @@ def eval_results(
 ) -> Response:
     """An entry's results for a model repository on the Hugging Face hub."""
     board, found = shown.entry_results(request.app.state.db, entry)
-    text = forms.as_eval_results(board, found, _address(request), dataset, task)
+    text = forms.as_eval_results(board, found, address_of(request), dataset, task)
     return _file(text, "application/yaml", f"{board.slug}.yaml")
 
 
@@ -51,12 +52,8 @@ def eval_results(
 def every_eval_ever(entry: str, request: Request) -> Response:
     """An entry's results as logs of Every Eval Ever, in a list: one for each model in it."""
     board, found = shown.entry_results(request.app.state.db, entry)
-    logs = list(forms.as_every_eval_ever(board, found, _address(request)))
+    logs = list(forms.as_every_eval_ever(board, found, address_of(request)))
     return Response(json.dumps(logs, indent=1, ensure_ascii=False), media_type="application/json")
-
-
-def _address(request: Request) -> str:
-    return str(request.base_url).rstrip("/")
 
 
 def _file(text: str, media: str, name: str) -> Response:

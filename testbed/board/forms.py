@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -27,6 +27,7 @@ FIGURES: Sequence[tuple[str, tuple[str, ...], float, float]] = (
     ("creation", ("creation",), -1, 1),  # estimated without bias, which may come out below 0
     ("loss", ("loss",), -1, 1),
 )
+DECODING = ("temperature", "top_p", "max_tokens")  # of an arm's model; not known of attempts made against the server
 _SAID = {
     "reach": "chance of at least one verified success within the operating spend, mean over tasks",
     "gain": "reach less that of the same entry's arm without tools",
@@ -34,12 +35,12 @@ _SAID = {
     "creation": "the part of the gain that re-sampling the arm without tools does not reach",
     "loss": "what the arm without tools reaches at the operating spend and this arm does not",
 }
-_OWN = ("hf", "reference")  # kinds of models whose weights whoever ran them had
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # with which a cell begins that spreadsheets would run
+_FORMULAS = ("=", "+", "-", "@")  # with which a cell begins that spreadsheets would run
+_UNSEEN = ("C", "M", "Z")  # general categories of characters that a spreadsheet may pass over before such a sign
 
 
 def as_json(board: Board, results: Sequence[EntryResult], address: str) -> str:
-    """All results of a board.
+    """All results of a board, without figures of single tasks.
 
     Args:
         board: the board.
@@ -50,9 +51,11 @@ def as_json(board: Board, results: Sequence[EntryResult], address: str) -> str:
         {
             "board": {"slug": board.slug, "title": board.title, "hash": board.hash, "private": board.private},
             "url": f"{address}/boards/{board.slug}",
-            "entries": [{**asdict(found), "url": _url(found, address)} for found in results],
+            "entries": [
+                {**vars(found), "arms": [vars(arm) for arm in found.arms], "url": _url(found, address)}
+                for found in results
+            ],
         },
-        indent=1,
         ensure_ascii=False,
         allow_nan=False,
     )
@@ -65,6 +68,7 @@ def as_csv(board: Board, results: Sequence[EntryResult], address: str) -> str:
     """
     written = io.StringIO()
     columns = ["board", "entry", "title", "account", "state", "arm", "model", "tools", "control", "bare"]
+    columns += DECODING
     for name, *_ in FIGURES:
         columns += [name, f"{name}_low", f"{name}_high"]
     columns += ["rank_low", "rank_high", "attempts", "missing", "generated_tokens", "usd", "url"]
@@ -75,6 +79,7 @@ def as_csv(board: Board, results: Sequence[EntryResult], address: str) -> str:
             low, high = arm.ranks.get("reach", (None, None))
             row: list[Any] = [board.slug, found.id, found.title, found.account, found.state, arm.name, arm.model]
             row += [" ".join(arm.tools), arm.control, arm.bare]
+            row += [(arm.figures.get("decoding") or {}).get(name) for name in DECODING]
             for name, *_ in FIGURES:
                 estimate = _estimate(arm, name)
                 row += [estimate.get(end) for end in ("value", "low", "high")]
@@ -177,14 +182,11 @@ def _log_results(board: Board, found: EntryResult, arm: ArmResult) -> Iterator[d
 
 
 def _model_info(model: str) -> dict[str, Any]:
-    """What can be said of a model by its name; which weights a hosted one has, nobody says."""
+    """What can be said of a model: its name is its author's word, so that nothing is read out of it."""
     kind, _, name = model.partition(":")
-    hosted = kind == "chat"
-    details = {
-        "deployment_type": "externally_managed" if hosted else "self_deployed" if kind in _OWN else "unknown",
-        "model_availability": "open_weights" if kind in _OWN else "unknown",
-    }
-    return {"name": model, "id": name.replace(":", "/") if hosted else name or model, "additional_details": details}
+    details = {"deployment_type": "unknown", "model_availability": "unknown"}
+    id_ = name.replace(":", "/") if kind == "chat" else name or model
+    return {"name": model, "id": id_, "additional_details": details}
 
 
 def _notes(arm: ArmResult) -> str:
@@ -219,6 +221,13 @@ def _url(found: EntryResult, address: str) -> str:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(_FORMULAS):
-        return f"'{value}"
-    return value
+    """A value as it stands in a table: text in one line, and none that a spreadsheet would run.
+
+    Some leave out what does not show before they look for a formula, and some take a full-width sign for the usual one.
+    """
+    if not isinstance(value, str):
+        return value
+    text = " ".join(value.splitlines())
+    shown = unicodedata.normalize("NFKC", text)
+    first = next((c for c in shown if not unicodedata.category(c).startswith(_UNSEEN)), "")
+    return f"'{text}" if first in _FORMULAS else text

@@ -1,4 +1,4 @@
-"""What stands before the application: how often it answers, how many wait to write, and the headers of every answer."""
+"""What stands before the application: how often it answers, whose tokens it checks, how many wait, and its headers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from testbed.board.faults import boundary
 from testbed.board.refusals import Overloaded, TooMany
 from testbed.board.settings import Settings
 
@@ -38,7 +40,10 @@ HEADERS = {
 }
 _MOST_BUCKETS = 20_000
 _OF_SESSIONS = "/api/sessions/"  # steps of sessions wait for tools, and hardly for the database
-_PATIENCE = 20.0  # seconds that a request waits for its turn to write
+_PATIENCE = 20.0  # seconds that a request waits for its turn
+_CHECKS = 2  # tokens that are checked at one time: each takes 19 MiB and a core
+_WRONG_TOKENS = 10  # that an address may try at once; after that one in _WRONG_WAIT seconds
+_WRONG_WAIT = 5.0
 
 
 class Answering:
@@ -76,11 +81,12 @@ class Answering:
             await send(message)
 
         try:
-            await self._app(scope, receive, with_headers)
-        except Exception as error:  # a bug is answered like any error, with the headers of any answer
-            if status:  # too late for another answer: the server breaks the connection off
-                raise
-            await self._answer(scope, error)(scope, receive, with_headers)
+            with boundary() as fault:
+                await self._app(scope, receive, with_headers)
+            if fault.error is not None and status:  # too late for another answer: the server breaks the connection off
+                raise fault.error
+            if fault.error is not None:  # a bug is answered like any error, with the headers of any answer
+                await self._answer(scope, fault.error)(scope, receive, with_headers)
         finally:
             # The path alone: addresses of other people's making may hold anything after it.
             path, spent = scope["path"].encode("unicode_escape").decode(), time.monotonic() - began
@@ -95,8 +101,42 @@ def _add_headers(message: Message, path: str, id_: str) -> None:
     headers["X-Request-ID"] = id_
 
 
+class Buckets:
+    """A bucket for each sender, full at first: what it sends takes from it, and time fills it again.
+
+    Args:
+        rate: what comes back in a second.
+        size: what a full one holds.
+    """
+
+    def __init__(self, rate: float, size: float) -> None:
+        self._rate, self._size = rate, size
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when it was
+        self._lock = threading.Lock()
+
+    def wait(self, who: str) -> float:
+        """Seconds until this one may send something; 0 takes it now."""
+        with self._lock:
+            left = self._now(who)
+            granted = left >= 1
+            self._left[who] = (left - 1 if granted else left, time.monotonic())
+            if len(self._left) > _MOST_BUCKETS:
+                self._left.popitem(last=False)
+        return 0.0 if granted else (1 - left) / self._rate
+
+    def put_back(self, who: str) -> None:
+        """What was taken last does not count."""
+        with self._lock:
+            self._left[who] = (min(self._size, self._now(who) + 1), time.monotonic())
+
+    def _now(self, who: str) -> float:
+        at = time.monotonic()
+        left, last = self._left.pop(who, (self._size, at))
+        return min(self._size, left + (at - last) * self._rate)
+
+
 class RateLimit:
-    """Refuses requests of whoever sends too many: a bucket of tokens for each address, and for each right token.
+    """Refuses requests of whoever sends too many: a bucket for each address, and for each right token.
 
     Messages over a WebSocket are counted as requests, and wait instead. A token that was never found right counts as
     none: else new ones could be made up for every request.
@@ -104,13 +144,11 @@ class RateLimit:
 
     def __init__(self, app: ASGIApp, settings: Settings, verified: Verified) -> None:
         self._app, self._verified = app, verified
-        self._rate, self._burst = settings.requests, float(settings.burst)
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when it was
-        self._lock = threading.Lock()
+        self._buckets = Buckets(settings.requests, settings.burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or refuses it with `TooMany`."""
-        if scope["type"] != "lifespan" and (wait := self.wait(self._who(scope))) > 0:
+        if scope["type"] != "lifespan" and (wait := self._wait(scope)) > 0:
             raise TooMany(f"too many requests; wait {wait:.1f} s.", retry_after=wait)
         await self._app(scope, self._paced(scope, receive) if scope["type"] == "websocket" else receive, send)
 
@@ -119,30 +157,55 @@ class RateLimit:
 
         async def paced() -> Message:
             message = await receive()
-            while message["type"] == "websocket.receive" and (wait := self.wait(self._who(scope))) > 0:
+            while message["type"] == "websocket.receive" and (wait := self._wait(scope)) > 0:
                 await asyncio.sleep(wait)
             return message
 
         return paced
 
-    def wait(self, who: str) -> float:
-        """Seconds until this one may send a request; 0 takes one now."""
-        at = time.monotonic()
-        with self._lock:
-            left, last = self._buckets.pop(who, (self._burst, at))
-            left = min(self._burst, left + (at - last) * self._rate)
-            granted = left >= 1
-            self._buckets[who] = (left - 1 if granted else left, at)
-            if len(self._buckets) > _MOST_BUCKETS:
-                self._buckets.popitem(last=False)
-        return 0.0 if granted else (1 - left) / self._rate
+    def _wait(self, scope: Scope) -> float:
+        token = _token(scope)
+        right = token in self._verified
+        return self._buckets.wait(f"token {token.split('_')[1]}" if right else f"address {_address(scope)}")
 
-    def _who(self, scope: Scope) -> str:
-        said = Headers(scope=scope).get("authorization", "")
-        kind, _, token = said.partition(" ")
-        if kind.lower() == "bearer" and token in self._verified:
-            return f"token {token.split('_')[1]}"
-        return f"address {_network((scope.get('client') or ('unknown', 0))[0])}"
+
+class TokenLimit:
+    """Checks tokens that were not found right lately before their requests take a thread, a few at one time.
+
+    Whoever tries wrong ones is soon told to wait, so that others with new tokens, and readers with none, are not held
+    up by them. Tokens found right are let through; what they allow is for the application to say.
+
+    Args:
+        app: what comes next.
+        check: raises `NotSignedIn` for a wrong token, and has right ones remembered.
+        verified: those that it remembers.
+    """
+
+    def __init__(self, app: ASGIApp, check: Callable[[str], object], verified: Verified) -> None:
+        self._app, self._check, self._verified = app, check, verified
+        self._turns = asyncio.Semaphore(_CHECKS)
+        self._wrong = Buckets(1 / _WRONG_WAIT, _WRONG_TOKENS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on whose token is right, or that has none.
+
+        Raises:
+            NotSignedIn: its token is wrong.
+            TooMany: its address has tried too many wrong ones.
+            Overloaded: too many others are being checked.
+        """
+        if scope["type"] != "lifespan" and (token := _token(scope)) and token not in self._verified:
+            async with _turn(self._turns, "too many tokens are being checked; try again."):
+                await self._find_out(token, _address(scope))
+        await self._app(scope, receive, send)
+
+    async def _find_out(self, token: str, address: str) -> None:
+        if token in self._verified:  # found right while this one waited
+            return
+        if (wait := self._wrong.wait(address)) > 0:
+            raise TooMany(f"too many wrong tokens; wait {wait:.1f} s.", retry_after=wait)
+        await asyncio.to_thread(self._check, token)  # in no thread of those that requests are worked on in
+        self._wrong.put_back(address)
 
 
 class WriteLimit:
@@ -164,15 +227,36 @@ class WriteLimit:
         if not waits or scope["path"].startswith(_OF_SESSIONS):
             await self._app(scope, receive, send)
             return
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise Overloaded("too many are waiting to write; try again.", retry_after=_PATIENCE) from None
-        try:
+        async with _turn(self._turns, "too many are waiting to write; try again."):
             await self._app(scope, receive, send)
-        finally:
-            self._turns.release()
+
+
+@asynccontextmanager
+async def _turn(turns: asyncio.Semaphore, otherwise: str) -> AsyncIterator[None]:
+    """One of some turns, waited for without a thread.
+
+    Raises:
+        Overloaded: none came in time.
+    """
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await turns.acquire()
+    except TimeoutError:
+        raise Overloaded(otherwise, retry_after=_PATIENCE) from None
+    try:
+        yield
+    finally:
+        turns.release()
+
+
+def _token(scope: Scope) -> str:
+    """What a request gives as its token; "" if it gives none."""
+    kind, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+    return token if kind.lower() == "bearer" else ""
+
+
+def _address(scope: Scope) -> str:
+    return _network((scope.get("client") or ("unknown", 0))[0])
 
 
 def _network(address: str) -> str:

@@ -14,15 +14,19 @@ import numpy.typing as npt
 from testbed.board.arm_rows import ArmRow
 from testbed.board.boards import Board
 from testbed.board.chart_pictures import drawn
+from testbed.report.chart_labels import cut
 from testbed.report.plain import plain
 from testbed.report.unseen import visible
 from testbed.stats import Decomposition, cluster_bootstrap, decompose_cross_fitted
 from testbed.stats.parts import part_columns, part_estimates
 
 FloatArray = npt.NDArray[np.float64]
+MOST_MECHANISMS = 100  # sets of tools that are listed, those with most models: each takes a bootstrap
+MOST_DRAWN = 24  # of these that have a picture beside their table
 MOST_LISTED = 200  # arms of one mechanism that are listed and drawn; more would not be read
 MOST_NAMED = 40  # arms whose names stand beside the plot
-LABEL = 30  # characters of such a name
+LABEL = 220  # pixels of such a name
+Groups = dict[tuple[tuple[str, ...], str], list[ArmRow]]  # arms by their tools and how these behave
 _PARTS = tuple(f.name for f in fields(Decomposition) if f.name not in ("settled", "cross_fitted"))
 
 
@@ -30,19 +34,40 @@ def mechanisms(rows: Sequence[ArmRow], board: Board) -> list[dict[str, Any]]:
     """Every set of tools, under its control, that some entry compares with a bare arm; most models first.
 
     The mean of a mechanism is over models, each with the mean of its arms, so that a model that was submitted a hundred
-    times counts once; its limits are for other tasks of the same kind and these models.
+    times counts once; its limits are for other tasks of the same kind and these models. Whoever enters can name as many
+    sets of tools as there are arms: `MOST_MECHANISMS` of them are worked out.
     """
     bare = {row.entry: row for row in rows if row.bare}
-    groups: dict[tuple[tuple[str, ...], str], list[ArmRow]] = defaultdict(list)
+    groups = groups_of(rows)
+    listed = sorted(groups, key=lambda key: (key[1] != "live", -_models(groups[key]), -len(groups[key]), key[0]))
+    return [
+        _mechanism(tools, control, groups[tools, control], bare, board, picture=place < MOST_DRAWN)
+        for place, (tools, control) in enumerate(listed[:MOST_MECHANISMS])
+    ]
+
+
+def groups_of(rows: Sequence[ArmRow]) -> Groups:
+    """The arms of each set of tools, under its control, whose entries compare them with a bare arm."""
+    with_bare = {row.entry for row in rows if row.bare}
+    groups: Groups = defaultdict(list)
     for row in rows:
-        if not row.bare and row.gain is not None and row.entry in bare and row.tools:
+        if not row.bare and row.gain is not None and row.entry in with_bare and row.tools:
             groups[row.tools, row.control].append(row)
-    made = [_mechanism(tools, control, own, bare, board) for (tools, control), own in groups.items()]
-    return sorted(made, key=lambda m: (m["control"] != "live", -m["models"], -len(m["arms"]), m["tools"]))
+    return groups
+
+
+def _models(rows: Sequence[ArmRow]) -> int:
+    return len({row.model for row in rows})
 
 
 def _mechanism(
-    tools: tuple[str, ...], control: str, own: Sequence[ArmRow], bare: dict[str, ArmRow], board: Board
+    tools: tuple[str, ...],
+    control: str,
+    own: Sequence[ArmRow],
+    bare: dict[str, ArmRow],
+    board: Board,
+    *,
+    picture: bool,
 ) -> dict[str, Any]:
     # Re-sampling finds nothing new among copies, so that all they gain would look created.
     counted = [row for row in own if row.figures["claims"]]
@@ -52,7 +77,7 @@ def _mechanism(
     found = {
         "tools": list(tools),
         "control": control,
-        "models": len({row.model for row in own}),
+        "models": _models(own),
         "entries": len({row.entry for row in own}),
         "arms": [_listed(row) for row in listed],
         "left_out": len(own) - len(listed),
@@ -61,10 +86,13 @@ def _mechanism(
         "below": sum((_gain(row)["high"] or 0) < 0 for row in own),
         "spends": spends,
         "mean": None,
+        "missing": None,
     }
     if spends is not None:
-        found["mean"] = _mean(pairs, [row.model for row in counted], spends, board)
-    found["svg"] = drawn(_forest(found, board.measure.level))
+        models = [row.model for row in counted]
+        found["mean"] = _mean(pairs, models, spends, board)
+        found["missing"] = _missing(pairs, models, spends[0])
+    found["svg"] = drawn(_forest(found, board.measure.level)) if picture else ""
     return found
 
 
@@ -112,6 +140,21 @@ def _mean(
     return {name: plain(estimate) for name, estimate in estimates.items()} | {"tasks": int(tasks.size)}
 
 
+def _missing(pairs: Sequence[tuple[ArmRow, ArmRow]], models: Sequence[str], k: int) -> dict[str, float] | None:
+    """How many attempts are missing, and between which limits the mean gain lies however they ended; None without any.
+
+    Which of them are missing may hang on how they went, and an author's own machines decide that.
+    """
+    missing = sum(int(np.maximum(row.figures["samples"] - row.n, 0).sum()) for pair in pairs for row in pair)
+    if not missing:
+        return None
+    weights = _equal_models(models) / _equal_models(models).sum()
+    before, after = ([row.reach_limits(k) for row in side] for side in zip(*pairs, strict=True))
+    low = sum(w * (a[0] - b[1]).mean() for w, a, b in zip(weights, after, before, strict=True))
+    high = sum(w * (a[1] - b[0]).mean() for w, a, b in zip(weights, after, before, strict=True))
+    return {"attempts": missing, "low": float(low), "high": float(high)}
+
+
 def _equal_models(models: Sequence[str]) -> FloatArray:
     """Weights of arms under which every model weighs the same."""
     counts = {model: models.count(model) for model in set(models)}
@@ -146,8 +189,8 @@ def _forest(found: dict[str, Any], level: str) -> dict[str, Any]:
     values = [{"place": i, "label": label, "kind": kind, **gain} for i, (label, kind, gain) in enumerate(rows)]
     # They stand in an expression with their escapes, which `drawn` does not see through.
     labels = [visible(label) for label, *_ in rows]
-    names = json.dumps([label if len(label) <= LABEL else f"{label[:LABEL]}…" for label in labels])
-    axis = alt.Axis(labelExpr=f"{names}[datum.value]", ticks=False, labelLimit=220) if len(rows) <= MOST_NAMED else None
+    names = json.dumps([cut(label, LABEL) for label in labels])
+    axis = alt.Axis(labelExpr=f"{names}[datum.value]", ticks=False, labelLimit=0) if len(rows) <= MOST_NAMED else None
     base = alt.Chart(alt.InlineData(values=values)).encode(
         y=alt.Y("place:O", title=None, axis=axis),
         x=alt.X("value:Q", title=f"gain over the entry's bare arm, {level} interval", axis=alt.Axis(tickCount=7)),

@@ -16,6 +16,9 @@ from testbed.board import boards, pages_compare, pages_entry, pages_task
 from testbed.board.boards import Board
 from testbed.board.chart_pictures import in_surroundings
 from testbed.board.database import BoardDatabase
+from testbed.board.entry_changes import withdrawn
+from testbed.board.entry_file import entry_file
+from testbed.board.public import address_of
 from testbed.board.ranking import address_key, tools_key
 from testbed.board.reading import Filters, entry_counts, ranked, summary
 from testbed.board.refusals import NotFound, Refused
@@ -25,7 +28,6 @@ router = APIRouter(include_in_schema=False)
 PageNumber = Annotated[int, Query(alias="page", ge=1, le=1_000_000)]
 Word = Annotated[str, Query(max_length=500)]
 Most = Annotated[str, Query(max_length=30)]
-MOST_MECHANISMS = 100  # sets of tools that one page lists
 THEMES = Literal["light", "dark"]
 
 
@@ -59,6 +61,7 @@ def ranking_page(
         models, toolsets = (facets.get(f"{by}_{kind}", []) for kind in ("models", "tools"))
         filters = Filters(by, _named(model, models), _named(tools, toolsets), state=state, **most)
         total, rows = ranked(connection, slug, filters, (page_number - 1) * PAGE_ROWS, PAGE_ROWS)
+        taken_back = withdrawn(connection, slug)
     return page(
         request,
         "ranking.html.j2",
@@ -70,6 +73,7 @@ def ranking_page(
         models=models,
         toolsets=toolsets,
         rows=rows,
+        withdrawn=taken_back,
         pages=Pages(page_number, total),
     )
 
@@ -85,7 +89,7 @@ def pareto_page(request: Request, slug: str, axis: Literal["tokens", "usd"] = "t
 def pareto_picture(request: Request, slug: str, axis: Literal["tokens", "usd"], theme: THEMES = "light") -> Response:
     """The picture of it."""
     _, found = _summary(request, slug, "pareto")
-    if not found or axis not in found:
+    if not found or axis not in found or not found[axis]["svg"]:
         raise NotFound("there is no such picture.")
     return picture(in_surroundings(found[axis]["svg"], dark=theme == "dark"))
 
@@ -100,10 +104,12 @@ def mechanisms_page(
 ) -> Response:
     """What each set of tools added, over all models; with `tools`, what one of them did to each."""
     board, found = _summary(request, slug, "mechanisms")
+    _, facets = _summary(request, slug, "facets")
     keys = [{"tools": address_key(tools_key(m["tools"])), "control": m["control"]} for m in found or []]
     listed = [(n, m, key) for n, (m, key) in enumerate(zip(found or [], keys, strict=True))]
     if not tools:
-        return page(request, "mechanisms.html.j2", board=board, mechanisms=listed[:MOST_MECHANISMS], total=len(listed))
+        total = (facets or {}).get("mechanisms", len(listed))
+        return page(request, "mechanisms.html.j2", board=board, mechanisms=listed, total=total)
     for number, mechanism, key in listed:
         if key == {"tools": tools, "control": control}:
             pages = Pages(page_number, len(mechanism["arms"]))
@@ -118,7 +124,7 @@ def mechanisms_page(
 def mechanism_picture(request: Request, slug: str, number: int, theme: THEMES = "light") -> Response:
     """The forest plot of one of them."""
     _, found = _summary(request, slug, "mechanisms")
-    if not found or not 0 <= number < len(found):
+    if not found or not 0 <= number < len(found) or not found[number]["svg"]:
         raise NotFound("there is no such picture.")
     return picture(in_surroundings(found[number]["svg"], dark=theme == "dark"))
 
@@ -127,8 +133,18 @@ def mechanism_picture(request: Request, slug: str, number: int, theme: THEMES = 
 def submit_page(request: Request) -> Response:
     """How an entry is sent."""
     db: BoardDatabase = request.app.state.db
-    address = str(request.base_url).rstrip("/")
-    return page(request, "submit.html.j2", boards=boards.list_(db), address=address)
+    return page(request, "submit.html.j2", boards=boards.list_(db), address=address_of(request))
+
+
+@router.get("/boards/{slug}/entry.toml")
+def entry_toml(request: Request, slug: str) -> Response:
+    """The experiment file that an entry begins with."""
+    text = entry_file(boards.get(request.app.state.db, slug), address_of(request))
+    return Response(
+        text,
+        media_type="application/toml; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{slug}-entry.toml"'},
+    )
 
 
 @router.get("/static/{name}")
@@ -140,9 +156,12 @@ def static(name: str) -> Response:
 def facts(board: Board) -> dict[str, Any]:
     """What a board fixes, for people; of a private one nothing that tells a task."""
     limits = {name: value for name, value in board.spec.get("budget", {}).items() if not isinstance(value, dict)}
+    tables = [] if board.private else board.spec["env"]
     return {
         "tasks": len(board.tasks),
         "environments": sorted(Counter(task.environment for task in board.tasks).items()),
+        "tables": [(table["id"], {k: v for k, v in table.items() if k not in ("id", "tasks")}) for table in tables],
+        "seed": board.seed,
         "samples": board.samples,
         "budget": limits,
         "rules": board.rules,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from testbed.board import boards
-from testbed.board.arm_rows import ArmRow
+from testbed.board.arm_rows import ArmRow, FloatArray, IntArray
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
 from testbed.board.pages_entry import attempt_address, excerpt, head, task_address
@@ -70,6 +70,7 @@ def compare_page(
         board=board,
         sides=sides,
         priced=any(side.arm.usd for side in sides),
+        differs=differs(sides[0].arm, sides[1].arm),
         found=compared(board, sides[0].arm, sides[1].arm),
         choices=_choices(sides, offered),
         rows=_rows(board, sides, pages),
@@ -77,22 +78,28 @@ def compare_page(
     )
 
 
+def differs(left: ArmRow, right: ArmRow) -> list[str]:
+    """What two arms have otherwise than one another: "temperature 1 → 0.5"."""
+    ours, theirs = _kept(left), _kept(right)
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    return [
+        f"{name.replace('_', ' ')} {ours.get(name, 'not known')} → {theirs.get(name, 'not known')}" for name in names
+    ]
+
+
+def _kept(arm: ArmRow) -> dict[str, str]:
+    decoding = arm.figures.get("decoding") or {}
+    own = {"model": arm.model, "tools": ", ".join(arm.tools) or "none", "control": arm.control if arm.tools else "live"}
+    return own | {name: f"{value:g}" for name, value in decoding.items()}
+
+
 def compared(board: Board, left: ArmRow, right: ArmRow) -> dict[str, Any]:
     """The difference of two arms' reach at the operating spend, paired over the tasks that are known of both."""
-    measure, k = board.measure, board.measure.operating
+    k = board.measure.operating
     (before, there), (after, also) = left.reach_scored(k), right.reach_scored(k)
     known = np.flatnonzero(there & also)
-    difference = Estimate(None, None, None)
-    if known.size:
-        labels = [board.tasks[i].cluster or board.tasks[i].hash for i in known.tolist()]
-        difference = cluster_bootstrap(
-            (after - before)[known],
-            least=-1,
-            greatest=1,
-            clusters=labels,
-            replicates=min(measure.replicates, MOST_REPLICATES),
-            seed=measure.seed,
-        ).intervals(measure.alpha)[0]
+    difference = _mean(board, after - before, known)
+    if_missing = _if_missing(left, right, k)
     return {
         "difference": plain(difference),
         "tasks": int(known.size),
@@ -100,9 +107,24 @@ def compared(board: Board, left: ArmRow, right: ArmRow) -> dict[str, Any]:
         "better": int((after > before)[known].sum()),
         "worse": int((after < before)[known].sum()),
         "same": int((after == before)[known].sum()),
-        "if_missing": _if_missing(left, right, k),
-        "told": _told(difference),
+        "if_missing": if_missing,
+        "told": _told(difference, _sure(board, left, right, k) if if_missing else difference),
     }
+
+
+def _mean(board: Board, difference: FloatArray, tasks: IntArray) -> Estimate:
+    """A difference by task, as a mean over some of them with its limits."""
+    measure = board.measure
+    if not tasks.size:
+        return Estimate(None, None, None)
+    return cluster_bootstrap(
+        difference[tasks],
+        least=-1,
+        greatest=1,
+        clusters=[board.tasks[i].cluster or board.tasks[i].hash for i in tasks.tolist()],
+        replicates=min(measure.replicates, MOST_REPLICATES),
+        seed=measure.seed,
+    ).intervals(measure.alpha)[0]
 
 
 def _if_missing(left: ArmRow, right: ArmRow, k: int) -> dict[str, float] | None:
@@ -112,15 +134,30 @@ def _if_missing(left: ArmRow, right: ArmRow, k: int) -> dict[str, float] | None:
     return {"low": low, "high": high} if low < high else None
 
 
-def _told(difference: Estimate) -> str:
+def _sure(board: Board, left: ArmRow, right: ArmRow, k: int) -> Estimate:
+    """Limits of the difference over all tasks that hold however the missing attempts had ended, as the ranks' do."""
+    (before, before_most), (after, after_most) = left.reach_limits(k), right.reach_limits(k)
+    every = np.arange(len(board.tasks))
+    least, most = _mean(board, after - before_most, every), _mean(board, after_most - before, every)
+    return Estimate(None, least.low, most.high)
+
+
+def _told(difference: Estimate, sure: Estimate) -> str:
+    """The verdict: `difference` is of what was scored, and `sure` holds whatever is missing."""
     if difference.value is None:
         return "No task is known of both, so that nothing is compared."
     if difference.low is None or difference.high is None:
         return "The tasks are of one cluster, which does not tell how others would differ: no interval."
-    if difference.low > 0:
-        return "The second reaches more than the first, as far as these tasks tell."
-    if difference.high < 0:
-        return "The first reaches more than the second, as far as these tasks tell."
+    for more, less, seen, shown in (
+        ("second", "first", difference.low > 0, sure.low is not None and sure.low > 0),
+        ("first", "second", difference.high < 0, sure.high is not None and sure.high < 0),
+    ):
+        if seen and shown:
+            return f"The {more} reaches more than the {less}, as far as these tasks tell."
+        if seen:
+            return (
+                f"Not told apart: the {more} reaches more where enough was scored, and missing attempts could undo it."
+            )
     return "The data do not tell the two apart."
 
 

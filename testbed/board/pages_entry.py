@@ -15,7 +15,8 @@ from testbed.board.arm_rows import ArmRow
 from testbed.board.boards import Board
 from testbed.board.chart_pictures import in_surroundings
 from testbed.board.database import BoardDatabase
-from testbed.board.reading import arms_of, charts_of, entry_of, warnings_of
+from testbed.board.entry_changes import withdrawn
+from testbed.board.reading import arms_of, charts_of, entry_of, title_of, warnings_of
 from testbed.board.refusals import NotFound
 from testbed.board.results import NO_VERDICT, SHOWN_STATES
 from testbed.board.schema import rankings
@@ -27,7 +28,7 @@ router = APIRouter(include_in_schema=False)
 MAP_ROWS = 50
 EXCERPT = 120  # characters of a prompt that stand for it
 # What of a manifest is shown: labels. A figure that an author gives is never shown, whatever it is called.
-_LABELS = ("run", "seed", "created", "testbed", "description", "agent", "code", "url", "license")
+_LABELS = ("run", "model", "seed", "created", "testbed", "description", "agent", "code", "url", "license")
 
 
 @router.get("/entries/{id_}")
@@ -47,6 +48,7 @@ def entry_page(
         charts = charts_of(connection, id_) if shown else []
         warnings = warnings_of(connection, id_) if shown else []
         places = connection.execute(_places(entry)).all() if shown else []
+        taken_back = withdrawn(connection, entry.board).get(entry.account, 0)
     chosen = [i for i in range(len(board.tasks)) if not verdict or any(_code(arm, i) == verdict for arm in arms)]
     pages = Pages(page_number, len(chosen), MAP_ROWS)
     return page(
@@ -58,6 +60,7 @@ def entry_page(
         charts=charts,
         warnings=warnings,
         places=places,
+        withdrawn=taken_back,
         rows=[_map_row(board, arms, i) for i in pages.of(chosen)] if arms else [],
         verdict=verdict,
         pages=pages,
@@ -83,7 +86,7 @@ def head(entry: Any) -> dict[str, Any]:
     manifest = manifest if isinstance(manifest, dict) else {}
     return {
         "id": entry.id,
-        "title": unpack(entry.title),
+        "title": title_of(entry.id, unpack(entry.title)),
         "account": entry.account,
         "kind": entry.kind,
         "state": entry.state,
@@ -91,6 +94,7 @@ def head(entry: Any) -> dict[str, Any]:
         "decided": entry.decided,
         "wrong": [reason for reason in reasons if reason.get("level") == "wrong"],
         "unchecked": [reason for reason in reasons if reason.get("level") == "unchecked"],
+        "noted": [reason for reason in reasons if reason.get("level") == "note"],
         "checked": [reason for reason in reasons if reason.get("level") == "ok"],
         "manifest": [(name, manifest[name]) for name in _LABELS if isinstance(manifest.get(name), str | int)],
     }

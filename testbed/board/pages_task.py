@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any
 
@@ -27,17 +28,19 @@ from testbed.board.reading import (
 )
 from testbed.board.refusals import NotFound, Refused
 from testbed.board.schema import board_tasks
+from testbed.board.transcript_parts import LONGEST, parts, said
 from testbed.board.views import Pages, page, templates
 from testbed.report.transcript_page import render_side_by_side, render_transcript
-from testbed.report.transcript_view import TranscriptView
+from testbed.report.transcript_view import Part, TranscriptView
+from testbed.report.unseen import beginning
 from testbed.store.schema import arms as store_arms
 from testbed.store.schema import unpack
-from testbed.types import Attempt, attempt_id
+from testbed.types import Attempt, Task, attempt_id
 
 router = APIRouter(include_in_schema=False)
 PageNumber = Annotated[int, Query(alias="page", ge=1, le=1_000_000)]
 PIECE = 2**16  # characters of a transcript's page that are sent at one time
-MOST_SAMPLES = 30  # other samples that a transcript's page leads to
+MOST_SAMPLES = 64  # of an arm at a task that a transcript's page leads to one by one
 
 
 @router.get("/boards/{slug}/tasks")
@@ -108,8 +111,9 @@ def _task_page(request: Request, board: Board, position: int, page_number: int) 
         task=None if board.private else task,
         environment=task.environment,
         name=excerpt(board, position),
-        total=len(found),
-        solved=sum(row.c > 0 for row in found),
+        total=sum(row.competes for row in found),
+        solved=sum(row.competes and row.c > 0 for row in found),
+        placebos=sum(not row.competes for row in found),
         priced=facets.get("usd", False),
         rows=[_at_task(board, row, arms[row.entry, row.position], position) for row in listed],
         pages=pages,
@@ -139,18 +143,23 @@ def _at_task(board: Board, row: AtTask, arm: dict[str, Any], position: int) -> d
 
 
 @router.get("/attempts/{id_}")
-def attempt_page(request: Request, id_: str, beside: Annotated[str, Query(max_length=60)] = "") -> Response:
-    """An attempt's transcript, or two attempts' side by side; sent piece by piece."""
+def attempt_page(
+    request: Request, id_: str, beside: Annotated[str, Query(max_length=60)] = "", page_number: PageNumber = 1
+) -> Response:
+    """An attempt's transcript, or two attempts' side by side; sent piece by piece, a long one on several pages."""
     db: BoardDatabase = request.app.state.db
-    attempt, shown, view = _shown(db, id_)
+    both = [_shown(db, one) for one in filter(None, (id_, beside))]
+    attempt, shown = both[0].attempt, both[0].shown
+    if any(one.shown.board.slug != shown.board.slug for one in both):
+        raise Refused("the attempts are of two boards: they were made under other limits.")
+    on_pages = parts(*(one.attempt.transcript for one in both))
+    pages = Pages(page_number, len(on_pages), 1)
+    part = Part(on_pages[pages.start], LONGEST)
+    views = [one.view(part) for one in both]
     if beside:
-        _, other_shown, other_view = _shown(db, beside)
-        if other_shown.board.slug != shown.board.slug:
-            raise Refused("the attempts are of two boards: they were made under other limits.")
-        transcript = render_side_by_side(view, other_view, reveal_reference=True)
-        shown_arms = [shown, other_shown]
+        transcript = render_side_by_side(views[0], views[1], reveal_reference=True)
     else:
-        transcript, shown_arms = render_transcript(view, reveal_reference=True), [shown]
+        transcript = render_transcript(views[0], reveal_reference=True)
     position = next(i for i, task in enumerate(shown.board.tasks) if task.hash == attempt.task)
     with db.reading() as connection:
         arms = arms_of(connection, shown.entry.id)
@@ -159,7 +168,9 @@ def attempt_page(request: Request, id_: str, beside: Annotated[str, Query(max_le
         "here": request.url.path,
         "board": shown.board,
         "id": id_,
-        "shown": [(head(one.entry), one.arm) for one in shown_arms],
+        "shown": [(head(one.shown.entry), one.shown.arm) for one in both],
+        "pages": pages,
+        "cut": [(one.attempt.id, n + 1) for one in both for n in _cut(one.attempt, part)],
         "name": excerpt(shown.board, position),
         "task_link": task_address(shown.board, position),
         "sample": attempt.sample,
@@ -180,8 +191,43 @@ def attempt_page(request: Request, id_: str, beside: Annotated[str, Query(max_le
     return StreamingResponse(chain([first], pieces), media_type="text/html", headers={"Cache-Control": "no-cache"})
 
 
-def _shown(db: BoardDatabase, id_: str) -> tuple[Attempt, ShownArm, TranscriptView]:
-    """An attempt of an accepted entry of a public board, as its page shows it.
+@router.get("/attempts/{id_}/steps/{number}.txt")
+def step_text(request: Request, id_: str, number: int) -> Response:
+    """All that one step says, for those that are too long for a page."""
+    attempt = _shown(request.app.state.db, id_).attempt
+    if not 1 <= number <= len(attempt.transcript):
+        raise NotFound(f"the attempt has {len(attempt.transcript)} steps; there is no step {number}.")
+    name = f"{id_[:12]}-step-{number}.txt"
+    return Response(
+        said(attempt.transcript[number - 1]).encode("utf-8", "backslashreplace"),
+        media_type="text/plain; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+def _cut(attempt: Attempt, part: Part) -> list[int]:
+    """Steps of a part that are too long to be shown whole."""
+    numbers = (n for n in part.entries if n < len(attempt.transcript))
+    texts = ((n, said(attempt.transcript[n])) for n in numbers)
+    return [n for n, text in texts if len(beginning(text, LONGEST)) < len(text)]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """An attempt of an accepted entry of a public board, as its page needs it."""
+
+    attempt: Attempt
+    task: Task
+    shown: ShownArm
+    spec: Mapping[str, Any] | None
+
+    def view(self, part: Part) -> TranscriptView:
+        """As its page shows a part of it."""
+        return TranscriptView.of(self.attempt, self.task, self.shown.arm.name, self.spec, part)
+
+
+def _shown(db: BoardDatabase, id_: str) -> _Shown:
+    """An attempt of an accepted entry of a public board.
 
     Raises:
         NotFound: there is none of that id; an attempt of a private board is not told from one that is not there.
@@ -196,15 +242,18 @@ def _shown(db: BoardDatabase, id_: str) -> tuple[Attempt, ShownArm, TranscriptVi
     task = next((task for task in found.board.tasks if task.hash == attempt.task), None)
     if task is None:
         raise NotFound(f"no attempt that is shown has the id {id_!r}.")
-    return attempt, found, TranscriptView.of(attempt, task, found.arm.name, unpack(spec) if spec else None)
+    return _Shown(attempt, task, found, unpack(spec) if spec else None)
 
 
 def _samples(shown: ShownArm, attempt: Attempt) -> Sequence[tuple[int, str]]:
-    """The arm's attempts at the same task, around this one: number and address."""
+    """The arm's attempts at the same task: number and address. Of very many those around this one, and some of all."""
     count = int(shown.arm.figures["samples"])
-    first = max(0, min(attempt.sample - MOST_SAMPLES // 2, count - MOST_SAMPLES))
-    numbers = range(first, min(count, first + MOST_SAMPLES))
-    return [(n, f"/attempts/{attempt_id(attempt.task, attempt.arm, n, attempt.seed)}") for n in numbers]
+    numbers = set(range(count))
+    if count > MOST_SAMPLES:
+        half = MOST_SAMPLES // 4
+        around = range(max(0, attempt.sample - half), min(count, attempt.sample + half))
+        numbers = {*around, *range(0, count, -(-count // half)), count - 1}
+    return [(n, f"/attempts/{attempt_id(attempt.task, attempt.arm, n, attempt.seed)}") for n in sorted(numbers)]
 
 
 def _pieces(made: Iterator[str | Markup]) -> Iterator[str]:

@@ -7,7 +7,7 @@ they are of all arms of all entries together.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,18 @@ import sqlalchemy as sa
 from testbed.board.arm_rows import ArmRow, FloatArray, read_rows
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
-from testbed.board.mechanisms import mechanisms
+from testbed.board.faults import boundary, record
+from testbed.board.mechanisms import groups_of, mechanisms
 from testbed.board.pareto import pareto
 from testbed.board.results import packed
 from testbed.board.schema import board_summaries, rankings
+from testbed.board.shown import RESULTS, collected
 from testbed.report.unseen import visible
 from testbed.stats.ranks import Ranks, rank_intervals
 from testbed.types import digest
 
 BY = ("reach", "gain")
+MOST_RANKED = 8  # arms of an entry that are ranked, its bare one included; the order is the author's, not the outcome's
 LONGEST_KEY = 100  # characters of a name in an address
 NO_TOOLS = "none"  # in addresses, of an arm without tools
 
@@ -38,17 +41,45 @@ def recompute(db: BoardDatabase, board: Board) -> None:
     """
     with db.reading() as connection:
         rows = read_rows(connection, board.slug)
-    ranks, candidates = _reach_ranks(rows, board)
-    places = [*_places(ranks, candidates, "reach"), *_places(*_gain_ranks(rows, board), "gain")]
-    summaries = {
-        "facets": _facets(rows, places),
-        "pareto": pareto(candidates, ranks),
-        "mechanisms": mechanisms(rows, board),
-        "tasks": _tasks(rows, board),
+    ranked = _ranked_arms(rows)
+    ranks, candidates = _reach_ranks(ranked, board)
+    places = [*_places(ranks, candidates, "reach"), *_places(*_gain_ranks(ranked, board), "gain")]
+    makers: dict[str, Callable[[], Any]] = {
+        "facets": lambda: _facets(rows, places),
+        "pareto": lambda: pareto(candidates, ranks),
+        "mechanisms": lambda: mechanisms(rows, board),
+        "tasks": lambda: _tasks(rows, board),
     }
+    summaries = _made(makers, board)
     with db.writing() as connection:
         _replace(connection, rankings, board.slug, places)
-        _replace(connection, board_summaries, board.slug, [{"key": k, "data": packed(v)} for k, v in summaries.items()])
+        _replace(connection, board_summaries, board.slug, summaries)
+    results = _made({RESULTS: lambda: collected(db, board.slug)}, board)  # which have the ranks in them
+    if results:
+        with db.writing() as connection:
+            connection.execute(board_summaries.insert(), [{"board": board.slug, **row} for row in results])
+
+
+def _made(makers: Mapping[str, Callable[[], Any]], board: Board) -> list[dict[str, Any]]:
+    """Summaries as the database keeps them. One that cannot be made is left out: the ranks and the others stand."""
+    made = []
+    for key, make in makers.items():
+        with boundary() as fault:
+            made.append({"key": key, "data": packed(make())})
+        if fault.error is not None:  # the server's own, over whatever somebody sent
+            record(fault.error, "board %s: its summary %s could not be made", board.slug, key)
+    return made
+
+
+def _ranked_arms(rows: Iterable[ArmRow]) -> list[ArmRow]:
+    """The bare arm of each entry, and the first of its others that compete: every pair of arms is a test to make."""
+    kept, counts = [], Counter[str]()
+    for row in rows:
+        if row.competes and not row.bare:
+            counts[row.entry] += 1
+        if row.bare or (row.competes and counts[row.entry] < MOST_RANKED):
+            kept.append(row)
+    return kept
 
 
 def _replace(connection: sa.Connection, table: sa.Table, slug: str, made: Sequence[Mapping[str, Any]]) -> None:
@@ -115,6 +146,7 @@ def _facets(rows: Sequence[ArmRow], places: Sequence[Mapping[str, Any]]) -> dict
     """What the filters of each ranking offer: models, and sets of tools, with how many of its arms have them."""
     at = {(row.entry, row.position): row for row in rows}
     found: dict[str, Any] = {"entries": len({row.entry for row in rows}), "usd": any(row.usd for row in rows)}
+    found["mechanisms"] = len(groups_of(rows))
     for by in BY:
         ranked = [at[place["entry"], place["position"]] for place in places if place["by"] == by]
         for name, counts in (

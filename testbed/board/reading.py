@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from testbed.board import boards
-from testbed.board.arm_rows import ArmRow, arm_row
+from testbed.board.arm_rows import ArmRow, arm_row, competing
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
 from testbed.board.ranking import NO_TOOLS
@@ -120,8 +120,15 @@ def listed_arm(row: Any) -> dict[str, Any]:
     for column in ("name", "model", "tools", "title"):
         if column in found:
             found[column] = unpack(found[column])
+    if "title" in found:
+        found["title"] = title_of(found["entry"], found["title"])
     found["figures"] = json.loads(found["figures"])
     return found
+
+
+def title_of(entry: str, title: str) -> str:
+    """What an entry is called: its title, or its id where its author gave none, so that every link has a text."""
+    return title if title.strip() else f"entry {entry[:8]}"
 
 
 def entry_of(connection: sa.Connection, id_: str) -> Any:
@@ -177,12 +184,13 @@ def shown_arm(db: BoardDatabase, connection: sa.Connection, arm: str) -> ShownAr
 
 @dataclass(frozen=True)
 class AtTask:
-    """An arm at one task, as a list shows it: which arm, and its scored attempts and successes."""
+    """An arm at one task, as a list shows it: which arm, its scored attempts and successes, and whether it competes."""
 
     entry: str
     position: int
     n: int
     c: int
+    competes: bool
 
     @property
     def share(self) -> float:
@@ -193,12 +201,12 @@ class AtTask:
 def arms_at_task(connection: sa.Connection, board: str, position: int) -> list[AtTask]:
     """Every arm of a board's accepted entries at its task number `position` (from 0), best first."""
     counts = (sa.func.substr(entry_arms.c[name], 4 * position + 1, 4, type_=sa.LargeBinary) for name in "nc")
-    query = sa.select(entry_arms.c.entry, entry_arms.c.position, *counts)
+    query = sa.select(entry_arms.c.entry, entry_arms.c.position, entry_arms.c.control, entry_arms.c.reach, *counts)
     query = query.join(entries, entries.c.id == entry_arms.c.entry)
     query = query.where(entries.c.board == board, entries.c.state.in_(SHOWN_STATES))
     found = [
-        AtTask(entry, place, int.from_bytes(n, "little"), int.from_bytes(c, "little"))
-        for entry, place, n, c in connection.execute(query)
+        AtTask(entry, place, int.from_bytes(n, "little"), int.from_bytes(c, "little"), competing(control, reach))
+        for entry, place, control, reach, n, c in connection.execute(query)
     ]
     return sorted(found, key=lambda row: (-row.share, -row.n, row.entry, row.position))
 

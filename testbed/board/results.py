@@ -55,8 +55,11 @@ GAINED_FIGURES = (
 )  # fmt: skip
 # Means of an attempt, by the board's tasks.
 TASK_FIGURES = {"task_tokens": "generated_tokens", "task_calls": "tool_calls", "task_usd": "usd"}
-# Every key of the column `figures`; "samples" are the attempts per task that the arm was to make.
-FIGURES = (*OWN_FIGURES, *GAINED_FIGURES, *TASK_FIGURES, "samples")
+# Of these, an arm's figures hold one for each task: what lists all entries leaves them out.
+BY_TASK = ("verdicts_by_task", *TASK_FIGURES)
+# Every key of the column `figures`; "samples" are the attempts per task that the arm was to make, "decoding" how its
+# model did: an entry may differ from another in nothing else.
+FIGURES = (*OWN_FIGURES, *GAINED_FIGURES, *TASK_FIGURES, "samples", "decoding")
 
 
 def compute_entry(db: BoardDatabase, entry_id: str) -> None:
@@ -89,7 +92,7 @@ def compute_entry(db: BoardDatabase, entry_id: str) -> None:
     ]
     report = {
         "entry": entry_id,
-        "data": packed({"warnings": []} if board.private else analysis.as_dict()),
+        "data": packed({"warnings": [] if board.private else plain(analysis.warnings)}),
         "charts": packed(pictures(analysis, private=board.private)),
     }
     with db.writing() as connection:
@@ -138,6 +141,7 @@ def _row(
     n, c, by_task = _by_task(position, outcomes, hashes)
     full = comparison.full.figures if comparison is not None and comparison.full is not None else None
     found = {**_figures(summary), **_gained(comparison, hashes), **by_task, "samples": run.samples[record.name]}
+    found["decoding"] = dict(record.spec.get("sampling", {}))
     figures = dict.fromkeys(FIGURES) | found
     return {
         "entry": entry_id,

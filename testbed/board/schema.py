@@ -87,7 +87,7 @@ entries = sa.Table(
     sa.Column("account", sa.String(64), nullable=False),
     sa.Column("title", sa.Text, nullable=False),  # JSON text
     sa.Column("kind", sa.String(16), nullable=False),  # "submitted" or "remote"
-    sa.Column("state", sa.String(16), nullable=False),  # "waiting", "verified", "partly", "rejected"
+    sa.Column("state", sa.String(16), nullable=False),  # "waiting", "verified", "partly", "rejected", "withdrawn"
     sa.Column("reasons", sa.Text, nullable=False),  # JSON: [{"check", "level": "ok|unchecked|wrong", "text"}]
     sa.Column("manifest", sa.Text, nullable=False),  # JSON: what its author says of it
     sa.Column("created", sa.String, nullable=False),
@@ -115,6 +115,14 @@ entry_arms = sa.Table(
     sa.Column("n", sa.LargeBinary, nullable=False),  # scored attempts by the board's tasks, little-endian int32
     sa.Column("c", sa.LargeBinary, nullable=False),  # successes likewise
     sa.Index("entry_arms_by_arm", "arm"),
+)
+# Of accepted entries that were sent: by these an entry with the same attempts is found (`board.verify.prints`).
+entry_prints = sa.Table(
+    "entry_prints",
+    board_schema,
+    sa.Column("entry", sa.String(32), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),  # sorted big-endian uint64
 )
 entry_reports = sa.Table(
     "entry_reports",

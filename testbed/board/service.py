@@ -6,7 +6,6 @@ acknowledged waits there until it is decided.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,13 +16,13 @@ import sqlalchemy as sa
 from testbed.board.audit import note, now
 from testbed.board.boards import Board, get
 from testbed.board.database import BoardDatabase
+from testbed.board.faults import boundary, record
+from testbed.board.remote import entries as remote_entries
 from testbed.board.schema import audit, entries, entry_reports
 from testbed.board.settings import Settings
 from testbed.errors import UsageError
 from testbed.store.schema import meta, pack, unpack
 from testbed.types import digest
-
-log = logging.getLogger("testbed.board")
 
 FAILURES = 3  # times that a step of an entry may raise an error of the server's own
 BEGINNINGS = 10  # times that a check of an entry may begin, however it ends: one of them may be what kills the server
@@ -104,10 +103,10 @@ class Worker:
     def _work(self) -> None:
         while not self._stop.is_set():
             self._wake.clear()
-            try:
+            with boundary() as fault:
                 self.run_once()
-            except Exception:  # the database may be away for a while; what waits in it waits on
-                log.exception("the worker could not go on; it looks again in %.0f s", self._pause)
+            if fault.error is not None:  # the database may be away for a while; what waits in it waits on
+                record(fault.error, "the worker could not go on; it looks again in %.0f s", self._pause)
             self._wake.wait(self._pause)
 
     # -- entries
@@ -126,15 +125,15 @@ class Worker:
         doing = "check it"
         if not self._begin(entry):
             return
-        try:
+        with boundary() as fault:
             if self._state(entry) == "waiting":
                 self._steps.verify(self._db, entry)
             doing = "work out its figures"
             if self._state(entry) in ACCEPTED:
                 self._steps.compute(self._db, entry)
-        except Exception as error:  # the server's own fault, whatever it is: neither the author's nor the worker's end
-            log.exception("entry %s: the server could not %s", entry, doing)
-            self._failed(entry, doing, error)
+        if fault.error is not None:  # the server's own, whatever it is: neither the author's nor the worker's end
+            record(fault.error, "entry %s: the server could not %s", entry, doing)
+            self._failed(entry, doing, fault.error)
 
     def _begin(self, entry: str) -> bool:
         """Notes that a check begins; an entry with which too many have begun is rejected in place of that."""
@@ -165,10 +164,10 @@ class Worker:
             slugs = connection.scalars(sa.select(entries.c.board).distinct().order_by(entries.c.board)).all()
             stale = [slug for slug in slugs if _ranked(connection, slug) != _accepted(connection, slug)]
         for slug in filter(self._due, stale):
-            try:
+            with boundary() as fault:
                 self._rank(slug)
-            except Exception:  # the server's own fault: other boards are ranked all the same
-                log.exception("board %s could not be ranked", slug)
+            if fault.error is not None:  # the server's own: other boards are ranked all the same
+                record(fault.error, "board %s could not be ranked", slug)
                 self._put_off(slug, 3)
         self._ranked_at = time.monotonic()
 
@@ -202,8 +201,9 @@ def check_again(db: BoardDatabase, entry: str) -> None:
         if row.state != "rejected" or [reason["check"] for reason in unpack(row.reasons)] != [_OURS]:
             raise UsageError(f"entry {entry} was not rejected for what the server could not do; it is {row.state}.")
         # Who ran a remote entry's attempts has decided it: its figures alone are to be worked out.
-        state = "waiting" if row.kind == "submitted" else "verified"
-        values = {"state": state, "reasons": "[]", "decided": None if state == "waiting" else now()}
+        values = {"state": "waiting", "reasons": "[]", "decided": None}
+        if row.kind == "remote":
+            values = {"state": remote_entries.STATE, "reasons": pack(remote_entries.REASONS), "decided": now()}
         connection.execute(entries.update().where(entries.c.id == entry).values(**values))
         note(connection, "", _AGAIN, entry)
 

@@ -72,7 +72,8 @@ def serve(where: str | Path, settings: Settings, address: Address) -> None:
         shown = f"[{host}]" if ":" in host else host
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         scheme = "http" if address.certificate is None else "https"
-        logging.getLogger("testbed.board").info("serving %s at %s://%s:%d", db.label, scheme, shown, port)
+        known = f", known as {settings.public_url}" if settings.public_url else ""
+        logging.getLogger("testbed.board").info("serving %s at %s://%s:%d%s", db.label, scheme, shown, port, known)
         uvicorn.Server(config(create_app(db, settings), settings, address)).run([listening])
 
 

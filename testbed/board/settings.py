@@ -20,6 +20,8 @@ class Settings:
         ratio: how many times its own size an upload may unpack to.
         attempts: attempts in an upload, at most.
         open_uploads: uploads that an account may have under way.
+        entries: entries that an account may have, those that wait and those that were accepted, over all boards.
+        waiting: of these, those that wait to be checked.
         depth: how deeply the lists and objects of a JSON body may be nested.
         requests: requests per second that one address, or one token, may make for long.
         burst: requests that it may make at once.
@@ -29,6 +31,8 @@ class Settings:
         models: local models that entries are checked with, as an experiment names them.
         corpora: further corpora to check with: files, folders that `testbed corpus build` made, names of environments.
         work: whether this process also checks entries.
+        public_url: at which people reach the board, such as https://example.org; requests that name another server are
+            refused then. "" makes links of what each request calls the server.
     """
 
     body: int = 256 * KIB
@@ -39,6 +43,8 @@ class Settings:
     ratio: int = 1000
     attempts: int = 1_000_000
     open_uploads: int = 16
+    entries: int = 200
+    waiting: int = 20
     depth: int = 100
     requests: float = 20.0
     burst: int = 200
@@ -48,3 +54,4 @@ class Settings:
     models: tuple[str, ...] = ("reference",)
     corpora: tuple[str, ...] = ()
     work: bool = True
+    public_url: str = ""

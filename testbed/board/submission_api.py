@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Body, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from testbed.board import boards, uploads
+from testbed.board import boards, entry_changes, quota, uploads
 from testbed.board.accounts import Principal, principal
 from testbed.board.refusals import NotFound
 from testbed.board.schema import entries
@@ -17,6 +17,7 @@ from testbed.store.schema import unpack
 
 router = APIRouter(prefix="/api", tags=["submission"])
 
+MOST_CHUNKS = 3_500  # whose hashes a body of the usual size has room for
 Submitter = Annotated[Principal, Depends(principal("submit"))]
 Slug = Annotated[str, Path(max_length=64, description="The board's name in addresses.")]
 Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
@@ -36,7 +37,11 @@ class Terms(BaseModel):
     budget: dict[str, Any]
     tools: list[str] = Field(description='Tools that arms may offer; "any" allows all.')
     corpora: dict[str, str] = Field(description="By tool: hash of the corpus that it has to work over.")
+    env: list[dict[str, Any]] = Field(
+        description="The environments with their options, as under [[env]] of an experiment; none of a private board."
+    )
     tasks: list[str] = Field(description="Hashes of the tasks, in order; none of a private board.")
+    arms: list[str] = Field(description="Of a private board: names of the arms that it serves.")
     chunk: int = Field(description="Bytes of a chunk, at most.")
     upload: int = Field(description="Bytes of a whole upload, at most.")
 
@@ -48,7 +53,7 @@ class Beginning(BaseModel):
 
     content: Sha256 = Field(description="SHA-256 of the whole bundle.")
     bytes: int = Field(ge=1, le=2**50)
-    chunks: Annotated[list[Sha256], Field(min_length=1, max_length=100_000)] = Field(
+    chunks: Annotated[list[Sha256], Field(min_length=1, max_length=MOST_CHUNKS)] = Field(
         description="SHA-256 of each piece."
     )
 
@@ -70,12 +75,28 @@ class Ending(BaseModel):
     title: str = Field(default="", max_length=LONGEST_TITLE)
 
 
+class Title(BaseModel):
+    """What an entry is to be called."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    title: str = Field(min_length=1, max_length=LONGEST_TITLE)
+
+
+class Account(BaseModel):
+    """Whose a token is, and what it allows."""
+
+    account: str
+    scopes: list[str]
+
+
 class Finding(BaseModel):
     """One thing that the check of an entry found."""
 
     check: str
-    level: Literal["ok", "unchecked", "wrong"]
+    level: Literal["ok", "note", "unchecked", "wrong"]
     text: str
+    entry: str = Field(default="", description="Id of the other entry that it is about.")
 
 
 class Verdict(BaseModel):
@@ -84,7 +105,7 @@ class Verdict(BaseModel):
     entry: str
     board: str
     title: str
-    state: Literal["waiting", "verified", "partly", "rejected"]
+    state: Literal["waiting", "verified", "partly", "rejected", "withdrawn"]
     reasons: list[Finding]
     created: str
     decided: str | None
@@ -105,10 +126,18 @@ def terms(slug: Slug, request: Request) -> Terms:
         budget=board.budget.as_dict(),
         tools=list(rules.tools),
         corpora=dict(rules.corpora),
+        env=[] if board.private else [dict(table) for table in board.spec["env"]],
         tasks=[] if board.private else [task.hash for task in board.tasks],
+        arms=[arm["name"] for arm in board.spec.get("arm", [])],
         chunk=settings.chunk,
         upload=settings.upload,
     )
+
+
+@router.get("/account")
+def account(who: Submitter) -> Account:
+    """Whose the token is: before anything large is sent, this tells whether it may be."""
+    return Account(account=who.account, scopes=sorted(who.scopes))
 
 
 @router.post("/boards/{slug}/uploads")
@@ -116,6 +145,7 @@ def begin(slug: Slug, beginning: Beginning, who: Submitter, request: Request) ->
     """Begin an upload, or learn how far it came: the same bundle always has the same upload."""
     state = request.app.state
     announced = uploads.Announced(beginning.content, beginning.bytes, tuple(beginning.chunks))
+    quota.refuse_upload(state.db, state.settings, who.account, slug, beginning.content)
     return _standing(uploads.begin(state.db, state.settings, who.account, slug, announced))
 
 
@@ -128,7 +158,7 @@ def standing(id: Id, who: Submitter, request: Request) -> Standing:
 @router.put("/uploads/{id}/chunks/{n}")
 def put(
     id: Id,
-    n: Annotated[int, Path(ge=0, lt=100_000)],
+    n: Annotated[int, Path(ge=0, lt=MOST_CHUNKS)],
     data: Annotated[bytes, Body(media_type="application/octet-stream")],
     who: Submitter,
     request: Request,
@@ -166,6 +196,23 @@ def verdict(id: Id, request: Request) -> Verdict:
         decided=row.decided,
         page=f"/entries/{row.id}",
     )
+
+
+@router.put("/entries/{id}/title")
+def retitle(id: Id, wanted: Title, who: Submitter, request: Request) -> Verdict:
+    """Give an entry of one's own another title."""
+    entry_changes.retitle(request.app.state.db, id, wanted.title, who.account)
+    return verdict(id, request)
+
+
+@router.post("/entries/{id}/withdraw")
+def withdraw(id: Id, who: Submitter, request: Request) -> Verdict:
+    """Withdraw an entry of one's own, for good: nothing of it is shown any more but that it was withdrawn."""
+    state = request.app.state
+    entry_changes.withdraw(state.db, id, who.account)
+    if state.worker is not None:
+        state.worker.wake()  # ranks are of the entries that are left
+    return verdict(id, request)
 
 
 def _standing(upload: Upload) -> Standing:

@@ -16,17 +16,16 @@ import httpx
 from testbed.board.board_file import Rules
 from testbed.board.bundle import Written, write_bundle
 from testbed.board.bundle_lines import ClaimedArm, ClaimedTask
+from testbed.board.link import Link
 from testbed.board.verify.arms import Asked, check_head, read_arms
 from testbed.board.verify.findings import Findings, Reason
 from testbed.budget import Budget
-from testbed.errors import TransportError, UsageError
+from testbed.errors import UsageError
+from testbed.remote_client import check_encrypted
+from testbed.report.unseen import visible
 from testbed.store import Run, Store
+from testbed.store.records import differences
 from testbed.types import Task
-
-TRIES = 8  # of one request, where the connection breaks or the board is busy
-_PATIENCE = 30.0  # seconds between two tries, at most
-_AGAIN = (429, 502, 503, 504)
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Submitted:
     Attributes:
         entry: its id.
         page: address of its page.
-        state: "waiting" where the verdict did not come in time, else "verified", "partly" or "rejected".
+        state: "waiting" where the verdict did not come in time, else "verified", "partly", "rejected" or "withdrawn".
         reasons: of the verdict.
     """
 
@@ -50,14 +49,14 @@ class Submitted:
         said = {
             "waiting": "not decided yet; its page will say",
             "verified": "verified",
-            "partly": "verified in part",
+            "partly": "partly verified",
             "rejected": "rejected",
+            "withdrawn": "withdrawn",
         }
-        marks = {"wrong": "wrong", "unchecked": "not checked", "ok": "checked"}
+        marks = {"wrong": "wrong", "unchecked": "not checked", "note": "noted", "ok": "checked"}
         lines = [f"{self.page}: {said[self.state]}"]
-        return "\n".join(
-            [*lines, *(f"  {marks[reason.level]} ({reason.check}): {reason.text}" for reason in self.reasons)]
-        )
+        lines += [f"  {marks[reason.level]} ({reason.check}): {reason.text}" for reason in self.reasons]
+        return "\n".join(map(visible, lines))
 
 
 def submit(
@@ -79,7 +78,7 @@ def submit(
         run: its name.
         board: address of the board's page, such as https://example.org/boards/sums.
         token: of scope "submit".
-        title: of the entry.
+        title: of the entry; the run's name by default.
         wait: seconds to wait for the verdict.
         say: told of every step.
         client: sends the requests; by default one is made.
@@ -94,15 +93,16 @@ def submit(
     own = client is None
     http = client or httpx.Client(base_url=base, timeout=60.0)
     try:
-        link = _Link(http, {"Authorization": f"Bearer {token}"}, base, pause)
+        link = Link(http, base, token, pause, say)
         terms = link.ask("GET", f"/api/boards/{slug}/terms")
         found = store.run(run)
         samples: dict[str, int] = {}
         tasks = _check(found, store.tasks(run), terms, samples)
+        link.ask("GET", "/api/account")  # a token that may not send is found before the run is packed
         with tempfile.TemporaryDirectory(prefix="testbed-submit-") as folder:
             bundle = write_bundle(store, found, tasks, samples, Path(folder) / "bundle")
             say(f"{bundle.attempts:,} attempts in {bundle.size:,} bytes, SHA-256 {bundle.content}")
-            entry = _send(link, slug, bundle, int(terms["chunk"]), title, say)
+            entry = _send(link, slug, bundle, int(terms["chunk"]), title, run, say)
         say(f"entry: {base}/entries/{entry}; waiting for it to be checked")
         return _verdict(link, base, entry, wait)
     finally:
@@ -116,8 +116,7 @@ def _address(board: str) -> tuple[str, str]:
     folder, _, slug = parts.path.rstrip("/").rpartition("/")
     if parts.scheme not in ("http", "https") or not parts.hostname or not folder.endswith("/boards") or not slug:
         raise UsageError(f"{board!r} is no board's address; it looks like https://example.org/boards/sums.")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise UsageError(f"{board}: a token is not sent without encryption; write https://.")
+    check_encrypted(board)
     return f"{parts.scheme}://{parts.netloc}{folder.removesuffix('/boards')}", slug
 
 
@@ -140,6 +139,8 @@ def _check(run: Run, listed: Sequence[Task], terms: Mapping[str, Any], samples: 
     tasks = [task for task in listed if task.hash in asked.tasks]
     claimed = [ClaimedTask(hash=task.hash, environment=task.environment, prompt=task.prompt) for task in tasks]
     check_head(run.seed, claimed, asked, findings)
+    if (apart := _other_tables(terms.get("env", []), run.experiment.get("env", []))) and len(tasks) < len(asked.tasks):
+        findings.wrong("structure", f"its [[env]] differs from the board's (board → run): {'; '.join(apart)}.")
     for arm in run.arms:
         wanted = asked.samples["tools" if arm.spec.get("tools") else "bare"]
         samples[arm.name] = min(wanted, run.samples[arm.name])
@@ -152,7 +153,17 @@ def _check(run: Run, listed: Sequence[Task], terms: Mapping[str, Any], samples: 
     return tasks
 
 
-def _send(link: _Link, slug: str, bundle: Written, chunk: int, title: str, say: Callable[[str], object]) -> str:
+def _other_tables(board: Sequence[Mapping[str, Any]], run: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a run's [[env]] tables have otherwise than the board's."""
+    count = [f"{len(board)} tables → {len(run)}"] if len(board) != len(run) else []
+    pairs = zip(board, run, strict=False)
+    apart = (differences(one["id"], one, other, absent="the default") for one, other in pairs)
+    return [*count, *(line for lines in apart for line in lines)]
+
+
+def _send(
+    link: Link, slug: str, bundle: Written, chunk: int, title: str, run: str, say: Callable[[str], object]
+) -> str:
     """Sends what the board does not have of a bundle; returns the entry's id."""
     hashes = [hashlib.sha256(piece).hexdigest() for piece in _pieces(bundle.path, chunk)]
     told = {"content": bundle.content, "bytes": bundle.size, "chunks": hashes}
@@ -163,19 +174,27 @@ def _send(link: _Link, slug: str, bundle: Written, chunk: int, title: str, say: 
             if n in missing:
                 link.ask("PUT", f"/api/uploads/{upload}/chunks/{n}", content=piece)
                 say(f"sent {n + 1} of {len(hashes)} pieces")
-        link.ask("POST", f"/api/uploads/{upload}/complete", json={"title": title})
+        link.ask("POST", f"/api/uploads/{upload}/complete", json={"title": title or run})
     else:
-        say("the board has this run already")
+        say("the board has this run already" + _other_title(link, upload, title))
     return str(upload)
 
 
-def _verdict(link: _Link, base: str, entry: str, wait: float) -> Submitted:
+def _other_title(link: Link, entry: str, title: str) -> str:
+    """Says that an entry which is there keeps its title, where another one is asked for."""
+    there = link.ask("GET", f"/api/entries/{entry}")["title"] if title else title
+    if there == title:
+        return ""
+    return f", under the title {there!r}, which stays; `testbed board retitle` gives it another"
+
+
+def _verdict(link: Link, base: str, entry: str, wait: float) -> Submitted:
     """What became of an entry, once it is decided or the time is up."""
     until, pause = time.monotonic() + wait, 0.2
     while True:
         told = link.ask("GET", f"/api/entries/{entry}")
         if told["state"] != "waiting" or time.monotonic() >= until:
-            reasons = tuple(Reason(r["check"], r["level"], r["text"]) for r in told["reasons"])
+            reasons = tuple(Reason(r["check"], r["level"], r["text"], r.get("entry", "")) for r in told["reasons"])
             return Submitted(entry, base + told["page"], told["state"], reasons)
         time.sleep(min(pause, max(0.0, until - time.monotonic())))
         pause = min(2 * pause, 5.0)
@@ -185,43 +204,3 @@ def _pieces(path: Path, size: int) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(size):
             yield piece
-
-
-class _Link:
-    """Requests to one board, sent again where it could not answer."""
-
-    def __init__(self, http: httpx.Client, headers: Mapping[str, str], base: str, pause: float) -> None:
-        self._http, self._headers, self._base, self._pause = http, dict(headers), base, pause
-
-    def ask(self, method: str, path: str, **body: Any) -> Any:
-        """The answer's JSON.
-
-        Raises:
-            UsageError: the board refuses the request; says why.
-            TransportError: it cannot be reached.
-        """
-        for tried in range(1, TRIES + 1):
-            wait = min(self._pause * 2**tried, _PATIENCE)
-            try:
-                answer = self._http.request(method, self._base + path, headers=self._headers, **body)
-            except httpx.TransportError as error:
-                if tried == TRIES:
-                    raise TransportError(f"the board at {self._base} cannot be reached: {error}") from error
-            else:
-                if answer.status_code not in _AGAIN or tried == TRIES:
-                    return _read(answer, self._base)
-                told = answer.headers.get("Retry-After", "")
-                wait = min(float(told), _PATIENCE) if told.isdigit() else wait
-            time.sleep(wait)
-        raise AssertionError("the last try returns or raises")
-
-
-def _read(answer: httpx.Response, base: str) -> Any:
-    try:
-        value = answer.json()
-    except ValueError:
-        raise UsageError(f"{base} answers {answer.status_code} with no JSON: is it a testbed board?") from None
-    if answer.is_success:
-        return value
-    said = value.get("error") if isinstance(value, dict) else None
-    raise UsageError(f"the board answers {answer.status_code}: {said or 'no reason given'}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -172,15 +172,28 @@ def complete(db: BoardDatabase, account: str, id_: str, title: str = "") -> str:
 
 
 def parts(db: BoardDatabase, id_: str) -> Iterator[bytes]:
-    """The pieces of an upload in order, one at a time in memory."""
+    """The pieces of an upload in order, one at a time in memory, each in a transaction of its own."""
     with db.reading() as connection:
-        query = sa.select(upload_chunks.c.n).where(upload_chunks.c.upload == id_).order_by(upload_chunks.c.n)
-        numbers = list(connection.scalars(query))
+        numbers = _numbers(connection, id_)
     for n in numbers:
-        query = sa.select(upload_chunks.c.data).where(upload_chunks.c.upload == id_, upload_chunks.c.n == n)
         with db.reading() as connection:
-            data = connection.scalar(query)
-        yield bytes(data or b"")
+            data = _piece(connection, id_, n)
+        yield data
+
+
+def parts_in(connection: sa.Connection, id_: str) -> Iterator[bytes]:
+    """As `parts`, as they were at the moment that the connection sees."""
+    return (_piece(connection, id_, n) for n in _numbers(connection, id_))
+
+
+def _numbers(connection: sa.Connection, id_: str) -> Sequence[int]:
+    query = sa.select(upload_chunks.c.n).where(upload_chunks.c.upload == id_).order_by(upload_chunks.c.n)
+    return connection.scalars(query).all()
+
+
+def _piece(connection: sa.Connection, id_: str, n: int) -> bytes:
+    query = sa.select(upload_chunks.c.data).where(upload_chunks.c.upload == id_, upload_chunks.c.n == n)
+    return bytes(connection.scalar(query) or b"")
 
 
 def decided(connection: sa.Connection, id_: str, state: str) -> None:

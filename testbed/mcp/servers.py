@@ -12,6 +12,7 @@ import atexit
 import threading
 import weakref
 from collections.abc import Coroutine, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from testbed.errors import FaultKind, ToolFault, TransportError, UsageError
@@ -156,15 +157,19 @@ class Servers:
         if held is not None:
             return held[1]
         await self._slots.acquire()
-        try:
-            while self._idle:
-                if (session := self._idle.pop()).alive:
-                    return session
-                self._retire(session)
-            return await self._open()
-        except BaseException:  # cancelled too: the slot would be lost for ever; raised again
-            self._slots.release()
-            raise
+        with ExitStack() as undo:  # if cancelled too: the slot would be lost for ever
+            undo.callback(self._slots.release)
+            session = self._found_idle() or await self._open()
+            undo.pop_all()
+        return session
+
+    def _found_idle(self) -> Session | None:
+        """A server that is alive and at nobody's service; None if there is none."""
+        while self._idle:
+            if (session := self._idle.pop()).alive:
+                return session
+            self._retire(session)
+        return None
 
     def _give(self, session: Session, attempt: object, sound: bool) -> None:
         if sound and self.spec.per_attempt and attempt is not None:
@@ -184,17 +189,14 @@ class Servers:
 
     async def _open(self) -> Session:
         session = Session(self.name, self.spec)
-        try:
-            listing = await session.open()
-        except BaseException:  # cancelled too: a server that was started must be ended; raised again
-            self._retire(session)
-            raise
-        if listing != self.listing:
-            self._retire(session)
-            raise UsageError(
-                f"{self.name}: the server offers something else than when it was first asked, so results would not "
-                "be comparable. Run again once it no longer changes."
-            )
+        with ExitStack() as undo:  # if cancelled too: a server that was started must be ended
+            undo.callback(self._retire, session)
+            if await session.open() != self.listing:
+                raise UsageError(
+                    f"{self.name}: the server offers something else than when it was first asked, so results would "
+                    "not be comparable. Run again once it no longer changes."
+                )
+            undo.pop_all()
         return session
 
     def _retire(self, session: Session) -> None:

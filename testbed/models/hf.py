@@ -120,6 +120,14 @@ class HuggingFace:
         """
         return self.codec.prompt(messages, tools)
 
+    def too_long(self, text: str, tools: Sequence[Mapping[str, Any]]) -> str:
+        """Why the started model cannot answer a task's prompt: it fills the context; empty where it can."""
+        tokens = len(self.codec.prompt([{"role": "user", "content": text}], tools))
+        if self._context is None or tokens < self._context:
+            return ""
+        told = f"the prompt {text[:40]!r}…{' with what is said of the tools' if tools else ''} has {tokens} tokens"
+        return f"{told}, and {self.name} takes {self._context} with the reply; use a model with a longer context"
+
     async def start(self) -> None:
         """Loads the model.
 
@@ -222,7 +230,7 @@ class HuggingFace:
         if len(prompt) >= self._context:
             raise ContextFull(
                 f"the conversation has {len(prompt)} tokens, and {self.name} takes {self._context} with the reply. "
-                "Limit tool output (budget: observed_tokens), the turns, or use a model with a longer context."
+                "Use a model with a longer context; where tools said much, limit that (budget: observed_tokens)."
             )
         return min(wanted, self._context - len(prompt))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from testbed.errors import ModelError, UnknownName, UsageError
+from testbed.errors import ModelError, TestbedError, UnknownName, UsageError
 from testbed.models.base import Reply, Request
 from testbed.types import Usage, digest
 
@@ -67,12 +68,36 @@ class Scripted(Instant):
         return self._identity
 
     async def generate(self, request: Request) -> Reply:
-        """What the policy says, cut at `max_tokens`."""
-        text, finish = self._write(request), "stop"
+        """What the policy says, cut at `max_tokens`.
+
+        Raises:
+            ModelError: the policy failed, or said no text; names its file and the line.
+        """
+        text, finish = self._said(request), "stop"
         if self.count(text) > request.max_tokens:
             text, finish = text[: CHARS_PER_TOKEN * request.max_tokens], "length"
         prompt = sum([self.count(message["content"]) for message in request.messages])
         return Reply(text, Usage(prompt, self.count(text)), finish)
+
+    def _said(self, request: Request) -> str:
+        try:
+            text = self._write(request)
+        except TestbedError:
+            raise  # it means what it says
+        except Exception as error:  # the policy is the user's: whatever it raises, the message must name the line
+            told = traceback.format_exception_only(error)[-1].strip()
+            raise ModelError(f"the policy of model {self.name!r} failed: {_line_of(error)}{told}") from error
+        if not isinstance(text, str):
+            function = self._identity["policy"]["function"]
+            raise ModelError(f"the policy {function} must return text, not {text!r:.60}: does it lack a return?")
+        return text
+
+
+def _line_of(error: Exception) -> str:
+    """Where in the policy's own file an error came up, such as "policy.py:2: "; empty where it has none."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    own = [frame for frame in frames if frame.filename == frames[0].filename]
+    return f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
 
 
 def from_options(*, replies: Sequence[str] | None = None, policy: str | None = None) -> Scripted:

@@ -82,6 +82,7 @@ class _Planner:
             pairs=pairs,
             settling=tuple(self._settling()),
             certificate=self._certificate(),
+            bare_most=self.design.most[self.design.bare],
             costed=costed,
             costs=tuple(self._costs(costed)) if costed else (),
             notes=tuple(dict.fromkeys(self.notes)),

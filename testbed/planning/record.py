@@ -168,6 +168,7 @@ class Plan:
         settling: attempts for verdicts.
         certificate: straight failures after which a task at which no success is seen is out; for one task, and so that
             e-BH keeps it when a tenth of all tasks is expanded (None without a number of tasks).
+        bare_most: attempts per task that the bare arm makes at most.
         costed: number of tasks that `costs` are for.
         costs: attempts and costs by arm.
         notes: what one must know.
@@ -181,6 +182,7 @@ class Plan:
     pairs: tuple[Pair, ...]
     settling: tuple[Settling, ...]
     certificate: tuple[int, int | None]
+    bare_most: int
     costed: int | None
     costs: tuple[ArmCost, ...]
     notes: tuple[str, ...]

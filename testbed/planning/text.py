@@ -22,7 +22,8 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         console: where to; by default standard output.
     """
     title = f"Plan for {plan.name}" if plan.name else "Plan"
-    print_tables(title, [_reading(plan), *(f"! {note}" for note in plan.notes)], [*_tables(plan)], console)
+    said = [_reading(plan), _out_of_reach(plan), *(f"! {note}" for note in plan.notes)]
+    print_tables(title, said, [*_tables(plan)], console)
 
 
 def _tables(plan: Plan) -> Iterator[Table]:
@@ -44,6 +45,17 @@ def _reading(plan: Plan) -> str:
         f"A gain is found when the report's {measure.level} interval for it excludes 0; plans are for a probability of "
         f"{plan.power:g}. Arms are read at {read}."
     )
+
+
+def _out_of_reach(plan: Plan) -> str:
+    """What verdicts ask of the bare arm: the line that most come for."""
+    (one, many), bare, made = plan.certificate, plan.pairs[0].bare, plan.bare_most
+    needs = f"For a task to be found expanded, {bare} needs at least {one:,} attempts at it, all of them failures"
+    if many is None:
+        return f"{needs}."
+    together = f"{many:,} where a tenth of all {plan.tasks:,} tasks is to be found so together"
+    so = "too few" if made < one else "enough for the first, too few for the second" if made < many else "enough"
+    return f"{needs}; {together}. It makes {made:,} per task: {so}."
 
 
 def _varies(plan: Plan) -> Table:
@@ -144,18 +156,11 @@ def _settling(plan: Plan) -> Table:
         counts = [_whole(n) if n is not None else "> 100,000" for n in (need.fixed, need.half, need.anytime)]
         chances = [f"{100 * line.settled[n]:.0f}%" for n in made]
         rows.append(_row(f"{line.reach:g}", [need.status, *counts, *chances]))
-    one, many = plan.certificate
     notes = [
         f"A task is in if its reach within {measure.elicitation} attempts is at least {measure.rho:g}, else out; level "
         f"{measure.alpha:g}. Fixed in advance: one look, right with probability {plan.power:g}. Any time: one looks "
         "after each attempt, as reports do; half and "
         f"{power} of such tasks are settled by then. Expanded takes both: out in the bare arm, in in the other.",
-        f"Out takes {one:,} failures in a row"
-        + (
-            "."
-            if many is None
-            else f"; for e-BH to keep a task among {plan.tasks:,} of which a tenth is expanded, {many:,}."
-        ),
     ]
     return Table("verdicts", "Attempts that settle a task", "true reach", columns, tuple(rows), tuple(notes))
 

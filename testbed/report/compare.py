@@ -150,6 +150,8 @@ def _gain(bare: Arm, left: ArmOutcomes, right: ArmOutcomes, k: int, settings: Me
 
 def _left_out(bare: Arm, arm: Arm, common: list[str]) -> list[str]:
     out = len({*bare.outcomes.tasks, *arm.outcomes.tasks} - set(common))
+    if out == 1:
+        return ["1 task has a scored attempt in one of the two arms only and is left out."]
     return [f"{out} tasks have a scored attempt in one of the two arms only and are left out."] if out else []
 
 

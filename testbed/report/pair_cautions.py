@@ -59,7 +59,8 @@ def cautions(
             )
         yield from found.verdicts.notes
     elif 0 < found.verdicts.tasks < found.tasks:
-        yield f"Only {found.verdicts.tasks:,} tasks have the attempts that it takes to say what is within reach."
+        have = "task has" if found.verdicts.tasks == 1 else "tasks have"
+        yield f"Only {found.verdicts.tasks:,} {have} the attempts that it takes to say what is within reach."
 
 
 def _of_tasks(found: RunComparison) -> Iterator[str]:

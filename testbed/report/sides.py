@@ -39,7 +39,6 @@ class Side:
 
     Attributes:
         letter: "A" or "B".
-        name: of the run and the arm, such as "demo:python".
         run: the run.
         record: the arm as the store keeps it.
         arm: its outcomes, for analysis; its name is the letter.
@@ -52,7 +51,6 @@ class Side:
     """
 
     letter: str
-    name: str
     run: Run
     record: ArmRecord
     arm: Arm
@@ -168,7 +166,6 @@ def read_side(store: Store, run: Run, arm: str, letter: str) -> Side:
         raise UsageError(f"arm {arm!r} of run {run.name!r} has no scored attempt yet, so there is nothing to compare.")
     return Side(
         letter=letter,
-        name=f"{run.name}:{arm}",
         run=run,
         record=run.arms[position],
         arm=_renamed(found, letter),

@@ -161,7 +161,7 @@ class _Writer:
         """A text that stands on its own; of a long one the beginning, where that is what is shown."""
         if self._most is None or len(text) <= self._most:
             return text
-        return f"{text[:BEGINNING]} … {len(text) - BEGINNING:,} more characters; --full shows them"
+        return f"{text[:BEGINNING]} …\n{len(text) - BEGINNING:,} more characters; --full shows them"
 
     def fact(self, term: str, text: str) -> None:
         """Prints a term with its text, whose lines all stand to the right of it."""
@@ -245,7 +245,7 @@ class _Writer:
                 shown.append(visible(said), DIFFERS if run.differs else None)
             room -= len(said)
             if folded and room <= 0:
-                shown.append(f" … {whole - BEGINNING:,} more characters; --full shows them", "dim")
+                shown.append(f" …\n{whole - BEGINNING:,} more characters; --full shows them", "dim")
                 break
         return shown
 

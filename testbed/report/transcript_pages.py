@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 LISTED = 300  # tasks on one page of an arm's list
 MARK = "index.html"  # the file by which a folder of transcripts is known
 _OURS = '<meta name="generator" content="testbed transcripts">'
-
-Chosen = Mapping[tuple[int, int], Sequence[int]]  # task and arm → sample numbers
 
 
 @dataclass(frozen=True)

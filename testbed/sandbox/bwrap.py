@@ -9,6 +9,7 @@ that maps only it. Either way it holds no capability when it runs the first prog
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import secrets
@@ -138,26 +139,26 @@ class Bwrap:
         uid = self._take_uid()
         free = functools.partial(self._uids.discard, uid)
         scratch = limits.scratch_mib << 20
-        cgroup, by_server = None, None
+        by_server = None
         try:
-            self._cgroups = self._cgroups or Cgroups.find()
-            cgroup = self._cgroups.create(limits)
-            if self._root is None:
-                self._root = await asyncio.to_thread(python_root, self._packages)  # reads many files
-            root = self._root
-            if forked:
-                servers = self._servers_of_this_loop(program, root, uid)
-                link: Link = (by_server := await ForkedLink.launch(servers, scratch, free, cgroup))
-            else:
-                words = command(program, root, scratch, uid, self._with_proc)
-                link = await BwrapLink.launch(words, list(root.command), free, cgroup)
-        except BaseException as error:  # cancelled too; raised again
-            free()
-            if cgroup is not None:
-                cgroup.remove()
-            if isinstance(error, OSError):  # no descriptors, no memory, no cgroups left
-                raise SandboxDied(f"cannot start a sandbox: {error}") from error
-            raise
+            with contextlib.ExitStack() as undo:  # if cancelled too
+                undo.callback(free)
+                self._cgroups = self._cgroups or Cgroups.find()
+                cgroup = self._cgroups.create(limits)
+                if cgroup is not None:
+                    undo.callback(cgroup.remove)
+                if self._root is None:
+                    self._root = await asyncio.to_thread(python_root, self._packages)  # reads many files
+                root = self._root
+                if forked:
+                    servers = self._servers_of_this_loop(program, root, uid)
+                    link: Link = (by_server := await ForkedLink.launch(servers, scratch, free, cgroup))
+                else:
+                    words = command(program, root, scratch, uid, self._with_proc)
+                    link = await BwrapLink.launch(words, list(root.command), free, cgroup)
+                undo.pop_all()
+        except OSError as error:  # no descriptors, no memory, no cgroups left
+            raise SandboxDied(f"cannot start a sandbox: {error}") from error
         cores = cores_of(limits, os.cpu_count() or 1, limited="cpu" in self._cgroups.controllers)
         alone = forked or uid is not None  # else bwrap has made the worker a user namespace
         evidence = await handshake(link, limits, uid, root.preload, cores, user_namespace=alone)

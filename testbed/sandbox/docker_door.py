@@ -39,7 +39,8 @@ class Door:
         self._parent = tempfile.mkdtemp(prefix=_PREFIX)
         self.folder = os.path.join(self._parent, "in")
         self._listener = socket.socket(socket.AF_UNIX)
-        try:
+        with contextlib.ExitStack() as undo:  # if interrupted too: the folder is nobody else's to remove
+            undo.callback(self.close)
             os.mkdir(self.folder)
             path = os.path.join(self.folder, SOCKET)
             self._listener.bind(path)
@@ -47,9 +48,7 @@ class Door:
             os.chmod(path, 0o666)
             self._listener.listen(1)
             self._listener.setblocking(False)
-        except BaseException:  # an interrupt too: the folder is nobody else's to remove; raised again
-            self.close()
-            raise
+            undo.pop_all()
 
     def shown(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What to ask the engine for, with the folder.
@@ -65,11 +64,11 @@ class Door:
     async def accept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Waits for the worker."""
         connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
-        try:
-            return await asyncio.open_unix_connection(sock=connection)
-        except BaseException:  # cancelled too; raised again
-            connection.close()
-            raise
+        with contextlib.ExitStack() as undo:  # if cancelled too
+            undo.callback(connection.close)
+            streams = await asyncio.open_unix_connection(sock=connection)
+            undo.pop_all()
+        return streams
 
     def close(self) -> None:
         """Lets nobody else in, and removes the folder: what the container sees is empty from then on."""

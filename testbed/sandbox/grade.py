@@ -18,8 +18,8 @@ import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
+from testbed.closing import Closing
 from testbed.errors import SandboxDied, UsageError
 from testbed.sandbox.base import Limits, Result, Sandbox, Session
 from testbed.sandbox.exchange import LARGEST
@@ -107,7 +107,7 @@ async def grade_code(pool: Pool, program: str, tests: Tests, timeout: float = 10
         return CodeGrade(passed, reason, examination.calls, time.monotonic() - began)
 
 
-class Grader:
+class Grader(Closing):
     """Grades for synchronous callers, from any thread, on sandboxes of its own.
 
     Args:
@@ -129,12 +129,6 @@ class Grader:
             self._loop.run(self._pool.close())
         finally:
             self._loop.close()
-
-    def __enter__(self) -> Grader:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
 
 class _Failed(Exception):

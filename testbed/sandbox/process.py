@@ -138,12 +138,11 @@ class BwrapLink(ProcessLink):
         """
         link = cls(free, cgroup)
         here, there = socket.socketpair()
-        try:
+        with contextlib.ExitStack() as undo:  # if interrupted too
+            undo.callback(here.close)
             with there:
                 link._process, link._info = start_bwrap(bwrap, [*inside, *2 * (str(there.fileno()),)], there.fileno())
-        except BaseException:  # an interrupt too; raised again
-            here.close()
-            raise
+            undo.pop_all()
         try:
             await link._connect(here)
         finally:

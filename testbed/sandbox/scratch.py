@@ -15,6 +15,10 @@ import time
 
 from testbed.sandbox.lockdown import SCRATCH
 
+TYPE_CHECKING = False  # see `testbed.sandbox.worker`
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 WIPE_SECONDS = 0.5
 
 _libc = ctypes.CDLL(None)
@@ -193,29 +197,21 @@ def _require_file(descriptor: int, path: str) -> int:
     return found.st_size
 
 
-class _parent:
+@contextlib.contextmanager
+def _parent(path: str, *, make: bool) -> Iterator[tuple[int, str]]:
     """Opens the folder that a path lies in, one name at a time, following no link; gives (descriptor, last name)."""
-
-    def __init__(self, path: str, *, make: bool) -> None:
-        *self._folders, self._name = path.split("/")
-        self._make = make
-        if any(name in ("", ".", "..") or "\0" in name for name in (*self._folders, self._name)):
-            raise OSError(22, "not a plain path inside the scratch folder", path)
-
-    def __enter__(self) -> tuple[int, str]:
-        self._descriptor = os.open(SCRATCH, _FOLDER)
-        try:
-            for name in self._folders:
-                if self._make:
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(name, 0o755, dir_fd=self._descriptor)
-                inner = os.open(name, _FOLDER, dir_fd=self._descriptor)
-                os.close(self._descriptor)
-                self._descriptor = inner
-        except BaseException:  # an interrupt too: `__exit__` is not called then; raised again
-            os.close(self._descriptor)
-            raise
-        return self._descriptor, self._name
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+    *folders, last = path.split("/")
+    if any(name in ("", ".", "..") or "\0" in name for name in (*folders, last)):
+        raise OSError(22, "not a plain path inside the scratch folder", path)
+    descriptor = os.open(SCRATCH, _FOLDER)
+    try:
+        for name in folders:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=descriptor)
+            inner = os.open(name, _FOLDER, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        yield descriptor, last
+    finally:
+        os.close(descriptor)

@@ -215,23 +215,25 @@ def changes(old: Run, new: Run, old_tasks: Sequence[Task], new_tasks: Sequence[T
     return lines
 
 
-def differences(where: str, old: Any, new: Any) -> list[str]:
+def differences(where: str, old: Any, new: Any, *, absent: str = "null") -> list[str]:
     """What differs between two JSON values, one line each, such as "budget.turns 8 → 16"; empty for equal ones.
 
     Args:
         where: the path of both, put before the names of their parts.
         old: the value on the left of the arrow.
         new: the value on its right.
+        absent: the word for what one of them lacks.
     """
     if isinstance(old, dict) and isinstance(new, dict):
-        inner = (differences(f"{where}.{key}" if where else key, old.get(key), new.get(key)) for key in {**old, **new})
+        names = {key: f"{where}.{key}" if where else key for key in {**old, **new}}
+        inner = (differences(name, old.get(key), new.get(key), absent=absent) for key, name in names.items())
         return [line for some in inner for line in some]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
-        return [line for n, pair in pairs for line in differences(f"{where}[{n}]", *pair)]
-    return [] if old == new else [f"{where} {_brief(old)} → {_brief(new)}"]
+        return [line for n, pair in pairs for line in differences(f"{where}[{n}]", *pair, absent=absent)]
+    return [] if old == new else [f"{where} {_brief(old, absent)} → {_brief(new, absent)}"]
 
 
-def _brief(value: Any) -> str:
-    text = pack(value)
+def _brief(value: Any, absent: str) -> str:
+    text = absent if value is None else pack(value)
     return text if len(text) <= 60 else text[:57] + "…"

@@ -7,6 +7,7 @@ write characters that databases refuse: NUL, and halves of surrogate pairs.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -135,7 +136,7 @@ class Database:
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.label = str(url.database) if self.is_sqlite else url.render_as_string(hide_password=True)
         if self.is_sqlite:
-            _check_path(Path(str(url.database)), create=create)
+            url = _file(url, create=create)
         self.engine = _engine(url, self.label)
         try:
             self._check_schema(create=create)
@@ -239,6 +240,16 @@ def _url(where: str | Path) -> sa.URL:
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
 
+def _file(url: sa.URL, *, create: bool) -> sa.URL:
+    """The URL by which a file is opened: as it lies, where it is only read and SQLite can put nothing beside it."""
+    path = Path(str(url.database))
+    _check_path(path, create=create)
+    beside = [path.with_name(path.name + ending) for ending in ("-wal", "-shm")]  # there where others write
+    if create or os.access(path.parent, os.W_OK) or any(file.exists() and file.stat().st_size for file in beside):
+        return url
+    return sa.URL.create("sqlite", database=path.as_uri(), query={"uri": "true", "mode": "ro", "immutable": "1"})
+
+
 def _check_path(path: Path, *, create: bool) -> None:
     if path.is_dir():
         raise StoreError(f"the store {path} is a folder. Give a file, such as {path / 'testbed.sqlite'}.")
@@ -277,7 +288,8 @@ def _explain(message: str) -> str:
         "file is not a database": "it is not an SQLite database. Give another path.",
         "malformed": "the file is damaged. Restore a copy, or run `sqlite3 FILE .recover`.",
         "readonly": "it is read-only. Change its permissions, or give another path.",
-        "unable to open": "it cannot be opened. Check the folder's permissions, or give another path.",
+        "unable to open": "it cannot be opened. Check the folder's permissions, or give another path; what was copied "
+        "in the middle of a run needs a folder that can be written to.",
         "is locked": busy,
         "lock timeout": busy,
         "full": "the disk is full. Make room, then run this again: what was reported done is safe.",

@@ -1,4 +1,4 @@
-"""Attempts, and what models give their messages, as files for other programs: Parquet or JSON lines."""
+"""Attempts, and what models give their messages, as files for other programs: Parquet, CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from testbed.store import Store
 from testbed.store.schema import pack
 from testbed.types import COST_COMPONENTS, Attempt, Task
 
-FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl.gz"}
+FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".jsonl.gz": "jsonl.gz"}
 _GROUP = 5000  # rows held at once
 _SCORES = {
     **dict.fromkeys(("run", "arm", "task"), "string"),
@@ -37,13 +37,13 @@ def export(
 ) -> int:
     """Writes a run's attempts to a file, which appears only when it is whole.
 
-    In Parquet `faults` and `transcript` are JSON text, in JSON lines they are JSON.
+    In Parquet and CSV `faults` and `transcript` are JSON text, in JSON lines they are JSON.
 
     Args:
         store: where the run is.
         run: its name.
         path: the file to write.
-        format: "parquet", "jsonl" or "jsonl.gz"; by default the file's ending says it.
+        format: "parquet", "csv", "jsonl" or "jsonl.gz"; by default the file's ending says it.
         force: replace a file that exists.
         transcripts: include the messages.
         scores: write what models give the messages, a row for each message and model, in place of the attempts.
@@ -66,9 +66,10 @@ def export(
     schema = _SCORES if scores else _attempts(transcripts)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        count = (
-            _write_parquet(part, rows, schema) if kind == "parquet" else _write_lines(part, rows, kind.endswith("gz"))
-        )
+        if kind in ("parquet", "csv"):
+            count = _write_table(part, rows, schema, kind)
+        else:
+            count = _write_lines(part, rows, kind.endswith("gz"))
         os.replace(part, path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
@@ -139,13 +140,14 @@ def _write_lines(path: Path, rows: Iterable[Row], packed: bool) -> int:
     return count
 
 
-def _write_parquet(path: Path, rows: Iterator[Row], columns: Mapping[str, str]) -> int:
+def _write_table(path: Path, rows: Iterator[Row], columns: Mapping[str, str], kind: str) -> int:
     import pyarrow as pa
-    import pyarrow.parquet as pq
+    from pyarrow.csv import CSVWriter
+    from pyarrow.parquet import ParquetWriter
 
     count = 0
-    schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in columns.items()])
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    schema = pa.schema([(name, getattr(pa, of)()) for name, of in columns.items()])
+    with CSVWriter(path, schema) if kind == "csv" else ParquetWriter(path, schema, compression="zstd") as writer:
         while group := list(islice(rows, _GROUP)):
             writer.write_table(pa.Table.from_pylist([_flat(row) for row in group], schema=schema))
             count += len(group)

@@ -114,19 +114,26 @@ def said(text: str, sample: int | None = None) -> Callable[[Attempt], Attempt]:
 
 
 def boarded(
-    folder: Path, *, tasks: int = 6, private: bool = False, entries_: Sequence[dict[str, Any]] = ({},), **changes: Any
+    folder: Path,
+    where: str = "",
+    *,
+    tasks: int = 6,
+    private: bool = False,
+    entries_: Sequence[dict[str, Any]] = ({},),
+    **changes: Any,
 ) -> tuple[BoardDatabase, Board, list[str]]:
-    """A database in SQLite with one board of sums, its entries and its ranking; close it after use.
+    """A database with one board of sums, its entries and its ranking; close it after use.
 
     Args:
-        folder: where it is made.
+        folder: for what else is made.
+        where: the database; an SQLite file in the folder by default.
         tasks: of the board.
         private: whether the board says that its tasks are.
         entries_: arguments of `enter` for each entry, with "skill", "helped" and "arms" of `a_run`.
         changes: of the board's file.
     """
     board = a_board(folder, SUMS.replace("tasks = 6", f"tasks = {tasks}"), **changes)
-    db = BoardDatabase.open(folder / f"{board.slug}.sqlite")
+    db = BoardDatabase.open(where or folder / f"{board.slug}.sqlite")
     made = boards.create(db, replace(board, private=private))
     return db, made, add_entries(db, made, folder, entries_)
 

@@ -58,11 +58,7 @@ digits = 1
 tasks = 6
 """
 
-VAULTS = """\
-slug = "vaults"
-title = "Vaults that tell half of their code"
-private = true
-
+FEW = """\
 [samples]
 bare = 2
 tools = 2
@@ -74,7 +70,13 @@ tool_calls = 2
 [measure]
 elicitation = 2
 replicates = 100
+"""
+VAULTS = f"""\
+slug = "vaults"
+title = "Vaults that tell half of their code"
+private = true
 
+{FEW}
 [[env]]
 id = "Oracle-v0"
 digits = [4]

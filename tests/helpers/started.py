@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from langchain_core.tools import BaseTool
@@ -10,6 +10,7 @@ from langchain_core.tools import BaseTool
 from testbed.budget import Budget, Meter
 from testbed.env import approximate_tokens
 from testbed.tool import Toolbox, ToolSet
+from testbed.types import ToolCall, ToolResult
 
 
 @asynccontextmanager
@@ -25,3 +26,12 @@ async def started(tool: BaseTool) -> AsyncIterator[ToolSet]:
 def open_box(tools: ToolSet) -> Toolbox:
     """The tools as one attempt has them."""
     return tools.open(Meter(Budget()), approximate_tokens)
+
+
+def runner_of(tool: str) -> Callable[[Toolbox, str], Awaitable[ToolResult]]:
+    """Runs programs with a box's tool of that name."""
+
+    async def run(box: Toolbox, code: str) -> ToolResult:
+        return await box.call(ToolCall(tool, {"code": code}))
+
+    return run

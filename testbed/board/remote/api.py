@@ -6,10 +6,9 @@ Tasks, tools, graders and limits stay here. An agent sees prompts, tool schemas,
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Request, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
@@ -18,6 +17,8 @@ from starlette.concurrency import run_in_threadpool
 from testbed.board.accounts import Principal, check, principal
 from testbed.board.bodies import nesting
 from testbed.board.database import BoardDatabase
+from testbed.board.faults import boundary, own, record
+from testbed.board.quota import refuse_entry
 from testbed.board.refusals import NotAllowed, NotSignedIn, NotValid, Refused, TooLarge, message_of, status_of
 from testbed.board.remote import entries as remote_entries
 from testbed.board.remote import serving as remote_serving
@@ -27,7 +28,7 @@ from testbed.board.remote.forms import Closed, EntryShown, Id, NewEntry, NewSess
 from testbed.board.remote.serving import Served
 from testbed.board.remote.sessions import Sessions, close_sessions, sessions_in
 
-log = logging.getLogger("testbed.board")
+T = TypeVar("T")
 
 DENIED = 1008  # code with which a WebSocket is closed that may not be open
 
@@ -51,6 +52,7 @@ async def begin_entry(slug: Slug, form: NewEntry, who: Submitter, request: Reque
     db, sessions = _parts(request.app.state)
     bench = await sessions.run(lambda: sessions.bench(slug))
     manifest = form.manifest.model_dump(exclude_defaults=True)
+    await run_in_threadpool(refuse_entry, db, request.app.state.settings, who.account)
     entry = await run_in_threadpool(
         remote_entries.create, db, bench, who.account, form.title, manifest, list(dict.fromkeys(form.arms))
     )
@@ -60,18 +62,14 @@ async def begin_entry(slug: Slug, form: NewEntry, who: Submitter, request: Reque
 @router.get("/remote-entries/{entry_id}")
 async def look_at_entry(entry_id: EntryId, who: Submitter, request: Request) -> EntryShown:
     """What an entry may still be served, and which of its sessions are open."""
-    db, sessions = _parts(request.app.state)
-    entry, bench = await _entry(db, sessions, entry_id, who)
-    await sessions.run(lambda: sessions.resume_all(bench, entry.id))
+    db, bench, entry = await _going_on(request.app.state, entry_id, who)
     return await run_in_threadpool(_shown, db, bench, entry)
 
 
 @router.post("/remote-entries/{entry_id}/close")
 async def close_entry(entry_id: EntryId, who: Submitter, request: Request) -> Closed:
     """Close an entry for which everything was served and has ended; its results are then worked out."""
-    db, sessions = _parts(request.app.state)
-    entry, bench = await _entry(db, sessions, entry_id, who)
-    await sessions.run(lambda: sessions.resume_all(bench, entry.id))
+    db, bench, entry = await _going_on(request.app.state, entry_id, who)
     await run_in_threadpool(remote_entries.close, db, bench, entry)
     if request.app.state.worker is not None:
         request.app.state.worker.wake()
@@ -117,31 +115,46 @@ async def converse(websocket: WebSocket, session_id: str) -> None:
     """A session over a WebSocket: first how it stands, then a reply to each step; errors have "error" and "status"."""
     db, sessions = _parts(websocket.app.state)
     await websocket.accept()
-    try:
-        served, bench = await _admit(websocket, db, sessions, session_id)
-        await websocket.send_text(_text(await sessions.run(lambda: sessions.look(bench, served))))
-    except (WebSocketDisconnect, RuntimeError):
-        return
-    except Exception as error:  # noqa: BLE001 (told as over HTTP; a WebSocket has no status of its own)
-        await _tell(websocket, error, close=DENIED)
-        return
     with suppress(WebSocketDisconnect, RuntimeError):  # the latter where the peer is gone while it is told something
-        while True:
-            text = await websocket.receive_text()
-            try:
-                step = _read_step(text, websocket.app.state.settings.depth, websocket.app.state.settings.body)
-                await run_in_threadpool(_need_token, websocket, db)
-                reply = await sessions.run(lambda step=step: sessions.step(bench, served, step.n, step.action))  # type: ignore[misc]
-                await websocket.send_text(_text(reply))
-            except WebSocketDisconnect:
-                raise
-            except Exception as error:  # noqa: BLE001 (told as over HTTP)
-                await _tell(websocket, error)
+        admitted = await _or_told(_admit(websocket, db, sessions, session_id), websocket, session_id, close=DENIED)
+        if admitted is None:
+            return
+        served, bench, standing = admitted
+        await websocket.send_text(standing)
+        while (message := await websocket.receive())["type"] == "websocket.receive":
+            work = _take(message.get("text"), websocket, sessions, bench, served)
+            if (reply := await _or_told(work, websocket, session_id)) is not None:
+                await websocket.send_text(reply)
 
 
-async def _admit(websocket: WebSocket, db: BoardDatabase, sessions: Sessions, id_: str) -> tuple[Served, Bench]:
+async def _admit(websocket: WebSocket, db: BoardDatabase, sessions: Sessions, id_: str) -> tuple[Served, Bench, str]:
+    """The session with its board, and how it stands, for its agent."""
     who = await run_in_threadpool(_need_token, websocket, db)
-    return await _session(db, sessions, id_, who)
+    served, bench = await _session(db, sessions, id_, who)
+    return served, bench, _text(await sessions.run(lambda: sessions.look(bench, served)))
+
+
+async def _take(text: str | None, websocket: WebSocket, sessions: Sessions, bench: Bench, served: Served) -> str:
+    """The reply to a message; None is one of bytes."""
+    if text is None:
+        raise NotValid('write {"n": NUMBER, "action": TEXT} as text, not as bytes.')
+    state = websocket.app.state
+    step = _read_step(text, state.settings.depth, state.settings.body)
+    await run_in_threadpool(_need_token, websocket, state.db)
+    return _text(await sessions.run(lambda: sessions.step(bench, served, step.n, step.action)))
+
+
+async def _or_told(work: Awaitable[T], websocket: WebSocket, id_: str, *, close: int | None = None) -> T | None:
+    """The result; None where there is an error, which the peer is told as over HTTP: it has no status of its own."""
+    with boundary() as fault:
+        return await work
+    assert fault.error is not None
+    if own(fault.error):
+        record(fault.error, "session %.40r failed over a WebSocket", id_)
+    await websocket.send_text(_text({"error": message_of(fault.error), "status": status_of(fault.error)}))
+    if close is not None:
+        await websocket.close(close)
+    return None
 
 
 def _need_token(websocket: WebSocket, db: BoardDatabase) -> Principal:
@@ -166,15 +179,6 @@ def _read_step(text: str, depth: int, size: int) -> NewStep:
         raise NotValid('write {"n": NUMBER, "action": TEXT}.') from None
 
 
-async def _tell(websocket: WebSocket, error: Exception, close: int | None = None) -> None:
-    if status_of(error) >= 500 and not isinstance(error, Refused):
-        log.error("session over a WebSocket failed", exc_info=error)
-    with suppress(WebSocketDisconnect, RuntimeError):
-        await websocket.send_text(_text({"error": message_of(error), "status": status_of(error)}))
-        if close is not None:
-            await websocket.close(close)
-
-
 def _text(value: Any) -> str:
     return json.dumps(value, allow_nan=False)
 
@@ -186,6 +190,14 @@ def _parts(state: Any) -> tuple[BoardDatabase, Sessions]:
 async def _entry(db: BoardDatabase, sessions: Sessions, id_: str, who: Principal) -> tuple[RemoteEntry, Bench]:
     entry = await run_in_threadpool(remote_entries.find, db, id_, who.account)
     return entry, await sessions.run(lambda: sessions.bench(entry.board))
+
+
+async def _going_on(state: Any, id_: str, who: Principal) -> tuple[BoardDatabase, Bench, RemoteEntry]:
+    """An entry whose sessions are all under way here, also those that a restart interrupted."""
+    db, sessions = _parts(state)
+    entry, bench = await _entry(db, sessions, id_, who)
+    await sessions.run(lambda: sessions.resume_all(bench, entry.id))
+    return db, bench, entry
 
 
 async def _session(db: BoardDatabase, sessions: Sessions, id_: str, who: Principal) -> tuple[Served, Bench]:

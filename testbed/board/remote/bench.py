@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from testbed.board import boards
@@ -128,16 +129,15 @@ async def open_bench(db: BoardDatabase, board: Board) -> Bench:
     environments = await asyncio.to_thread(boards.environments, db, board)
     experiment = await asyncio.to_thread(boards.experiment, db, board)
     bench = Bench(board, environments, {})
-    try:
+    async with AsyncExitStack() as undo:  # of who is cancelled too: what was started must not outlive this
+        undo.push_async_callback(bench.aclose)
         for spec in experiment.arms:
             tools = await asyncio.to_thread(_tools, spec, experiment)
             bench.arms[spec.name] = ServedArm(spec, tools)
             for environment in environments:  # a tool may lack something to act on: better told now
                 environment.enter(environment.tasks[0], tools, AttemptContext())
             await tools.start()
-    except BaseException:  # cancelled too: what was started must not outlive this; raised again
-        await bench.aclose()
-        raise
+        undo.pop_all()
     return bench
 
 

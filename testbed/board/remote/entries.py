@@ -20,12 +20,14 @@ from testbed.board.remote.bench import Bench
 from testbed.board.remote.serving import Served, left
 from testbed.board.schema import entries, entry_run, remote_entries, sessions
 from testbed.store import Run
+from testbed.store.runs import RunTables
 from testbed.store.schema import pack, unpack
 
 MOST_ENTRIES = 16  # open entries of an account on a board
+STATE = "partly"  # who wrote an agent's messages cannot be seen from here
 REASONS = [
-    {"check": "attempts", "level": "ok", "text": "made against this server, which served, metered and graded them"},
-    {"check": "tokens", "level": "ok", "text": "counted from the text that was sent here, four bytes to a token"},
+    {"check": "answers", "level": "ok", "text": "made against this server, which served, metered and graded them"},
+    {"check": "counts", "level": "ok", "text": "counted from the text that was sent here, four bytes to a token"},
     {
         "check": "model",
         "level": "unchecked",
@@ -91,17 +93,11 @@ def create(
     mine = sa.select(sa.func.count()).where(
         remote_entries.c.account == account, remote_entries.c.board == board.slug, remote_entries.c.state == "open"
     )
-
-    def refuse_too_many(connection: sa.Connection) -> None:
-        if (connection.scalar(mine) or 0) >= MOST_ENTRIES:
-            raise TooMany(f"{MOST_ENTRIES} of your entries to {board.slug} are open; close one first.")
-
-    with db.reading() as connection:  # early, as it costs little
-        refuse_too_many(connection)
-    db.store.add_run(_run(entry, bench), board.tasks)
     row = {"id": id_, "board": board.slug, "account": account, "title": pack(title), "manifest": pack(entry.manifest)}
     with db.writing() as connection:
-        refuse_too_many(connection)  # and for those that come at one time
+        if (connection.scalar(mine) or 0) >= MOST_ENTRIES:
+            raise TooMany(f"{MOST_ENTRIES} of your entries to {board.slug} are open; close one first.")
+        RunTables(db.database).write(connection, _run(entry, bench), board.tasks)
         connection.execute(remote_entries.insert().values(**row, state="open", created=now()))
         note(connection, account, "remote.create", id_, board=board.slug, arms=chosen)
     return entry
@@ -143,7 +139,7 @@ def close(db: BoardDatabase, bench: Bench, entry: RemoteEntry) -> None:
             )
         connection.execute(remote_entries.update().where(remote_entries.c.id == entry.id).values(state="closed"))
         row = {"id": entry.id, "board": entry.board, "account": entry.account, "title": pack(entry.title)}
-        row |= {"kind": "remote", "state": "verified", "reasons": pack(REASONS), "manifest": pack(entry.manifest)}
+        row |= {"kind": "remote", "state": STATE, "reasons": pack(REASONS), "manifest": pack(entry.manifest)}
         connection.execute(entries.insert().values(**row, created=now(), decided=now()))
         lost = sum(one.state == "lost" for one in served)
         note(connection, entry.account, "remote.close", entry.id, board=entry.board, sessions=len(served), lost=lost)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
+from testbed.board.faults import boundary, record
 from testbed.board.refusals import Conflict
 from testbed.board.remote.bench import Bench
 from testbed.board.remote.serving import Served, task_of
@@ -16,8 +16,6 @@ from testbed.errors import InfrastructureError
 from testbed.replay import Recorded
 from testbed.store.schema import pack
 from testbed.types import REDRAWN, Attempt, Cost, Message, Status, Usage, attempt_id
-
-log = logging.getLogger("testbed.board")
 
 
 class LostInRestart(InfrastructureError):
@@ -110,13 +108,11 @@ class Live:
         """
         assert self._episode is not None
         episode, before = self._episode, len(self._episode.transcript)
-        try:
+        with boundary(InfrastructureError) as fault:
             observation, reward, terminated, truncated, info = await self._step(episode, action)
-        except InfrastructureError:
-            raise
-        except Exception as error:  # a tool or a grader that does not work, whose words may hold what is secret
-            log.exception("session %s could not take a step", self.id)
-            raise InfrastructureError(f"the server met {type(error).__name__}") from error
+        if fault.error is not None:  # a tool or a grader that does not work, whose words may hold what is secret
+            record(fault.error, "session %s could not take a step", self.id)
+            raise InfrastructureError(f"the server met {type(fault.error).__name__}") from fault.error
         reply = {
             "n": len(self.steps),
             "observation": _plain(observation),
@@ -142,13 +138,12 @@ class Live:
             LostInRestart: a tool that keeps state was called, or what is read differs.
             InfrastructureError: a tool could not do its part.
         """
-        try:
+        with boundary(InfrastructureError) as fault:
             self._episode = await self._read_again()
-        except InfrastructureError:
-            raise
-        except Exception as error:  # a tool or a grader that does not work, as in `take`
-            log.exception("session %s could not be taken up again", self.id)
-            raise LostInRestart(f"the server met {type(error).__name__}") from error
+        if fault.error is not None:  # a tool or a grader that does not work, as in `take`
+            record(fault.error, "session %s could not be taken up again", self.id)
+            raise LostInRestart(f"the server met {type(fault.error).__name__}") from fault.error
+        assert self._episode is not None
         if spent is None:  # the time of a restart is nobody's
             spent = float(self.steps[-1]["seconds"]) if self.steps else 0.0
         self._episode.forgive(-spent)

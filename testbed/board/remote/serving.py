@@ -115,15 +115,10 @@ def serve(db: BoardDatabase, bench: Bench, entry: str, runs: Sequence[str], arm:
     with db.writing() as connection:  # one at a time, so that nothing is given out twice
         if connection.scalar(sa.select(remote_entries.c.state).where(remote_entries.c.id == entry)) != "open":
             raise Conflict("the entry is closed.")
-        rows = connection.execute(
-            sa.select(sessions.c.arm, sessions.c.task, sessions.c.sample, sessions.c.state).where(
-                sessions.c.entry == entry
-            )
-        ).all()
-        if sum(row.state == "open" for row in rows) >= MOST_OPEN:
+        under_way = sa.select(sa.func.count()).where(sessions.c.entry == entry, sessions.c.state == "open")
+        if (connection.scalar(under_way) or 0) >= MOST_OPEN:
             raise TooMany(f"{MOST_OPEN} of the entry's sessions are open; end some first.")
-        so_far = [Served("", entry, r.arm, r.task, r.sample, r.state, []) for r in rows]
-        number, serving = _choose(bench, so_far, arm, number)
+        number, serving = _choose(connection, bench, entry, arm, number)
         task = bench.board.tasks[number]
         made = Served(secrets.token_hex(16), entry, arm, task.hash, serving, "open", [])
         row = {"id": made.id, "entry": entry, "arm": arm, "task": task.hash, "sample": serving, "state": "open"}
@@ -136,16 +131,31 @@ def task_of(board: Board, hash_: str) -> tuple[int, Task]:
     return next((n, task) for n, task in enumerate(board.tasks) if task.hash == hash_)
 
 
-def _choose(bench: Bench, served: Sequence[Served], arm: str, number: int | None) -> tuple[int, int]:
-    rounds = _rounds(served, arm)
-    tasks = range(len(bench.board.tasks)) if number is None else [number]
-    free = {n: _free(bench, arm, rounds.get(bench.board.tasks[n].hash, [])) for n in tasks}
-    open_ = [n for n in tasks if free[n]]
-    if not open_:
-        what = f"task {number}" if number is not None else "any task"
-        raise Conflict(f"nothing is left to serve of {what} in arm {arm!r}.")
-    chosen = min(open_, key=lambda n: (len(rounds.get(bench.board.tasks[n].hash, [])), n))
-    return chosen, min(free[chosen])
+def _choose(connection: sa.Connection, bench: Bench, entry: str, arm: str, number: int | None) -> tuple[int, int]:
+    """The number of the task that comes next, and which serving of it; only that task's sessions are read."""
+    mine = sa.and_(sessions.c.entry == entry, sessions.c.arm == arm)
+    for n in [number] if number is not None else _least_served(connection, bench, mine, arm):
+        hash_ = bench.board.tasks[n].hash
+        query = sa.select(sessions.c.sample, sessions.c.state).where(mine, sessions.c.task == hash_)
+        served = [Served("", entry, arm, hash_, r.sample, r.state, []) for r in connection.execute(query)]
+        if free := _free(bench, arm, served):
+            return n, min(free)
+    what = f"task {number}" if number is not None else "any task"
+    raise Conflict(f"nothing is left to serve of {what} in arm {arm!r}.")
+
+
+def _least_served(connection: sa.Connection, bench: Bench, mine: sa.ColumnElement[bool], arm: str) -> list[int]:
+    """Tasks of which something may be left in an arm, by number; those served least first."""
+    lost = sa.func.sum(sa.case((sessions.c.state == "lost", 1), else_=0))
+    query = sa.select(sessions.c.task, sa.func.count(), lost).where(mine).group_by(sessions.c.task)
+    counts = {task: (served, served - lost) for task, served, lost in connection.execute(query)}
+    samples, most = bench.samples(arm), bench.board.rules.most_served
+    found = []
+    for n, task in enumerate(bench.board.tasks):
+        served, kept = counts.get(task.hash, (0, 0))  # what is kept was served once, so that it counts samples
+        if kept < samples and served < samples * most:
+            found.append((served, n))
+    return [n for _, n in sorted(found)]
 
 
 def _rounds(served: Sequence[Served], arm: str) -> dict[str, list[Served]]:

@@ -15,7 +15,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 from testbed.board import boards
@@ -167,9 +167,11 @@ class Sessions:
 
     async def _ended(self, bench: Bench, served: Served) -> Live:
         stored, hash_ = await self._stored(served.id), await self._hash(served)
-        live = Live(bench, stored, hash_)
-        attempt = await asyncio.to_thread(self._db.store.find, live.attempt_id)
-        return Live(bench, stored, hash_, ended=attempt.ended if attempt else f"missing:{InfrastructureError.kind}")
+        if stored.state == "lost":  # its sample may have been served again since, and have an attempt
+            return Live(bench, stored, hash_, ended=f"missing:{InfrastructureError.kind}")
+        attempt = await asyncio.to_thread(self._db.store.find, Live(bench, stored, hash_).attempt_id)
+        assert attempt is not None  # it was written with the state
+        return Live(bench, stored, hash_, ended=attempt.ended)
 
     async def _hash(self, served: Served) -> str:
         """Of the session's arm in the store."""
@@ -203,14 +205,17 @@ class Sessions:
 
     async def _write(self, live: Live, lost: str = "") -> None:
         """Makes what has happened durable; without that, it has not happened: the session is read again."""
-        try:
+        async with AsyncExitStack() as undo:  # whatever goes wrong, memory is ahead of the database
+            undo.push_async_callback(self._forget, live)
             await asyncio.to_thread(self._store, live, live.attempt() if live.ended else None, lost)
-        except BaseException:  # raised again: whatever it is, memory is ahead of the database
-            self._began[live.id] = time.monotonic() - live.seconds  # nobody gains time by what could not be kept
-            await self._drop(live)
-            raise
+            undo.pop_all()
         if live.ended:
             await self._drop(live)
+
+    async def _forget(self, live: Live) -> None:
+        """Has a session read again when it is next asked for, while its clock runs on."""
+        self._began[live.id] = time.monotonic() - live.seconds  # nobody gains time by what could not be kept
+        await self._drop(live)
 
     def _store(self, live: Live, attempt: Attempt | None, lost: str) -> None:
         state = "open" if attempt is None else "lost" if attempt.status is Status.MISSING else "done"

@@ -23,12 +23,16 @@ from testbed.board.bundle_lines import Manifest
 from testbed.board.database import BoardDatabase
 from testbed.board.schema import entries, entry_arm, entry_run
 from testbed.board.settings import Settings
+from testbed.board.verify.arm_pass import ArmPass
 from testbed.board.verify.arms import Asked, check_head, read_arms
+from testbed.board.verify.draws import FEW, Choice
 from testbed.board.verify.findings import Findings, Stopped
 from testbed.board.verify.models import KnownModel, known_model, misnamed
-from testbed.board.verify.one_pass import MOST_CLOSELY, ArmPass, Pass
+from testbed.board.verify.one_pass import MOST_CLOSELY, Pass
+from testbed.board.verify.prints import keep, twins
 from testbed.board.verify.replay import Replayer
 from testbed.board.verify.rerun import Again, made_again
+from testbed.board.verify.resent import Sent, alike, holding, replace, replaced, what_it_is
 from testbed.board.verify.spool import Spool
 from testbed.board.verify.summary import summarise
 from testbed.board.verify.tools import Corpora, Remaker
@@ -36,10 +40,11 @@ from testbed.env import Environment
 from testbed.errors import DataError, UsageError
 from testbed.store import ArmRecord, Run
 from testbed.store.runs import RunTables
-from testbed.store.schema import pack
+from testbed.store.schema import pack, unpack
 from testbed.store.writer import AttemptTable
 
 _BATCH = 1000  # attempts to a statement's worth of memory
+ENOUGH = 128  # attempts that a model has made again tell something, where its time ran out at more of them
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,13 @@ class _Entry:
     """An entry under examination."""
 
     id: str
+    account: str
     board: Board
     findings: Findings
     arms: list[ArmPass]
     rejected: int = 0  # entries of the same account to the same board
     manifest: Manifest | None = None
+    known: KnownModel = KnownModel()  # noqa: RUF009 (frozen)
 
 
 def verify_entry(db: BoardDatabase, entry_id: str, means: Means = Means()) -> str:
@@ -91,7 +98,7 @@ def verify_entry(db: BoardDatabase, entry_id: str, means: Means = Means()) -> st
         return str(row.state)
     board = boards.get(db, row.board)
     environments = boards.environments(db, board)
-    entry = _Entry(entry_id, board, Findings(), [], _rejected(db, row.board, row.account))
+    entry = _Entry(entry_id, row.account, board, Findings(), [], _rejected(db, row.board, row.account))
     try:
         with Spool() as spool:
             with contextlib.suppress(Stopped):
@@ -103,15 +110,17 @@ def verify_entry(db: BoardDatabase, entry_id: str, means: Means = Means()) -> st
 
 
 def _rejected(db: BoardDatabase, board: str, account: str) -> int:
-    """How many of an account's entries to a board were rejected.
+    """How many of an account's entries to a board were rejected for what is wrong with them.
 
     What is looked at closely is drawn by chance, and who sends a forgery again and again gets through in the end,
     unless each time more is looked at.
     """
     own = sa.and_(entries.c.board == board, entries.c.account == account, entries.c.kind == "submitted")
-    query = sa.select(sa.func.count()).select_from(entries).where(own, entries.c.state == "rejected")
+    query = sa.select(entries.c.reasons).where(own, entries.c.state == "rejected")
     with db.reading() as connection:
-        return connection.scalar(query) or 0
+        found = connection.scalars(query).all()
+    # What only stands in another entry of the account is no forgery.
+    return sum(any(reason["level"] == "wrong" and "entry" not in reason for reason in unpack(each)) for each in found)
 
 
 async def _examine(
@@ -128,13 +137,13 @@ async def _examine(
         arms = read_arms(bundle.arms, asked, findings)
         if findings.state == "rejected":
             return  # attempts of another grid mean nothing
-        known = known_model(arms[0].model, means.models)
+        entry.known = known = known_model(arms[0].model, means.models)
         if odd := misnamed(str(arms[0].claimed.spec.get("name", "")), known, means.models):
             findings.unchecked("model", f"{odd}.")
         corpora = Corpora(environments, means.corpora)
         for arm in arms:
             replayer, stored = Replayer(arm, known, board.seed), entry_arm(entry.id, arm.claimed.hash)
-            entry.arms.append(ArmPass(arm, replayer, Remaker(arm, corpora), stored))
+            entry.arms.append(ArmPass(arm, replayer, Remaker(arm, corpora, known.count), stored))
         closely = min(2**entry.rejected, MOST_CLOSELY)
         one_pass = Pass(bundle, entry.arms, board.tasks, environments, findings, means.seconds, closely)
         one_pass.check_descriptions()
@@ -149,26 +158,85 @@ async def _examine(
         findings.wrong("bundle", str(error))
         return
     summarise(entry.arms, known, len(board.tasks), one_pass.unjudged, findings)
-    if findings.state != "rejected":  # asking a model takes its time
-        await _ask_again(known, one_pass.again, findings, means.seconds)
+    if findings.state != "rejected":
+        _compare_with_others(db, entry)  # asking a model takes its time
+        if findings.state != "rejected":
+            await _ask_again(known, one_pass.again, findings, means.seconds)
 
 
-async def _ask_again(known: KnownModel, chosen: list[Again], findings: Findings, seconds: float) -> None:
+def _compare_with_others(db: BoardDatabase, entry: _Entry) -> None:
+    """Tells of entries that have the same attempts, where they are not those that this one takes the place of."""
+    slug, account = entry.board.slug, entry.account
+    with db.reading() as connection:
+        found = twins(connection, slug, account, _prints(entry))
+        whole = holding(db, connection, slug, account, _sent(entry))
+        if not whole and not replaced(db, connection, slug, account, _sent(entry)):
+            _note_own(connection, entry)
+    if whole:
+        said = f"all of its arms, with the same attempts, are in entry {whole} of the same account, which has more."
+        entry.findings.wrong("copies", said, whole)
+    for name, twin in found.items():
+        more = f", and of {twin.others:,} more entries of others" if twin.others else ""
+        entry.findings.note(
+            "copies",
+            f"arm {name!r} has the same attempts, word for word, as entry {twin.entry} of {twin.account!r}{more} "
+            f"(about {twin.share:.0%} of them). The same model with the same seed writes the same; so would a copy.",
+            twin.entry,
+        )
+
+
+def _note_own(connection: sa.Connection, entry: _Entry) -> None:
+    """Tells of entries of the same account: as those of another model, or with other tools, they rank beside it."""
+    for found in entry.arms:
+        if not found.arm.bare and (other := alike(connection, entry.board.slug, entry.account, found.prints.data)):
+            entry.findings.note(
+                "copies",
+                f"arm {found.arm.name!r} has the same attempts, word for word, as entry {other} of the same account, "
+                "which is said to be of another model or of other tools, or has further arms.",
+                other,
+            )
+
+
+def _sent(entry: _Entry) -> list[Sent]:
+    return [Sent(found.prints.data, what_it_is(found.arm.claimed.spec)) for found in entry.arms]
+
+
+def _prints(entry: _Entry) -> dict[str, bytes]:
+    return {found.arm.name: found.prints.data for found in entry.arms}
+
+
+async def _ask_again(known: KnownModel, chosen: Choice, findings: Findings, seconds: float) -> None:
     """Has the model make some attempts again."""
-    if known.model is None or not chosen:
-        findings.unchecked("model", "whether the model wrote this could not be checked: it cannot be asked from here.")
+    if known.model is None or not chosen.attempts:
+        findings.unchecked(
+            "model",
+            "whether the model wrote this, and each sample anew, could not be checked: it cannot be asked from here.",
+        )
         return
-    try:
+    made: list[Again] = []
+    different: list[tuple[Again, str]] = []
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            different = await made_again(known.model, chosen)
-    except TimeoutError:
-        findings.unchecked("model", f"making {len(chosen):,} attempts again takes longer than this server has for it.")
-        return
+            different = await made_again(known.model, chosen.attempts, made)
     for again, how in different:
         claimed, arm = again.claimed, again.replayer.arm
         findings.wrong("model", f"attempt {claimed.id} (arm {arm.name!r}, task {claimed.task}): {how}.")
-    if not different:
-        findings.ok("model", f"the model made {len(chosen):,} attempts again, drawn by chance, and wrote the same.")
+    if different:
+        return
+    if len(made) < min(ENOUGH, len(chosen.attempts)):
+        findings.unchecked(
+            "model", f"making {len(chosen.attempts):,} attempts again takes longer than this server has for it."
+        )
+        return
+    unseen = chosen.unseen(made)
+    found = f"; where more than {unseen:.1%} of either were otherwise, that would have shown 19 times in 20"
+    found = found if unseen else ", all of them"
+    findings.ok(
+        "model",
+        f"the model made {len(made):,} attempts again, drawn by chance, and wrote the same. Of the {chosen.of_few:,} "
+        f"successes at tasks where an arm has at most {FEW}, {chosen.few:,} were drawn for themselves; the rest evenly "
+        f"from each arm's successes and failures{found}.",
+    )
 
 
 def _decide(db: BoardDatabase, entry: _Entry, spool: Spool) -> str:
@@ -180,7 +248,10 @@ def _decide(db: BoardDatabase, entry: _Entry, spool: Spool) -> str:
         if (decided := connection.scalar(waits)) != uploads.WAITING:
             return str(decided)
         if state != "rejected":
+            for old in replaced(db, connection, entry.board.slug, entry.account, _sent(entry)):
+                replace(connection, old, entry.id, entry.account)
             _store(db, connection, entry, spool)
+            keep(connection, entry.id, _prints(entry))
         connection.execute(entries.update().where(entries.c.id == entry.id).values(**told))
         uploads.decided(connection, entry.id, state)
         wrong = [reason["text"] for reason in reasons if reason["level"] == "wrong"]
@@ -203,7 +274,8 @@ def _run(entry: _Entry) -> Run:
     """The run of the store that an entry's attempts are: the board's experiment with the entry's arms."""
     spec, arms = entry.board.spec, [found.arm for found in entry.arms]
     shared = {key: spec[key] for key in ("seed", "budget", "measure", "env") if key in spec}
-    model = str(arms[0].claimed.spec.get("name", ""))
+    # Where the model is here, it has the name that it has here: an author's is a label, which the manifest keeps.
+    model = entry.known.name or str(arms[0].claimed.spec.get("name", ""))
     tables = [
         {"name": a.name, "tools": [t.name for t in a.tools], "control": str(a.control), "samples": a.claimed.samples}
         for a in arms
@@ -230,4 +302,5 @@ def _manifest(entry: _Entry) -> Mapping[str, Any]:
         }
         for found in entry.arms
     }
-    return {**entry.manifest.model_dump(), "reported": reported}
+    label = str(entry.arms[0].arm.claimed.spec.get("name", "")) if entry.arms else ""
+    return {**entry.manifest.model_dump(), "model": label, "reported": reported}

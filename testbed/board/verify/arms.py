@@ -247,7 +247,7 @@ def _schemas(spec: _Identity, tools: Sequence[Mapping[str, Any]]) -> Sequence[Ma
 
 def _fits(arm: EntryArm, asked: Asked, findings: Findings) -> None:
     """One arm against the board's budget, samples, protocol and rules."""
-    if found := differences("", asked.budget.as_dict(), arm.budget.as_dict()):
+    if found := differences("", asked.budget.as_dict(), arm.budget.as_dict(), absent="no limit"):
         findings.wrong("arms", f"arm {arm.name!r} has another budget than the board (board → arm): {listed(found)}.")
     wanted = asked.samples["bare" if arm.bare else "tools"]
     if arm.claimed.samples != wanted:

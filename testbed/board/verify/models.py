@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +17,9 @@ from testbed.types import Message
 
 Conversation = Sequence[Message]
 Schemas = Sequence[Mapping[str, Any]]
-_OF_THE_MACHINE = ("dtype", "device")  # of a local model's fingerprint: they change no token's boundaries
+OF_THE_MACHINE = ("dtype", "device")  # of a local model's fingerprint: they change no token's boundaries
 _INSTANT = Instant()
+_TAKEN_FOR = str.maketrans("01i|", "olll")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class KnownModel:
         exact: whether a reply has just the tokens of its text; other models may end with a token that says nothing, or
             spell a text otherwise than their tokenizer does.
         model: the model itself where it is here and writes the same again; else None.
-        name: what the model is called here; "" of one that is not.
+        path: how the model is named here; "" of one that is not.
     """
 
     count: Callable[[str], int] | None = None
@@ -38,7 +41,12 @@ class KnownModel:
     spells: bool = False
     exact: bool = False
     model: Model | None = None
-    name: str = ""
+    path: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called here, without the folder that it lies in; "" of one that is not."""
+        return _last(self.path)
 
 
 def known_model(fingerprint: Mapping[str, Any], names: Sequence[str]) -> KnownModel:
@@ -50,7 +58,7 @@ def known_model(fingerprint: Mapping[str, Any], names: Sequence[str]) -> KnownMo
     """
     kind = fingerprint.get("kind")
     if kind == "scripted" and fingerprint.get("version") == VERSION:
-        return KnownModel(_INSTANT.count, _said, spells=True, exact=True, model=_of_replies(fingerprint), name=kind)
+        return KnownModel(_INSTANT.count, _said, spells=True, exact=True, model=_of_replies(fingerprint), path=kind)
     if kind in ("chat", "agent"):
         return KnownModel(approximate_tokens)
     if kind == "hf":
@@ -80,7 +88,7 @@ def _local(name: str, fingerprint: Mapping[str, Any]) -> KnownModel | None:
         own = dict(model.fingerprint())
     except ModelError:  # its files are gone: what can be checked without it still is
         return None
-    if any(own.get(key) != fingerprint.get(key) for key in {*own, *fingerprint} - set(_OF_THE_MACHINE)):
+    if any(own.get(key) != fingerprint.get(key) for key in {*own, *fingerprint} - set(OF_THE_MACHINE)):
         return None
     same = own == dict(fingerprint)
     return KnownModel(
@@ -88,26 +96,44 @@ def _local(name: str, fingerprint: Mapping[str, Any]) -> KnownModel | None:
         lambda messages, schemas: len(model.prompt(messages, schemas)),
         spells=True,
         model=model if same else None,
-        name=name,
+        path=name,
     )
 
 
 def misnamed(said: str, known: KnownModel, names: Sequence[str]) -> str:
     """What is odd about the name that an author gives a model; "" if nothing is.
 
-    A model is known by its fingerprint, whose hash the arms have; its name is a label, and anybody may write any.
+    A model is known by its fingerprint, whose hash the arms have; its name is a label, and anybody may write any. Where
+    the model is here, pages show what it is called here. Elsewhere the label is all there is, and one that reads like
+    that of a model which is here is told.
 
     Args:
         said: the name.
         known: what is known of the model.
         names: of the local models on this server.
     """
-    own = {_last(name) for name in names}
-    if known.name and _last(said) != _last(known.name):
-        return f"its author calls the model {said!r:.120}, and here it is {_last(known.name)!r}"
-    if not known.name and _last(said) in own:
-        return f"its author calls the model {said!r:.120}, and it is not the one of that name here"
+    if known.path:
+        odd = f"its author calls the model {said!r:.120}, and here it is {known.name!r}"
+        return "" if _alike(_last(said), known.name) else odd
+    for part in re.split(r"[/\\:]", said):
+        if name := next((name for name in map(_last, names) if _alike(part, name)), ""):
+            return f"its author calls the model {said!r:.120}, and it is not {name!r}, the one of that name here"
     return ""
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two names read the same, in whatever case and letters; those of other scripts may be any letter."""
+    mine, theirs = _skeleton(one), _skeleton(other)
+    return len(mine) == len(theirs) and all(
+        a == b or not (a.isascii() and b.isascii()) for a, b in zip(mine, theirs, strict=True)
+    )
+
+
+def _skeleton(name: str) -> str:
+    """A name without case, marks, spaces and what cannot be seen of it; digits that are taken for letters are those."""
+    seen = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
+    kept = "".join(c for c in seen if unicodedata.category(c)[0] not in "CMZ")
+    return kept.translate(_TAKEN_FOR)
 
 
 def _last(name: str) -> str:

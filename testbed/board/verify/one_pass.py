@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import random
 import re
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NoReturn
 
 from testbed.board.bundle import Bundle
 from testbed.board.bundle_lines import ClaimedAttempt
-from testbed.board.verify.arms import EntryArm
+from testbed.board.verify.arm_pass import ArmPass, Cell
+from testbed.board.verify.draws import FEW, Choice, Draws
 from testbed.board.verify.findings import Findings, Stopped
-from testbed.board.verify.replay import Ground, Replayer, messages_of
+from testbed.board.verify.replay import Ground, messages_of
 from testbed.board.verify.rerun import Again, Drawn
 from testbed.board.verify.spread import CONTEXT, Forged
-from testbed.board.verify.tools import Remaker, leak_of
+from testbed.board.verify.tools import leak_of
 from testbed.env import Environment
 from testbed.overlap import Question
 from testbed.report.leaks import sought
@@ -29,51 +29,11 @@ from testbed.types import REDRAWN, Attempt, Cost, Grade, Status, Task, attempt_i
 
 REMADE = 2000  # attempts of an arm whose tool results are made again, about; of those that take a sandbox, ISOLATED
 ISOLATED = 64
-MADE_AGAIN = 64  # attempts of an entry that the model makes again, and as many of those that only it can tell of
+MADE_AGAIN = 256  # attempts of each two arms that the model makes again, and as many of those that only it can tell of
 MOST_CLOSELY = 8  # times as many at most, of an account whose entries were rejected before
 MOST_MISSING = 0.05  # of an arm's attempts: more cannot be told from failures that were left out
-# This share of the pairs of an arm's attempts at one task went the same and took the same time to the nanosecond: ten
-# times what was counted in 2.7 million pairs of a fast local model. More than one in a thousand honest entries has by
-# chance is forged. What took less than a millisecond tells nothing.
-ALIKE_BY_CHANCE = 1e-5
-RARE = 1e-3
-SHORTEST = 1e-3
-LONG = 400  # characters that a model wrote, from which on a word for word repetition is worth a remark
 REMEMBERED = 4096  # grades
 _MISSING = re.compile("missing:[a-z_]{1,40}")
-
-
-@dataclass
-class ArmPass:
-    """What is known of one arm during the pass.
-
-    Attributes:
-        arm: the arm.
-        replayer: goes through its attempts.
-        remaker: makes its tool results again.
-        stored: hash of the arm in the server's store.
-        missing: attempts that the infrastructure is said to have ended, or whose first draw it is said to have lost.
-        seconds: as claimed, summed.
-        usd: likewise.
-        called: attempts with tool results.
-        remade: of these, those whose results were made again.
-        pairs: pairs of attempts that could be alike.
-        alike: attempts that are just like an earlier one, seconds included.
-        repeated: attempts whose long text is just that of an earlier one.
-    """
-
-    arm: EntryArm
-    replayer: Replayer
-    remaker: Remaker
-    stored: str
-    missing: int = 0
-    seconds: float = 0.0
-    usd: float = 0.0
-    called: int = 0
-    remade: int = 0
-    pairs: int = 0
-    alike: list[str] = field(default_factory=list)
-    repeated: int = 0
 
 
 class Pass:
@@ -108,19 +68,25 @@ class Pass:
         self._grounds = grounds(environments)
         self._until = time.monotonic() + seconds
         self._chance = random.SystemRandom()  # nobody can know which attempts are looked at more closely
-        self._any, self._odd = (Drawn(MADE_AGAIN * closely, self._chance) for _ in range(2))
+        self._draws = Draws(len(arms), MADE_AGAIN * closely, self._chance)
         self.unjudged = len(tasks) - len(self._questions)
 
     @property
-    def again(self) -> list[Again]:
+    def again(self) -> Choice:
         """Attempts that the model is to make again."""
-        return list({one.claimed.id: one for one in (*self._any.kept, *self._odd.kept)}.values())
+        return self._draws.choice()
 
     def check_descriptions(self) -> None:
-        """Looks for tasks with their answers in what the model is told of itself and of its tools."""
+        """Looks for tasks with their answers in what the model is told of itself and of its tools.
+
+        Raises:
+            Stopped: that takes too long, or what was found decides.
+        """
         for arm in self._arms:
             text = json.dumps(arm.arm.claimed.spec, ensure_ascii=False)
             for task, question in self._questions.items():
+                if time.monotonic() > self._until:
+                    self._too_long()
                 if question.flagged(text):
                     self._findings.wrong(
                         "leaks", f"the description of arm {arm.arm.name!r} tells the answer of task {task}."
@@ -138,24 +104,37 @@ class Pass:
         sent = self._bundle.attempts()
         for arm in self._arms:
             of_arm = len(self._bundle.tasks) * arm.arm.claimed.samples
+            self._draws.begin_arm()
             closely = min(1.0, self._closely * (ISOLATED if arm.remaker.isolated else REMADE) / of_arm)
+            left = _Left(Drawn(ISOLATED * self._closely, self._chance))
             for task in self._bundle.tasks:
-                cell = _Cell(arm)
+                cell = Cell(arm)
                 for sample in range(arm.arm.claimed.samples):
                     claimed = self._next(sent, arm, task.hash, sample)
                     where = f"attempt {claimed.id} (arm {arm.arm.name!r}, task {task.hash}, sample {sample})"
-                    try:
-                        async with asyncio.timeout(max(0.0, self._until - time.monotonic())) as clock:
-                            keep(await self._check(claimed, arm, closely))
-                    except Forged as forged:
-                        self._findings.wrong(forged.check, f"{where}: {forged}.")
-                    except TimeoutError:
-                        if not clock.expired():  # another clock's, of the server's own
-                            raise
-                        self._too_long()
+                    async with self._told(where):
+                        keep(await self._check(claimed, arm, closely, left))
                     cell.add(claimed)
+                self._draws.end_task()
+                left.end_task()
+            for shown in left.drawn.kept:
+                async with self._told(f"attempt {shown.claimed} (arm {arm.arm.name!r}, task {shown.attempt.task})"):
+                    await self._remake(shown.attempt, arm, shown.ground)
         for _ in sent:
             pass  # raises what is wrong behind the last one
+
+    @asynccontextmanager
+    async def _told(self, where: str) -> AsyncIterator[None]:
+        """Tells what is found wrong with an attempt, and stops where the time is up."""
+        try:
+            async with asyncio.timeout(max(0.0, self._until - time.monotonic())) as clock:
+                yield
+        except Forged as forged:
+            self._findings.wrong(forged.check, f"{where}: {forged}.")
+        except TimeoutError:
+            if not clock.expired():  # another clock's, of the server's own
+                raise
+            self._too_long()
 
     def _next(self, sent: Iterator[ClaimedAttempt], arm: ArmPass, task: str, sample: int) -> ClaimedAttempt:
         """The next attempt, which has to be that of a place in the grid."""
@@ -181,7 +160,7 @@ class Pass:
         self._findings.wrong("bundle", "checking it takes longer than this server has for an entry.")
         raise Stopped
 
-    async def _check(self, claimed: ClaimedAttempt, arm: ArmPass, closely: float) -> Attempt:
+    async def _check(self, claimed: ClaimedAttempt, arm: ArmPass, closely: float, left: _Left) -> Attempt:
         arm.seconds += claimed.cost.seconds
         arm.usd += claimed.cost.usd
         ground = self._grounds[claimed.task]
@@ -193,54 +172,73 @@ class Pass:
             return lost
         short = len(arm.replayer.short)
         attempt = await arm.replayer.attempt(claimed, ground, id, arm.stored)
-        again = Again(claimed, ground, arm.replayer)
-        self._any.add(again)
-        if len(arm.replayer.short) > short or claimed.ended == CONTEXT:
-            self._odd.add(again)
+        if arm.replayer.known.model is not None:  # else nobody asks it
+            odd = len(arm.replayer.short) > short or claimed.ended == CONTEXT
+            self._draws.add(Again(claimed, ground, arm.replayer), odd=odd)
         if arm.arm.tools:
-            await self._check_tools(attempt, arm, ground, closely)
+            left.successes += bool(attempt.success)
+            if await self._check_tools(attempt, arm, ground, closely) and attempt.success:
+                left.shown.append(_Shown(claimed.id, attempt, ground))
         return attempt
 
-    async def _check_tools(self, attempt: Attempt, arm: ArmPass, ground: Ground, closely: float) -> None:
-        called = any(message["role"] == "tool" for message in attempt.transcript)
-        if not called:
-            return
+    async def _check_tools(self, attempt: Attempt, arm: ArmPass, ground: Ground, closely: float) -> bool:
+        """Returns whether there are tool results that could be made again, and were not."""
+        if not any(message["role"] == "tool" for message in attempt.transcript):
+            return False
         arm.called += 1
         self._check_leaks(attempt, ground)
-        if not arm.remaker.why_not and self._chance.random() < closely:
-            arm.remade += 1
-            key = stream_key(attempt.seed, ground.task.hash, attempt.sample)
-            await arm.remaker.check(attempt.transcript, ground.task, ground.environment, key)
+        if arm.remaker.why_not or self._chance.random() >= closely:
+            return not arm.remaker.why_not
+        await self._remake(attempt, arm, ground)
+        return False
+
+    async def _remake(self, attempt: Attempt, arm: ArmPass, ground: Ground) -> None:
+        key = stream_key(attempt.seed, ground.task.hash, attempt.sample)
+        whole = await arm.remaker.check(attempt.transcript, ground.task, ground.environment, key)
+        arm.remade += 1
+        arm.unsettled += not whole
 
     def _check_leaks(self, attempt: Attempt, ground: Ground) -> None:
         if overlap := leak_of(self._questions.get(ground.task.hash), attempt.transcript):
             raise Forged(f"a tool showed {overlap:.0%} of the task's words together with its answer", "leaks")
 
 
-class _Cell:
-    """The attempts of one arm at one task, for what only several of them show."""
+@dataclass(frozen=True)
+class _Shown:
+    """An attempt whose tool results were not made again.
 
-    def __init__(self, arm: ArmPass) -> None:
-        self._arm = arm
-        self._timed: Counter[tuple[bytes, float]] = Counter()
-        self._long: set[bytes] = set()
-        self._slow = 0
+    Attributes:
+        claimed: its author's id of it.
+        attempt: as the server makes it out.
+        ground: what it was made on.
+    """
 
-    def add(self, claimed: ClaimedAttempt) -> None:
-        """Compares an attempt with those before it."""
-        if claimed.missing:
-            return
-        arm, seconds = self._arm, claimed.cost.seconds
-        text = _content(claimed)
-        if seconds >= SHORTEST:
-            arm.pairs += self._slow
-            self._slow += 1
-            if self._timed[text, seconds]:
-                arm.alike.append(claimed.id)
-            self._timed[text, seconds] += 1
-        if sum(len(message.content) for message in claimed.transcript if message.role == "assistant") >= LONG:
-            arm.repeated += text in self._long
-            self._long.add(text)
+    claimed: str
+    attempt: Attempt
+    ground: Ground
+
+
+@dataclass
+class _Left:
+    """Of one arm: successes at tasks where it has few, whose tool results were not made again yet.
+
+    Attributes:
+        drawn: some of them.
+        shown: successes at the present task that were not drawn before.
+        successes: all at the present task.
+    """
+
+    drawn: Drawn[_Shown]
+    shown: list[_Shown] = field(default_factory=list)
+    successes: int = 0
+
+    def end_task(self) -> None:
+        """The arm's attempts at the task are all there."""
+        if self.successes <= FEW:
+            for one in self.shown:
+                self.drawn.add(one)
+        self.shown.clear()
+        self.successes = 0
 
 
 def grounds(environments: Sequence[Environment]) -> dict[str, Ground]:
@@ -254,13 +252,6 @@ def grounds(environments: Sequence[Environment]) -> dict[str, Ground]:
 
 def _remembering(environment: Environment) -> Callable[[Task, str], Grade]:
     return lru_cache(REMEMBERED)(environment.grade)
-
-
-def _content(claimed: ClaimedAttempt) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for message in claimed.transcript:
-        digest.update(f"{message.role}\0{len(message.content)}\0{message.content}".encode("utf-8", "surrogatepass"))
-    return digest.digest()
 
 
 def _missing(claimed: ClaimedAttempt, id: str, arm: str) -> Attempt:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 from testbed.agents_trial import AgentEpisode
@@ -141,12 +142,14 @@ class Replayer:
     ) -> Episode:
         episode = self.open(claimed, ground)
         replies = [n for n, message in enumerate(transcript) if message["role"] == "assistant"]
+        self._check_length(replies, transcript)
         texts = [transcript[n]["content"] for n in replies]
         spread = Spread(transcript, replies, self.arm.budget, claimed.cost)
         generated = self._generated(claimed, texts, spread)
         least = [0] * len(replies) if self._agent else _least_given(transcript, replies)  # an agent may ask no model
         given = None if self.known.prompt else spread.of("prompt_tokens", least)
         for n, (at, text) in enumerate(zip(replies, texts, strict=True)):
+            await asyncio.sleep(0)  # so that who has no time left for this can end it between any two messages
             if episode.over:
                 raise Forged(f"it goes on after it was over ({episode.ended})")
             too_late = late and n == len(replies) - 1
@@ -164,6 +167,19 @@ class Replayer:
         if not episode.over:
             raise Forged(f"it stops before it is over, and cannot have ended by {claimed.ended!r:.80}")
         return episode
+
+    def _check_length(self, replies: Sequence[int], transcript: Sequence[Message]) -> None:
+        """Refuses what no attempt within the budget can have, before any of it is worked through.
+
+        Raises:
+            Forged: it has too many messages, or too long ones.
+        """
+        limit, written = self.arm.budget.turns, self.arm.budget.generated_tokens
+        if limit is not None and len(replies) > limit:
+            raise Forged(f"it has {len(replies):,} messages of the model, and its budget {limit:,} turns")
+        least = sum(fewest(transcript[n]["content"], plain=False) for n in replies)
+        if written is not None and not self.known.exact and not self._agent and least > written:
+            raise Forged(f"its texts have at least {least:,} tokens, and its budget {written:,}", "counts")
 
     def _generated(self, claimed: ClaimedAttempt, texts: Sequence[str], spread: Spread) -> list[int]:
         """Tokens of each of the model's messages: counted, or as claimed where that is possible.
@@ -285,7 +301,10 @@ def _same_outcome(episode: Episode, claimed: ClaimedAttempt) -> None:
 
 
 def _least_given(transcript: Sequence[Message], replies: Sequence[int]) -> list[int]:
-    return [sum(fewest(m["content"], plain=False) for m in transcript[:at] if m["role"] != "system") for at in replies]
+    """The least tokens before each of the model's messages."""
+    each = (fewest(m["content"], plain=False) if m["role"] != "system" else 0 for m in transcript)
+    before = [0, *accumulate(each)]
+    return [before[at] for at in replies]
 
 
 def _said(transcript: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

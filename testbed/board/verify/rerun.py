@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from testbed.board.bundle_lines import ClaimedAttempt
 from testbed.board.verify.arms import EntryArm
@@ -13,6 +15,10 @@ from testbed.board.verify.spread import CONTEXT, Forged
 from testbed.episode import Episode
 from testbed.errors import ContextFull, NotRecorded
 from testbed.models.base import Model, Request
+
+_TOGETHER = 128  # attempts that a model is asked for at one time
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,8 @@ class Again:
     replayer: Replayer
 
 
-class Drawn:
-    """Some of many attempts, each as likely as any other, however many there turn out to be.
+class Drawn(Generic[T]):
+    """Some of many, each as likely as any other, however many there turn out to be.
 
     Args:
         most: how many are kept.
@@ -39,33 +45,39 @@ class Drawn:
     """
 
     def __init__(self, most: int, chance: random.Random) -> None:
-        self._most, self._chance, self._seen = most, chance, 0
-        self.kept: list[Again] = []
+        self._most, self._chance, self.seen = most, chance, 0
+        self.kept: list[T] = []
 
-    def add(self, one: Again) -> None:
+    def add(self, one: T) -> None:
         """One more of the many."""
-        self._seen += 1
+        self.seen += 1
         if len(self.kept) < self._most:
             self.kept.append(one)
-        elif (place := self._chance.randrange(self._seen)) < self._most:
+        elif (place := self._chance.randrange(self.seen)) < self._most:
             self.kept[place] = one
 
 
-async def made_again(model: Model, chosen: list[Again]) -> list[tuple[Again, str]]:
-    """Asks a model for attempts again, many at a time; those that come out otherwise, and how.
+async def made_again(model: Model, chosen: Sequence[Again], made: list[Again]) -> list[tuple[Again, str]]:
+    """Asks a model for attempts again, many at a time, until some come out otherwise; those, and how.
 
     The tools answer as recorded: their results are checked elsewhere.
 
     Args:
         model: writes the same again, see `testbed.models.base.Model.reproducible`; is started and closed here.
         chosen: the attempts.
+        made: gets those that were made again, as they are: not all where the time runs out.
     """
     await model.start()
     try:
-        found = await asyncio.gather(*(_differs(model, again) for again in chosen))
+        for at in range(0, len(chosen), _TOGETHER):
+            batch = chosen[at : at + _TOGETHER]
+            found = await asyncio.gather(*(_differs(model, again) for again in batch))
+            made += batch
+            if any(found):
+                return [(again, how) for again, how in zip(batch, found, strict=True) if how]
     finally:
         await model.aclose()
-    return [(again, how) for again, how in zip(chosen, found, strict=True) if how]
+    return []
 
 
 async def _differs(model: Model, again: Again) -> str:

@@ -6,16 +6,16 @@ import io
 import json
 import tempfile
 from collections.abc import Iterator
-from types import TracebackType
 from typing import IO, Any
 
 import zstandard
 
 from testbed.board.bundle import attempt_line
+from testbed.closing import Closing
 from testbed.types import Attempt, Cost, Status
 
 
-class Spool:
+class Spool(Closing):
     """A pile of attempts: add them all, then read them once. A context manager."""
 
     def __init__(self) -> None:
@@ -23,12 +23,8 @@ class Spool:
         self._writer: IO[bytes] = zstandard.ZstdCompressor(level=1).stream_writer(self._file, closefd=False)
         self.count = 0
 
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Gives its place on disk back."""
         self._file.close()
 
     def add(self, attempt: Attempt) -> None:

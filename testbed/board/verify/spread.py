@@ -20,7 +20,7 @@ class Forged(Exception):
 
     Args:
         message: how, without the attempt's name.
-        check: what found it, see `verify_findings.CHECKS`.
+        check: what found it, see `verify.findings.CHECKS`.
     """
 
     def __init__(self, message: str, check: str = "answers") -> None:

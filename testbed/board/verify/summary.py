@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from scipy import stats
 
+from testbed.board.verify.arm_pass import ALIKE_BY_CHANCE, LONG, RARE, ArmPass
 from testbed.board.verify.findings import Findings, listed
 from testbed.board.verify.models import KnownModel
-from testbed.board.verify.one_pass import ALIKE_BY_CHANCE, LONG, MOST_MISSING, RARE, ArmPass
+from testbed.board.verify.one_pass import MOST_MISSING
 
 
 def summarise(arms: Sequence[ArmPass], known: KnownModel, tasks: int, unjudged: int, findings: Findings) -> None:
@@ -84,11 +85,20 @@ def _tools(arm: ArmPass, findings: Findings) -> None:
     if arm.remaker.why_not:
         findings.unchecked("tools", f"tool results of {_name(arm)} were not made again: {arm.remaker.why_not}.")
     elif arm.called:
+        if not arm.remade:
+            return
+        open_ = f", but for {arm.unsettled:,} of which nobody can tell" if arm.unsettled else ""
         findings.ok(
             "tools",
             f"tool results of {arm.remade:,} of {arm.called:,} attempts of {_name(arm)} were made again, and are the "
-            "same.",
+            f"same{open_}.",
         )
+        if arm.unsettled:
+            findings.unchecked(
+                "tools",
+                f"tool results of {arm.unsettled:,} of {arm.remade:,} attempts of {_name(arm)} that were made again "
+                "cannot be compared: time or memory ran out, there or here, or the tool answers otherwise each time.",
+            )
     else:
         findings.ok("tools", f"no attempt of {_name(arm)} called a tool.")
 

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from testbed import registry
 from testbed.board.verify.arms import EntryArm, ToolIdentity
 from testbed.board.verify.findings import listed
+from testbed.board.verify.remade import UNSTEADY, compared, is_same, less_own_words, machine_words, may_draw
 from testbed.board.verify.spread import Forged
-from testbed.budget import Meter
+from testbed.budget import Budget, Meter
 from testbed.corpus import Corpus
 from testbed.env import Environment
 from testbed.errors import DataError, FaultKind, InfrastructureError, SandboxUnavailable, UsageError
 from testbed.overlap import Question
 from testbed.registry import make_corpus
-from testbed.replay import Exchange, exchanges
-from testbed.report.leaks import overlap_shown
+from testbed.replay import Exchange, exchanges, refused
+from testbed.report.leaks import CODE, overlap_shown
 from testbed.store.records import differences
 from testbed.tool import AttemptContext, ToolSet
-from testbed.types import Control, Message, Task, ToolResult
+from testbed.types import Control, Message, Task, ToolCall, ToolResult
 from testbed.wrappers import under_control
 
-# What may come out otherwise another time, whoever is honest: time and memory.
-_UNSTEADY = (FaultKind.TIMEOUT, FaultKind.EXECUTION_ERROR)
+_FROM_TOOLS = (FaultKind.INVALID_ARGS, *UNSTEADY)  # faults whose words are not the testbed's own
 
 
 class Corpora:
@@ -58,14 +59,16 @@ class Remaker:
     Args:
         arm: the arm.
         corpora: those on this server.
+        count: tokens of a text as the arm's model counts them; None where that is not known here.
 
     Attributes:
         why_not: why they cannot be made here; "" where they can.
         isolated: whether they are made in a sandbox, which takes its time.
     """
 
-    def __init__(self, arm: EntryArm, corpora: Corpora) -> None:
-        self._arm = arm
+    def __init__(self, arm: EntryArm, corpora: Corpora, count: Callable[[str], int] | None = None) -> None:
+        self._arm, self._count = arm, count
+        self._words = {tool.name: machine_words(tool.name, tool.model_dump()) for tool in arm.tools}
         self._tools: ToolSet | None = None
         self.isolated = any("sandbox" in _content(tool) for tool in arm.tools)
         self.why_not = self._prepare(corpora) if arm.tools else "it has none"
@@ -84,7 +87,10 @@ class Remaker:
                 made.append(registry.make_tool(tool.name, **_options(tool), **({"corpus": corpus} if corpus else {})))
             except (UsageError, SandboxUnavailable) as error:
                 return f"{tool.name} cannot be made here: {error}"
-        tools = ToolSet(under_control(made, self._arm.control))
+        try:
+            tools = ToolSet(under_control(made, self._arm.control))
+        except UsageError as error:  # an option that a tool takes, and that no call can be made with
+            return f"they cannot be offered here: {error}"
         sent = self._arm.claimed.spec["tools"]
         if found := [
             line for old, new in zip(sent, tools.fingerprint(), strict=True) for line in differences("", old, new)
@@ -106,69 +112,76 @@ class Remaker:
         if self._tools is not None:
             await self._tools.aclose()
 
-    async def check(self, transcript: Sequence[Message], task: Task, environment: Environment, key: int) -> None:
-        """Makes the results of an attempt again, in order.
+    async def check(self, transcript: Sequence[Message], task: Task, environment: Environment, key: int) -> bool:
+        """Makes the results of an attempt again, in order. Returns whether every one could be compared.
 
         Raises:
             Forged: one of them is not what the tool returns, as far as it always returns the same.
         """
         assert self._tools is not None
-        recorded = self._steady(list(exchanges(transcript)))
-        if not recorded:
-            return
+        # What no tool had was told anew when the attempt was gone through.
+        recorded = [each for each in exchanges(transcript) if each.call.fault is None and not refused(*each)]
         made = await self._made(recorded, task, environment, key)
-        different = [n for n, (own, exchange) in enumerate(zip(made, recorded, strict=True)) if _differs(own, exchange)]
-        if not different:
-            return
+        if all(is_same(own, result, self._count) for own, (_, result) in zip(made, recorded, strict=True)):
+            return True
         again = await self._made(recorded, task, environment, key)  # a program may tell the time, or draw numbers
-        for n in different:
-            if _same(again[n], made[n]):
-                call, result = recorded[n]
-                raise Forged(
-                    f"the result of its call {n + 1}, of {call.name}, is {result.text!r:.120}, and here it is "
-                    f"{made[n].text!r:.120}",
-                    "tools",
-                )
+        return self._compared(recorded, made, again)
 
-    def _steady(self, recorded: list[Exchange]) -> list[Exchange]:
-        """Those whose results follow from the calls: tools with a memory may remember what a fault left half done."""
+    def _compared(self, recorded: Sequence[Exchange], made: Sequence[ToolResult], again: Sequence[ToolResult]) -> bool:
         assert self._tools is not None
-        if not self._tools.stateful():
-            return recorded
-        first = next((n for n, (_, result) in enumerate(recorded) if result.fault in _UNSTEADY), len(recorded))
-        return recorded[:first]
+        whole, stateful, chance = True, bool(self._tools.stateful()), False
+        for n, ((call, result), own, second) in enumerate(zip(recorded, made, again, strict=True)):
+            found = compared(own, second, result, self._words.get(call.name, frozenset()), self._count)
+            chance = may_draw(call.arguments) or (stateful and chance)
+            if found == "other" and chance:
+                found = "open"  # a coin falls the same way twice, now and then
+            if found == "other":
+                what = f"the result of its call {n + 1}, of {call.name}"
+                raise Forged(f"{what}, is {_brief(result)}, and here it is {_brief(own)}", "tools")
+            whole = whole and found == "same"
+            if not whole and stateful:  # tools with a memory may remember what was left half done
+                return False
+        return whole
 
     async def _made(
         self, recorded: Sequence[Exchange], task: Task, environment: Environment, key: int
     ) -> list[ToolResult]:
         assert self._tools is not None
         context = environment.enter(task, self._tools, AttemptContext(key))
-        # Counted as recorded: the arm's own limits on what is observed were checked with the transcript.
-        box = self._tools.open(Meter(self._arm.budget), _told(recorded), context)
+        # Without limits, so that results are whole: where they were cut was checked with the transcript.
+        box = self._tools.open(Meter(Budget(turns=None)), lambda text: 0, context)
         try:
             return [await box.call(exchange.call) for exchange in recorded]
         finally:
             await box.aclose()
 
 
+def _brief(result: ToolResult) -> str:
+    cut = ", cut" if result.cut is not None else ""
+    return f"{result.text!r:.120}" + (f" ({result.fault}{cut})" if result.fault else cut)
+
+
 def leak_of(question: Question | None, transcript: Sequence[Message]) -> float:
-    """How much of a task a transcript's tool results show together with its answer, where that is a leak; else 0."""
-    return overlap_shown(question, transcript) if question is not None else 0.0
+    """How much of a task a transcript's tool results show together with its answer, where that is a leak; else 0.
+
+    Faults too: their text is a tool's, or says that it is. What it repeats of its call shows nothing.
+    """
+    if question is None:
+        return 0.0
+    if overlap := overlap_shown(question, transcript):
+        return overlap
+    shown = [
+        less_own_words(call.arguments, result.text)
+        for call, result in exchanges(transcript)
+        if result.fault in _FROM_TOOLS and call.fault is None and not _holds(question, call)
+    ]
+    return question.flagged("\n".join(shown)) if shown else 0.0
 
 
-def _told(recorded: Sequence[Exchange]) -> Any:
-    told = {exchange.result.text: exchange.result.tokens for exchange in recorded}
-    return lambda text: told.get(text, (len(text) + 3) // 4)
-
-
-def _differs(own: ToolResult, recorded: Exchange) -> bool:
-    return not _same(own, recorded.result) and own.fault not in _UNSTEADY and recorded.result.fault not in _UNSTEADY
-
-
-def _same(own: ToolResult, other: ToolResult) -> bool:
-    if (other.cut is not None or own.cut is not None) and own.text[: len(other.text)] == other.text[: len(own.text)]:
-        return True  # cut to the tokens that were left
-    return (own.text, own.fault) == (other.text, other.fault)
+def _holds(question: Question, call: ToolCall) -> bool:
+    """Whether a call holds the question itself, which a fault may then repeat in part, or in other letters."""
+    told = json.dumps(dict(call.arguments), ensure_ascii=False)
+    return bool(question.flagged(told)) or (CODE in call.arguments and question.stands(told))
 
 
 def _content(tool: ToolIdentity) -> Mapping[str, Any]:
