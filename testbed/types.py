@@ -230,10 +230,8 @@ class Usage:
     share: float = 0.0
 
 
-REDRAWN = "redrawn"
-RESENT = "resent"
-#: Ends of attempts that mostly tell of a mistake in what was set up, and count as failures all the same.
-AGENT_ERROR, CONTEXT_FULL = "agent:error", "limit:context"
+REDRAWN, RESENT = "redrawn", "resent"
+AGENT_ERROR, CONTEXT_FULL = "agent:error", "limit:context"  # ends of failures that mostly tell of a mistake in a set-up
 
 
 @dataclass(frozen=True, slots=True)

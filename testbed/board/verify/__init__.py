@@ -21,12 +21,13 @@ from testbed.board.boards import Board
 from testbed.board.bundle import Bundle, Limits
 from testbed.board.bundle_lines import Manifest
 from testbed.board.database import BoardDatabase
-from testbed.board.schema import entries, entry_arm, entry_run
+from testbed.board.schema import entries, entry_arm
 from testbed.board.settings import Settings
 from testbed.board.verify.arm_pass import ArmPass
 from testbed.board.verify.arms import Asked, check_head, read_arms
 from testbed.board.verify.draws import FEW, Choice
 from testbed.board.verify.findings import Findings, Stopped
+from testbed.board.verify.kept import KeptEntry
 from testbed.board.verify.models import KnownModel, known_model, misnamed
 from testbed.board.verify.one_pass import MOST_CLOSELY, Pass
 from testbed.board.verify.prints import keep, twins
@@ -38,12 +39,8 @@ from testbed.board.verify.summary import summarise
 from testbed.board.verify.tools import Corpora, Remaker
 from testbed.env import Environment
 from testbed.errors import DataError, UsageError
-from testbed.store import ArmRecord, Run
-from testbed.store.runs import RunTables
 from testbed.store.schema import pack, unpack
-from testbed.store.writer import AttemptTable
 
-_BATCH = 1000  # attempts to a statement's worth of memory
 ENOUGH = 128  # attempts that a model has made again tell something, where its time ran out at more of them
 
 
@@ -250,44 +247,14 @@ def _decide(db: BoardDatabase, entry: _Entry, spool: Spool) -> str:
         if state != "rejected":
             for old in replaced(db, connection, entry.board.slug, entry.account, _sent(entry)):
                 replace(connection, old, entry.id, entry.account)
-            _store(db, connection, entry, spool)
+            kept = KeptEntry(entry.id, entry.board, entry.arms, entry.known.name)
+            kept.write(db, connection, spool)
             keep(connection, entry.id, _prints(entry))
         connection.execute(entries.update().where(entries.c.id == entry.id).values(**told))
         uploads.decided(connection, entry.id, state)
         wrong = [reason["text"] for reason in reasons if reason["level"] == "wrong"]
         note(connection, "", f"entry.{state}", entry.id, board=entry.board.slug, wrong=wrong[:3])
     return state
-
-
-def _store(db: BoardDatabase, connection: sa.Connection, entry: _Entry, spool: Spool) -> None:
-    RunTables(db.database).write(connection, _run(entry), entry.board.tasks)
-    table, batch = AttemptTable(db.database), []
-    for attempt in spool:
-        batch.append(attempt)
-        if len(batch) == _BATCH:
-            table.write(connection, batch)
-            batch = []
-    table.write(connection, batch)
-
-
-def _run(entry: _Entry) -> Run:
-    """The run of the store that an entry's attempts are: the board's experiment with the entry's arms."""
-    spec, arms = entry.board.spec, [found.arm for found in entry.arms]
-    shared = {key: spec[key] for key in ("seed", "budget", "measure", "env") if key in spec}
-    # Where the model is here, it has the name that it has here: an author's is a label, which the manifest keeps.
-    model = entry.known.name or str(arms[0].claimed.spec.get("name", ""))
-    tables = [
-        {"name": a.name, "tools": [t.name for t in a.tools], "control": str(a.control), "samples": a.claimed.samples}
-        for a in arms
-    ]
-    return Run(
-        name=entry_run(entry.id),
-        experiment={**shared, "name": entry_run(entry.id), "model": {"id": model}, "arm": tables},
-        seed=entry.board.seed,
-        arms=tuple(ArmRecord(found.stored, found.arm.name, found.arm.claimed.spec) for found in entry.arms),
-        created=now(),
-        samples={a.name: a.claimed.samples for a in arms},
-    )
 
 
 def _manifest(entry: _Entry) -> Mapping[str, Any]:

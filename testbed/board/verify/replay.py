@@ -8,7 +8,7 @@ run, and what comes of it must be what was claimed, message by message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -17,6 +17,7 @@ from typing import Any
 from testbed.agents_trial import AgentEpisode
 from testbed.board.bundle_lines import ClaimedAttempt
 from testbed.board.verify.arms import EntryArm
+from testbed.board.verify.claims import said, same_outcome, same_transcript
 from testbed.board.verify.models import KnownModel
 from testbed.board.verify.spread import CONTEXT, Forged, Spread, as_told, can_come, fewest
 from testbed.env import Environment
@@ -90,10 +91,10 @@ class Replayer:
             Forged: it is not as claimed; says what.
         """
         transcript = messages_of(claimed)
-        _same_transcript([Message(role="user", content=ground.task.prompt)], transcript[:1])
+        same_transcript([Message(role="user", content=ground.task.prompt)], transcript[:1])
         episode = await self._gone_through(claimed, transcript, ground)
-        _same_transcript(episode.transcript, transcript)
-        _same_outcome(episode, claimed)
+        same_transcript(episode.transcript, transcript)
+        same_outcome(episode, claimed)
         told = {kind: claimed.faults[kind] for kind in (REDRAWN, RESENT) if claimed.faults.get(kind)}
         if dict(episode.faults) != {kind: n for kind, n in claimed.faults.items() if kind not in told and n}:
             raise Forged(f"it has the faults {dict(episode.faults)}, not {dict(claimed.faults)}", "counts")
@@ -133,7 +134,7 @@ class Replayer:
         self.clocked += 1
         with suppress(Forged):
             episode = await self._read_all(claimed, transcript, ground, late=False)
-            if _said(episode.transcript) == _said(transcript):
+            if said(episode.transcript) == said(transcript):
                 return episode
         return await self._read_all(claimed, transcript, ground, late=True)
 
@@ -279,39 +280,8 @@ async def _finish(episode: Episode, environment: Environment) -> None:
         episode.finish(results)
 
 
-def _same_transcript(own: Sequence[Message], sent: Sequence[Message]) -> None:
-    mine, theirs = _said(own), _said(sent)
-    for n, (here, there) in enumerate(zip(mine, theirs, strict=False)):
-        if here != there:
-            raise Forged(f"message {n} is {_brief(there, here)}, and has to be {_brief(here, there)}")
-    if len(mine) != len(theirs):
-        raise Forged(f"its transcript has {len(theirs)} messages, and has to have {len(mine)}")
-
-
-def _same_outcome(episode: Episode, claimed: ClaimedAttempt) -> None:
-    grade = episode.grade
-    for what, own, sent in (
-        ("end", episode.ended, claimed.ended),
-        ("answer", episode.answer, claimed.answer),
-        ("success", bool(grade and grade.success), claimed.success),
-        ("score", grade.score if grade else None, claimed.score),
-    ):
-        if own != sent:
-            raise Forged(f"its {what} is said to be {sent!r:.120}, and is {own!r:.120}")
-
-
 def _least_given(transcript: Sequence[Message], replies: Sequence[int]) -> list[int]:
     """The least tokens before each of the model's messages."""
     each = (fewest(m["content"], plain=False) if m["role"] != "system" else 0 for m in transcript)
     before = [0, *accumulate(each)]
     return [before[at] for at in replies]
-
-
-def _said(transcript: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in message.items() if key != "logprobs"} for message in transcript]
-
-
-def _brief(message: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """What of a message differs from another."""
-    shown = {key: value for key, value in message.items() if other.get(key) != value}
-    return f"{shown!r:.160}" if shown else f"one of the {message['role']}"
