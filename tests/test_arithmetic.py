@@ -56,8 +56,8 @@ def test_problems_are_different_and_repeatable_whatever_the_global_generator_doe
 
 @pytest.mark.parametrize(
     ("operator", "digits", "n", "said"),
-    [("-", 2, 1, "unknown operator"), ("+", 0, 1, "1 to 9"), ("+", 10, 1, "1 to 9"), ("*", 1, 101, "0 to 100"),
-     ("*", 2, -1, "0 to 500")],
+    [("-", 2, 1, "unknown operator"), ("+", 0, 1, "1 to 9"), ("+", 10, 1, "1 to 9"), ("*", 1, 101, "1 to 100"),
+     ("*", 2, -1, "1 to 500")],
 )  # fmt: skip
 def test_options_out_of_range_are_refused_with_the_range(operator, digits, n, said):
     with pytest.raises(UsageError, match=said):

@@ -80,12 +80,6 @@ def test_creation_is_always_creation_beyond_so_many_attempts() -> None:
     assert "Creation is what up to 16 attempts of bare do not reach; 64 attempts of bare leave 0.0" in said
 
 
-def test_the_loss_of_all_there_was_is_something_to_see() -> None:
-    found = effect(analyse(drawn([0.04] * 60, [0.0] * 60, 8, 3), replicates=200))
-    assert Effect.NOTHING not in found.effects
-    assert effect(analyse(drawn([0.04] * 60, [0.04] * 60, 8, 3), replicates=200)).effects == (Effect.NOTHING,)
-
-
 def test_a_group_is_named_after_what_the_arm_did_most_of() -> None:
     found = replace(
         effect(analyse(drawn([0.2] * 40, [0.6] * 40, 32, 5), replicates=200)),

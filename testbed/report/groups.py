@@ -26,8 +26,7 @@ from testbed.stats import (
 from testbed.stats.parts import Columns, part_columns, part_estimates
 from testbed.types import Task
 
-# A group about which nothing can be claimed counts as "nothing seen" only while every part is as small as this, and
-# no more than half of what there was to lose is gone.
+# A group about which nothing can be claimed counts as "nothing seen" only while every part is as small as this.
 SMALL = 0.05
 PARTS = ("elicitation", "creation", "loss")
 IntArray = npt.NDArray[np.int64]
@@ -119,7 +118,7 @@ def _effect(
     bounds = comparison.full.missing
     worst = None if bounds is None else _Worst.of(bounds, tasks, bare, settings)
     before = bare.judged_on(own)
-    effects, open_as_missing = _effects(found, figures, rows, worst, float(np.mean(before.c / before.n)))
+    effects, open_as_missing = _effects(found, figures, rows, worst)
     verdict = figures.verdicts.verdict[rows]
     counts = {kind: int(np.count_nonzero(verdict == kind)) for kind in Verdict}
     open_tasks = figures.verdicts.needed[rows][verdict == Verdict.UNDETERMINED]
@@ -180,12 +179,9 @@ class _Worst:
 
 
 def _effects(
-    found: Mapping[str, Estimate], figures: Figures, rows: IntArray, worst: _Worst | None, bare: float
+    found: Mapping[str, Estimate], figures: Figures, rows: IntArray, worst: _Worst | None
 ) -> tuple[tuple[Effect, ...], bool]:
-    """What holds of the group, and whether missing attempts leave open what the scored ones alone would say.
-
-    `bare` is the success of one bare attempt.
-    """
+    """What holds of the group, and whether missing attempts leave open what the scored ones alone would say."""
     alpha = figures.verdicts.alpha
     log_e = {
         "created": figures.log_e_created[rows],
@@ -206,7 +202,6 @@ def _effects(
     gain = found["gain"]
     # Below 0 a part is noise of the cross-fitting, which is never biased upward: only what stands above counts.
     small = all((found[part].value or 0.0) <= SMALL for part in ("elicitation_part", "creation", "loss"))
-    small = small and -(gain.value or 0.0) <= bare / 2
     level = gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high
     if small and level and worst is not None and worst.most > SMALL:
         return (Effect.UNDETERMINED,), True
