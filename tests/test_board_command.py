@@ -162,6 +162,7 @@ def served(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         process.wait()
 
 
+@pytest.mark.parametrize("where", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.usefixtures("store")
 def test_a_board_from_its_file_to_a_checked_entry_over_a_restart(testbed, tmp_path: Path, monkeypatch) -> None:
     board = a_board(tmp_path)

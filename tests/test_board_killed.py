@@ -141,7 +141,7 @@ def check(where: str, acknowledged: Sequence[Step]) -> None:
 @pytest.mark.parametrize(
     ("where", "count"),
     [
-        ("sqlite", 20),
+        ("sqlite", 10),
         pytest.param("sqlite", 200, marks=pytest.mark.slow),
         pytest.param("postgresql", 200, marks=pytest.mark.slow),
     ],

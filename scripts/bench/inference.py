@@ -174,12 +174,17 @@ def told(gauge: Any, slots: int) -> None:
 
 
 def same(systems: Any, mine: Any, theirs: Any, length: int) -> None:
-    """Many samples of one prompt."""
+    """Many samples of one prompt, after as many of another: in a run, memory has been touched before."""
+
+    def samples(prompt: tuple[int, ...]) -> list[Any]:
+        return [systems.Attempt(1 + n, prompt, (systems.Turn(LIMIT, ()),)) for n in range(SAMPLES)]
+
     prompt = tuple(systems.FIRST_TOKEN + 7 * n % 700 for n in range(length))
-    attempts = [systems.Attempt(1 + n, prompt, (systems.Turn(LIMIT, ()),)) for n in range(SAMPLES)]
+    attempts, before = samples(prompt), samples(prompt[::-1])
+    systems.samples_of_one(theirs, prompt[::-1], SAMPLES, LIMIT)
     ours, others = [], []
     for _ in range(TURNS):
-        ours.append(systems.ours(mine, attempts, SAMPLES))
+        ours.append(systems.ours(mine, attempts, SAMPLES, before=before))
         others.append(systems.samples_of_one(theirs, prompt, SAMPLES, LIMIT))
     a, b = (sorted(timings, key=lambda timing: timing.rate_cpu)[TURNS // 2] for timings in (ours, others))
     wall, cpu = a.rate / b.rate, a.rate_cpu / b.rate_cpu

@@ -140,8 +140,10 @@ class Gauge:
         return self.filled / max(1, self.steps * self.slots)
 
 
-def ours(model: Any, attempts: Sequence[Attempt], slots: int, gauge: Gauge | None = None) -> Timing:
-    """All attempts at once on our worker."""
+def ours(
+    model: Any, attempts: Sequence[Attempt], slots: int, gauge: Gauge | None = None, before: Sequence[Attempt] = ()
+) -> Timing:
+    """All attempts at once on our worker; those `before` are made first and not timed."""
     forward, sample = model.forward, hf_decode.sample
     if gauge is not None:
         gauge.left = len(attempts)
@@ -158,7 +160,7 @@ def ours(model: Any, attempts: Sequence[Attempt], slots: int, gauge: Gauge | Non
 
     timing = Timing()
 
-    async def one(worker: Worker, attempt: Attempt) -> None:
+    async def one(worker: Worker, attempt: Attempt, timing: Timing) -> None:
         text, position = attempt.prompt, 0
         for turn in attempt.turns:
             goes_on = turn is not attempt.turns[-1]
@@ -173,8 +175,9 @@ def ours(model: Any, attempts: Sequence[Attempt], slots: int, gauge: Gauge | Non
     async def everything() -> None:
         worker = Worker(load)
         await asyncio.wrap_future(worker.ready)
+        await asyncio.gather(*(one(worker, attempt, Timing()) for attempt in before))
         with timing.running():
-            await asyncio.gather(*(one(worker, attempt) for attempt in attempts))
+            await asyncio.gather(*(one(worker, attempt, timing) for attempt in attempts))
         await worker.close()
 
     try:
