@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +16,7 @@ import torch
 
 from helpers.tiny_models import ask, decode, make_tokenizer, never, random_model, reply_of, save
 from testbed.errors import ModelError, ModelUnavailable, UsageError
-from testbed.models import hf_memory, hf_worker
+from testbed.models import hf_cache, hf_memory, hf_pages, hf_worker
 from testbed.models.hf import HuggingFace
 from testbed.models.hf_aligned import AlignedBatch
 from testbed.models.hf_decode import Decoder, Row
@@ -375,3 +378,15 @@ def test_room_counts_rows_by_the_widest() -> None:
     assert room.cells == 300
     assert room.fitting(rows(9, prompt=20, limit=30), []) == 6
     assert room.fitting([*rows(1, prompt=20, limit=30), *rows(9, prompt=20, limit=80)], []) == 3
+
+
+@pytest.mark.parametrize("lazy", [hf_pages._lazy, lambda size: hf_cache._zeros((size,), torch.zeros(1))])
+def test_processes_start_however_much_memory_models_were_promised(lazy: Callable[[int], object]) -> None:
+    """Two promises side by side are one to the system, which refuses to fork more than the machine has."""
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        held = [lazy(int(0.6 * most) // 4) for _ in range(2)]
+    except MemoryError:
+        pytest.skip("this system promises no more memory than it has")
+    assert subprocess.run(["true"], preexec_fn=lambda: None, check=True).returncode == 0  # what makes it fork
+    del held

@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 from testbed.errors import ModelError
 from testbed.models.hf_attention import Step
+from testbed.models.hf_memory import unforked
 from testbed.models.hf_prefix import Blocks, Layout
 
 Tensor = torch.Tensor
@@ -168,6 +169,7 @@ def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     # Not `np.zeros`: it asks for huge pages, each of which is cleared for a few columns of one row.
     try:
         pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        unforked(pages)
     except OSError as error:
         raise MemoryError(f"no {size} bytes for keys and values: {error}") from error
     return torch.frombuffer(pages, dtype=like.dtype).view(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -141,3 +142,13 @@ def out_of_memory(error: Exception) -> ModelUnavailable | None:
     return ModelUnavailable(
         "the model ran out of memory; a smaller batch = … or memory = … in the model's options needs less."
     )
+
+
+def unforked(memory: mmap.mmap) -> None:
+    """Leaves memory out of processes that this one forks.
+
+    They have no use for it; and where two such memories lie side by side, a fork is refused once they come to more than
+    the machine has, however little of them was written.
+    """
+    if hasattr(mmap, "MADV_DONTFORK"):
+        memory.madvise(mmap.MADV_DONTFORK)

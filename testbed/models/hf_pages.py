@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from testbed.models.hf_kernel import PAGE, wide
+from testbed.models.hf_memory import unforked
 from testbed.models.hf_prefix import Layout, Prefixes, Tokens
 
 __all__ = ["PAGE", "KeptPages", "Pages", "Text", "pages_for"]
@@ -127,6 +128,7 @@ def _lazy(size: int) -> np.ndarray:
         memory = mmap.mmap(-1, max(1, 4 * size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError(f"no {4 * size} bytes for keys and values: {error}") from error
+    unforked(memory)
     if hasattr(mmap, "MADV_HUGEPAGE"):  # pages are taken side by side, so that little of a large one is in vain
         with contextlib.suppress(OSError):  # not every kernel has them
             memory.madvise(mmap.MADV_HUGEPAGE)
