@@ -17,8 +17,8 @@ from testbed.models.hf_paged_attention import Plan
 AVX512 = "AVX512" in torch.backends.cpu.get_cpu_capability()  # else products are MKL's, which may round otherwise
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral"])
-def test_logits_are_those_of_one_pass_over_the_whole_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def logits_seen(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[torch.Tensor]]:
+    """The logits that each row, by its id, is written from; filled as they come."""
     seen: dict[int, list[torch.Tensor]] = {}
 
     def spy(logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
@@ -27,6 +27,12 @@ def test_logits_are_those_of_one_pass_over_the_whole_text(kind: str, monkeypatch
         return sample(logits, rows)
 
     monkeypatch.setattr("testbed.models.hf_decode.sample", spy)
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral"])
+def test_logits_are_those_of_one_pass_over_the_whole_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = logits_seen(monkeypatch)
     model, rng = random_model(kind), random.Random(0)
     prompts = [
         tuple(rng.choices(range(6, 400), k=rng.choice([1, rng.randint(7, 12), rng.randint(90, 120)])))
@@ -153,14 +159,7 @@ def test_a_draw_next_to_one_stays_in_the_vocabulary() -> None:
 @pytest.mark.parametrize("rows", [15, 16, 17, 40])
 def test_rows_write_the_same_numbers_in_any_company(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit, not only to the same tokens: nothing is added in another order."""
-    seen: dict[int, list[torch.Tensor]] = {}
-
-    def spy(logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
-        for row, values in zip(rows, logits, strict=True):
-            seen.setdefault(id(row), []).append(values.clone())
-        return sample(logits, rows)
-
-    monkeypatch.setattr("testbed.models.hf_decode.sample", spy)
+    seen = logits_seen(monkeypatch)
     model, rng = random_model(), random.Random(rows)
     common = tuple(rng.choices(range(6, 400), k=40))
     prompts = [

@@ -8,6 +8,7 @@ once with a short conversation, and kept where it works.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol
@@ -108,10 +109,8 @@ class Reading:
         return None
 
 
-class _ByPromptLogprobs:
-    """vLLM tells them with its chat completions."""
-
-    what = "prompt_logprobs on /v1/chat/completions"
+class _ByTokens(ABC):
+    """The server tells the tokens that it reads a conversation as."""
 
     def __init__(self, served: Served, body: Body) -> None:
         self._served, self._body = served, body
@@ -122,27 +121,29 @@ class _ByPromptLogprobs:
     async def scores(self, messages: Sequence[Message], tools: Tools, which: Sequence[int]) -> list[Score]:
         tokens, template = [await self._read(given, tools) for given in (messages, marked(messages, which))]
         return scores_of(tokens, template, messages, which)
+
+    @abstractmethod
+    async def _read(self, messages: Sequence[Message], tools: Tools) -> Tokens: ...
+
+
+class _ByPromptLogprobs(_ByTokens):
+    """vLLM tells them with its chat completions."""
+
+    what = "prompt_logprobs on /v1/chat/completions"
 
     async def _read(self, messages: Sequence[Message], tools: Tools) -> Tokens:
         asked = {"max_tokens": 1, "temperature": 1.0, "prompt_logprobs": 0, "add_generation_prompt": False}
         return prompt_logprobs(await self._served.post("chat/completions", {**self._body(messages, tools), **asked}))
 
 
-class _ByTokenize:
+class _ByTokenize(_ByTokens):
     """The server renders a conversation as token ids."""
 
     what = "echo on /v1/completions of the tokens that /tokenize returns"
 
-    def __init__(self, served: Served, body: Body) -> None:
-        self._served, self._body = served, body
-
     async def check(self) -> None:
         await check_order(self._served, await self._rendered(TRIAL, ()))
-        await self.scores(TRIAL, (), [0])
-
-    async def scores(self, messages: Sequence[Message], tools: Tools, which: Sequence[int]) -> list[Score]:
-        tokens, template = [await self._read(given, tools) for given in (messages, marked(messages, which))]
-        return scores_of(tokens, template, messages, which)
+        await super().check()
 
     async def _read(self, messages: Sequence[Message], tools: Tools) -> Tokens:
         prompt = await self._rendered(messages, tools)
