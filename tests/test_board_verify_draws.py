@@ -88,11 +88,11 @@ def test_what_could_have_gone_unseen_shows_as_often_as_is_said() -> None:
     assert seen >= 180  # 19 of 20, less what chance does to 200 tries
 
 
-@pytest.mark.parametrize(("made", "level"), [(12, "ok"), (8, "unchecked")])
+@pytest.mark.parametrize(("made", "level"), [(-1, "ok"), (8, "unchecked")])
 def test_where_the_time_runs_out_the_attempts_that_were_made_are_told_if_they_are_enough(
     db: BoardDatabase, reference_bundle: bytes, monkeypatch: pytest.MonkeyPatch, made: int, level: str
 ) -> None:
-    async def runs_out(model: Model, chosen: Any, done: list[Any]) -> Any:
+    async def runs_out(model: Model, chosen: Any, done: list[Any], different: list[Any]) -> Any:
         done += chosen[:made]
         raise TimeoutError
 
@@ -100,7 +100,20 @@ def test_where_the_time_runs_out_the_attempts_that_were_made_are_told_if_they_ar
     monkeypatch.setattr(verify, "ENOUGH", 10)
     told = [text for text in examine(db, "sums", reference_bundle).of(level) if text.startswith("model")]
     assert len(told) == 1
-    assert ("the model made 12 attempts again" in told[0]) == (level == "ok")
+    assert ("For the other 1 that were drawn the time was too short" in told[0]) == (level == "ok")
+
+
+def test_what_came_out_otherwise_counts_though_the_time_runs_out(
+    db: BoardDatabase, reference_bundle: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def runs_out(model: Model, chosen: Any, done: list[Any], different: list[Any]) -> Any:
+        done += chosen[:12]
+        different.append((chosen[20], "it writes another text"))
+        raise TimeoutError
+
+    monkeypatch.setattr(verify, "made_again", runs_out)
+    monkeypatch.setattr(verify, "ENOUGH", 10)
+    assert examine(db, "sums", reference_bundle).state == "rejected"
 
 
 def test_that_samples_were_drawn_one_by_one_is_not_believed_of_a_model_that_is_not_here(

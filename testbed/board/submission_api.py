@@ -186,12 +186,13 @@ def verdict(id: Id, request: Request) -> Verdict:
         row = connection.execute(sa.select(entries).where(entries.c.id == id)).first()
     if row is None:
         raise NotFound(f"there is no entry {id}.")
+    gone = row.state == entry_changes.WITHDRAWN  # nothing more is told of it
     return Verdict(
         entry=row.id,
         board=row.board,
-        title=unpack(row.title),
+        title="" if gone else unpack(row.title),
         state=row.state,
-        reasons=[Finding(**reason) for reason in unpack(row.reasons)],
+        reasons=[] if gone else [Finding(**reason) for reason in unpack(row.reasons)],
         created=row.created,
         decided=row.decided,
         page=f"/entries/{row.id}",

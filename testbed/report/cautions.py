@@ -95,7 +95,7 @@ def _broken(arm: ArmSummary) -> Iterable[str]:
             yield f"{count:,} {whole} were ended by the limit on {limit}, which may be too tight to answer within."
     called = arm.cost.get("tool_calls", 0.0) * arm.attempts
     if called and arm.faults > called / 2:
-        yield f"{arm.faults:,} of about {called:,.0f} calls of tools in arm {arm.name!r} were faulty. {after}"
+        yield f"{arm.faults:,} of about {called:,.0f} calls of tools in arm {arm.name!r} were faulty."
 
 
 def _too_few_for_verdicts(comparisons: Iterable[ArmComparison]) -> Iterable[str]:

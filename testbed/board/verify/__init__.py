@@ -214,25 +214,29 @@ async def _ask_again(known: KnownModel, chosen: Choice, findings: Findings, seco
     different: list[tuple[Again, str]] = []
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            different = await made_again(known.model, chosen.attempts, made)
+            await made_again(known.model, chosen.attempts, made, different)
     for again, how in different:
         claimed, arm = again.claimed, again.replayer.arm
         findings.wrong("model", f"attempt {claimed.id} (arm {arm.name!r}, task {claimed.task}): {how}.")
     if different:
         return
-    if len(made) < min(ENOUGH, len(chosen.attempts)):
+    unseen, whole = chosen.unseen(made), len(made) == len(chosen.attempts)
+    if unseen == 1 or (len(made) < ENOUGH and not whole):  # of some arm's successes, or failures, none was made
         findings.unchecked(
             "model", f"making {len(chosen.attempts):,} attempts again takes longer than this server has for it."
         )
         return
-    unseen = chosen.unseen(made)
     found = f"; where more than {unseen:.1%} of either were otherwise, that would have shown 19 times in 20"
-    found = found if unseen else ", all of them"
+    how = (
+        f"Of the {chosen.of_few:,} successes at tasks where an arm has at most {FEW}, {chosen.few:,} were drawn for "
+        "themselves; the rest evenly from each arm's successes and failures"
+        if whole
+        else f"For the other {len(chosen.attempts) - len(made):,} that were drawn the time was too short"
+    )
     findings.ok(
         "model",
-        f"the model made {len(made):,} attempts again, drawn by chance, and wrote the same. Of the {chosen.of_few:,} "
-        f"successes at tasks where an arm has at most {FEW}, {chosen.few:,} were drawn for themselves; the rest evenly "
-        f"from each arm's successes and failures{found}.",
+        f"the model made {len(made):,} attempts again, drawn by chance, and wrote the same. "
+        f"{how}{found if unseen else ', all of them'}.",
     )
 
 

@@ -57,8 +57,10 @@ class Drawn(Generic[T]):
             self.kept[place] = one
 
 
-async def made_again(model: Model, chosen: Sequence[Again], made: list[Again]) -> list[tuple[Again, str]]:
-    """Asks a model for attempts again, many at a time, until some come out otherwise; those, and how.
+async def made_again(
+    model: Model, chosen: Sequence[Again], made: list[Again], different: list[tuple[Again, str]]
+) -> None:
+    """Asks a model for attempts again, many at a time, until some come out otherwise.
 
     The tools answer as recorded: their results are checked elsewhere.
 
@@ -66,18 +68,23 @@ async def made_again(model: Model, chosen: Sequence[Again], made: list[Again]) -
         model: writes the same again, see `testbed.models.base.Model.reproducible`; is started and closed here.
         chosen: the attempts.
         made: gets those that were made again, as they are: not all where the time runs out.
+        different: gets those that came out otherwise, and how, as soon as it shows: time may run out after it.
     """
+
+    async def compare(again: Again) -> None:
+        if how := await _differs(model, again):
+            different.append((again, how))
+
     await model.start()
     try:
         for at in range(0, len(chosen), _TOGETHER):
             batch = chosen[at : at + _TOGETHER]
-            found = await asyncio.gather(*(_differs(model, again) for again in batch))
+            await asyncio.gather(*map(compare, batch))
             made += batch
-            if any(found):
-                return [(again, how) for again, how in zip(batch, found, strict=True) if how]
+            if different:
+                return
     finally:
         await model.aclose()
-    return []
 
 
 async def _differs(model: Model, again: Again) -> str:

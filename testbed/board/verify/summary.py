@@ -86,6 +86,10 @@ def _tools(arm: ArmPass, findings: Findings) -> None:
         findings.unchecked("tools", f"tool results of {_name(arm)} were not made again: {arm.remaker.why_not}.")
     elif arm.called:
         if not arm.remade:
+            findings.unchecked(
+                "tools",
+                f"of {arm.called:,} attempts of {_name(arm)} with tool results none was drawn to have them made again.",
+            )
             return
         open_ = f", but for {arm.unsettled:,} of which nobody can tell" if arm.unsettled else ""
         findings.ok(
