@@ -167,11 +167,12 @@ async def test_in_a_run_refusals_cost_nothing_and_lost_replies_are_redraws(
     assert len(attempts) == 16
     assert all(attempt.status == "complete" for attempt in attempts)
     assert sum(attempt.faults.get(RESENT, 0) for attempt in attempts) == model.refused == 2
-    assert sum(attempt.faults.get(REDRAWN, 0) for attempt in attempts) == 3
+    redrawn = [attempt.faults[REDRAWN] for attempt in attempts if REDRAWN in attempt.faults]
+    assert sum(redrawn) == 3  # whose they are is chance: an attempt may lose its reply twice
     assert len(proxy.bodies) == 16 + 5
     warnings = " ".join(found.warnings)
     assert "Requests of bare 2 were refused" in warnings
-    assert "bare 3 were made in a further try" in warnings
+    assert f"bare {len(redrawn)} were made in a further try" in warnings
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,14 @@ SMALL = Limits(wall_seconds=60.0, memory_mib=64, processes=40, scratch_mib=16, o
 
 
 def processes_in(folder: str) -> set[int]:
-    return {int(pid) for pid in Path(folder, "cgroup.procs").read_text().split()}
+    """None where the folder is gone: a cgroup must be empty to be removed, and any program may sweep a dead host's."""
+    try:
+        inside = Path(folder, "cgroup.procs").read_text()
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENODEV}:  # removed before it was opened, or before it was read
+            raise
+        return set()
+    return {int(pid) for pid in inside.split()}
 
 
 async def until_inside(cgroup: Cgroup, count: int, seconds: float = 20.0) -> dict[str, set[int]]:
