@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import gc
+import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +30,29 @@ OF_THE_ENGINE = ("test_sandbox_calls.py", "test_sandbox_docker*.py", "test_sandb
 
 # Files that take longest: workers of pytest-xdist begin with them, so that none of them is what the others wait for.
 LONGEST = (
-    *("sandbox_hostile", "calibration_mutants", "board_openapi", "calibration", "board_browser", "builtin"),
-    *("mcp_calls", "board_results", "report_text", "models_chat_served", "mechanisms", "board_honest"),
-    *("gymnasium_hook", "contract", "calibration_mechanisms", "board_command", "models_chat_score", "docs_remote"),
-    *("stats_compare", "docs_worlds", "worlds_search", "models_hf_decode", "board_submit", "runner_killed"),
-    *("real_logs", "report_fronts", "models_hf", "report_design", "mcp_hostile", "models_chat_runs"),
-    *("train_reference", "store_writer", "mcp_tools", "board_killed", "board_sabotage", "board_forgeries"),
-    *("board_hostile", "board_pages", "report_browser", "board_odd_names", "cli"),
+    *("sandbox_hostile", "calibration_mutants", "board_openapi", "calibration", "contract", "board_browser"),
+    *("mcp_calls", "calibration_mechanisms", "board_pages", "report_browser", "board_command", "cli", "models_hf"),
+    *("models_chat_served", "builtin", "board_hostile", "models_chat_score", "docs_remote", "board_results"),
+    *("store_writer", "real_logs", "mechanisms", "report_text", "sandbox_grade_attacks", "board_killed", "mcp_tools"),
+    *("runner_killed", "reasoning_gym", "models_chat", "remote_restarts", "sandbox_grade", "allocation", "maths"),
+    *("board_sabotage", "board_forgeries", "gymnasium_hook", "board_submit", "planning", "board_honest"),
+    *("board_uploads", "models_chat_runs", "sandbox_repl", "mcp_hostile", "stats_compare", "docs_worlds"),
+    *("worlds_search", "models_hf_decode", "report_fronts", "report_design", "train_reference", "board_odd_names"),
+    *("board_verify_draws", "retrieve", "transfer", "python_tool", "models_hf_memory"),
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """What the tests import stays: nobody need look for garbage in it, neither meanwhile nor afterwards."""
+    import hypothesis  # noqa: F401  which looks for who refers to its generators: not among what is frozen
+
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # before those that are slow are left out
@@ -67,6 +85,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "the engine" if any(map(Path(path).match, OF_THE_ENGINE)) else path
 
     return OneWorkerForTheEngine(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _each_picture_once() -> Iterator[None]:
+    """Boards of many tests have the same entries: what Vega has drawn of a chart is not drawn again."""
+    import vl_convert
+
+    @cache
+    def drawn(spec: str, settings: str, draw: Callable[..., str] = vl_convert.vegalite_to_svg) -> str:
+        return draw(json.loads(spec), **json.loads(settings))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vl_convert, "vegalite_to_svg", lambda spec, **more: drawn(json.dumps(spec), json.dumps(more)))
+        yield
 
 
 @pytest.fixture(scope="session")

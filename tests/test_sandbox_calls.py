@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from testbed.errors import UsageError
-from testbed.sandbox import Limits, Result, backends
+from testbed.sandbox import Limits, Result, backends, link
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -300,6 +300,21 @@ KERNEL_HOG_BELOW_AN_HONEST_PARENT = """
     os.waitpid(child, 0)
     print("ok")
     """
+
+
+async def test_the_worker_tells_ahead_that_it_must_end_what_a_program_left(session, monkeypatch):
+    """Or one could make its end so slow that nobody knows what became of it, and be tried again."""
+    told = []
+
+    async def receive(*arguments):
+        told.append(await link.receive(*arguments))
+        return told[-1]
+
+    monkeypatch.setattr("testbed.sandbox.session.receive", receive)
+    leave = "import os, time\nif os.fork() == 0: time.sleep(60)\nos._exit(3)"
+    results = [await session.run("print(1)"), await session.run(leave), await session.repl(leave)]
+    assert [result.exit_code for result in results] == [0, 3, 3]
+    assert [frame.get("verdict") for frame in told] == ["exited", "left", "exited", "left", "exited"]
 
 
 @pytest.mark.parametrize("vfork", [True, False])

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 
 from helpers.docker_engine import SMALL, containers, gone
 from helpers.sandbox_hosts import start_host, status_of_a_call_during_ctrl_c
+from testbed.errors import SandboxDied
 from testbed.sandbox.docker import Docker
+from testbed.sandbox.docker_attach import attach
 from testbed.sandbox.docker_engine import Engine, connection
+from testbed.sandbox.docker_link import DockerLink
 from testbed.sandbox.docker_owner import OWNER, Owner
 from testbed.sandbox.image import tag
 from testbed.sandbox.root import python_root
@@ -71,6 +77,49 @@ async def test_nothing_outlives_a_host_that_is_killed(engine, busy):
     assert await gone(lambda: containers(engine, process.pid))
     if connection()[0].startswith("http+unix"):
         assert await gone(lambda: [pid for _, pid, *_ in inside if os.path.exists(f"/proc/{pid}")])
+
+
+class Stuck(Engine):
+    """An engine that takes nothing any more, and does not even remove a container."""
+
+    def __init__(self) -> None:
+        self.api = SimpleNamespace(api_version="1.44")
+
+    def remove(self, name: str) -> str:
+        return "it does not answer"
+
+
+async def test_an_engine_that_takes_nothing_any_more_keeps_nobody_from_giving_up():
+    here, there = socket.socketpair()
+    _, writer = await asyncio.open_connection(sock=here)
+    link = DockerLink(Stuck(), "nobody", lambda: None)
+    link._writers.append(writer)
+    writer.write(bytes(8 << 20))
+    with there:
+        async with asyncio.timeout(5):
+            assert await link.kill() == "it does not answer"
+
+
+@pytest.mark.parametrize(
+    ("says", "why"), [(b"", "no answer within 0.2 s"), (b"HTTP/1.1 409 Conflict\r\n\r\n", "HTTP/1.1 409 Conflict")]
+)
+async def test_an_engine_that_does_not_hand_over_a_stream_is_not_waited_for(monkeypatch, tmp_path, says, why):
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(says)
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+        ended.set()
+
+    monkeypatch.setattr("testbed.sandbox.docker_attach.ANSWER_SECONDS", 0.2)
+    engine = Stuck()
+    engine.address = f"http+unix://{quote(str(tmp_path / 'engine'), safe='')}", None
+    async with asyncio.timeout(5), await asyncio.start_unix_server(serve, tmp_path / "engine"):
+        with pytest.raises(SandboxDied, match=why):
+            await attach(engine, "nobody")
+        await ended.wait()
 
 
 async def test_a_sweep_removes_what_dead_owners_left_and_nothing_else(engine):

@@ -245,6 +245,28 @@ async def test_a_grade_that_is_cancelled_gives_its_sandboxes_back():
         await pool.close()
 
 
+async def test_a_grade_that_is_cancelled_as_it_tidies_up_gives_its_sandboxes_back(monkeypatch):
+    pool = Pool(Bwrap(), GRADING_LIMITS, 2)
+    tidies = asyncio.Event()
+
+    async def hang(session: Session) -> None:
+        tidies.set()
+        await asyncio.sleep(PATIENCE)
+
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr("testbed.sandbox.session.WorkerSession.reset", hang)
+            grade = asyncio.create_task(grade_code(pool, "def f(x): return 1", Tests("assert f(1)"), PATIENCE))
+            await tidies.wait()
+            grade.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await grade
+        async with asyncio.timeout(20):
+            assert (await grade_code(pool, "def f(x): return 1", Tests("assert f(1)"), PATIENCE)).passed
+    finally:
+        await pool.close()
+
+
 async def test_a_pool_without_room_for_the_tests_is_refused() -> None:
     with pytest.raises(UsageError, match="at least 2"):
         await grade_code(Pool(Bwrap(), GRADING_LIMITS, 1), "def f(): pass", Tests("assert f() is None"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from testbed.sandbox import memory
 from testbed.sandbox.memory import Memory
 
 MIB = 1 << 20
+MANY = 1 << 20  # sockets
 HOLDS_80_MIB = "kept = bytearray(b'x') * (80 << 20)\nprint('holds', flush=True)\ninput()"
 BEHIND_A_DEAD_MAIN_THREAD = """
 import ctypes, os, threading
@@ -61,7 +64,7 @@ def looks_until(counter: Memory, seconds: float) -> tuple[bool, bool, float]:
 
 
 def test_a_count_that_follows_the_one_that_was_heard_leaves_nothing_behind() -> None:
-    counter = Memory(MIB)
+    counter = Memory(MIB, MANY)
     counter.start()
     for _ in range(3):  # as counts do that end between two looks
         os.write(counter._tell, b"x")
@@ -75,7 +78,7 @@ def select_readable(descriptor: int) -> bool:
 
 @pytest.mark.parametrize(("limit", "expected"), [(60, True), (30, True), (300, False)])
 def test_what_a_process_holds_is_counted_once_it_exceeds_the_limit(holder: str, limit: int, expected: bool) -> None:
-    counter = Memory(limit * MIB)
+    counter = Memory(limit * MIB, MANY)
     counter.start()
     told, late, _ = looks_until(counter, 10.0 if expected else 0.5)
     counter.end()
@@ -90,7 +93,7 @@ def test_a_count_that_is_held_up_holds_up_nobody_and_is_done_without(
     lock = threading.Event()
     monkeypatch.setattr(memory, "_shares", lambda folder: lock.wait(30) and 0)
     monkeypatch.setattr(memory, "PATIENCE", 0.2)
-    counter = Memory(limit * MIB)
+    counter = Memory(limit * MIB, MANY)
     counter._unsaid = 400 * MIB  # so that it seems necessary to count
     counter.start()
     told, late, longest = looks_until(counter, 10.0 if expected else 1.0)
@@ -108,7 +111,7 @@ def test_memory_that_is_there_for_a_moment_only_is_none(holder: str, monkeypatch
         return 90 * MIB if len(counts) % 2 else 45 * MIB
 
     monkeypatch.setattr(memory, "_shares", double)
-    counter = Memory(60 * MIB)
+    counter = Memory(60 * MIB, MANY)
     counter.start()
     told, late, _ = looks_until(counter, 1.0)
     counter.end()
@@ -122,7 +125,7 @@ def test_end_of_a_call_waits_for_the_count_and_forgets_it(holder: str, monkeypat
         return 80 * MIB
 
     monkeypatch.setattr(memory, "_shares", slow)
-    counter = Memory(60 * MIB)
+    counter = Memory(60 * MIB, MANY)
     counter.start()
     counter.begin()
     counter.is_exceeded()
@@ -136,3 +139,19 @@ def test_a_process_that_has_ended_holds_nothing() -> None:
         process.wait()
         assert memory._living(str(process.pid))[1] == {}
         assert memory._shares(f"/proc/{process.pid}") == 0
+
+
+def test_sockets_count_also_those_that_no_descriptor_leads_to() -> None:
+    before = memory._sockets()
+    with contextlib.ExitStack() as stack:
+        for _ in range(10):
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind("")  # to a name of the kernel's choice
+            listener.listen(64)
+            for _ in range(50):
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.connect(listener.getsockname())
+        seen = memory._sockets()
+        assert seen > before + 800  # two for each connection; others may end meanwhile
+        assert Memory(1 << 50, seen - 200).is_exceeded()
+        assert not Memory(1 << 50, seen + 200).is_exceeded()

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from testbed.errors import SandboxDied, UsageError
+from testbed.errors import SandboxDied, UnknownName, UsageError
 from testbed.sandbox import Bwrap, Limits, Pool
 
 pytestmark = pytest.mark.skipif(
@@ -131,6 +131,14 @@ async def test_everybody_hears_of_a_backend_that_cannot_start():
         errors = await asyncio.gather(*(pool.acquire() for _ in range(5)), return_exceptions=True)
     assert all(isinstance(error, SandboxDied) for error in errors)
     assert "not installed" in str(errors[0])
+    await pool.close()
+
+
+async def test_a_backend_that_was_asked_for_too_much_says_so_and_keeps_nobody_waiting():
+    pool = Pool(Bwrap(packages=("no-such-package",)), SMALL, size=2)
+    async with asyncio.timeout(5):
+        errors = await asyncio.gather(*(pool.acquire() for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in errors] == [UnknownName] * 3
     await pool.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import textwrap
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -213,6 +214,15 @@ async def test_memory_of_all_cells_counts_together(session: Session) -> None:
         result = await cell(session, "blocks = [*globals().get('blocks', []), bytearray(50 << 20)]")
     assert "MemoryError" in result.stderr
     assert (await cell(session, "len(blocks)")).stdout == "2\n"
+
+
+async def test_long_cells_do_not_fill_the_memory_and_the_latest_show_their_lines() -> None:
+    small = await Bwrap().open(replace(LIMITS, memory_mib=24))
+    results = [await small.repl(f"size = 1\nlen('{'x' * 1_000_000}')") for _ in range(24)]
+    failed = await small.repl("size / 0  # here")
+    await small.close()
+    assert {result.status for result in results} == {"ok"}
+    assert "size / 0  # here" in failed.stderr
 
 
 async def test_a_cell_that_uses_the_time_of_many_is_not_ended_for_its_cpu_seconds(session: Session) -> None:

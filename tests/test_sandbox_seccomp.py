@@ -29,6 +29,7 @@ CALLS = {  # numbers from the kernel's tables
     "sched_setaffinity": {"x86_64": 203, "aarch64": 122},
     "ioctl": {"x86_64": 16, "aarch64": 29},
     "fcntl": {"x86_64": 72, "aarch64": 25},
+    "mmap": {"x86_64": 9, "aarch64": 222},
     "io_setup": {"x86_64": 206, "aarch64": 0},
     "sync": {"x86_64": 162, "aarch64": 81},
     "syncfs": {"x86_64": 306, "aarch64": 267},
@@ -118,6 +119,12 @@ def test_nothing_is_sent_leased_or_watched_by_fcntl(machine):
     number = CALLS["fcntl"][machine]
     assert [verdict(machine, number, 0, command) for command in (10, 1024, 1026)] == [REFUSED] * 3
     assert [verdict(machine, number, 0, command) for command in (1, 2, 3, 4, 6, 1030)] == [ALLOW] * 6
+
+
+def test_no_memory_comes_from_the_machines_pool_of_huge_pages(machine):
+    number = CALLS["mmap"][machine]
+    assert [verdict(machine, number, 0, 4096, 3, flags) for flags in (0x40022, 0x54040022, 0x40021)] == [REFUSED] * 3
+    assert [verdict(machine, number, 0, 4096, 3, flags) for flags in (0x22, 0x21, 0x2, 0x20022)] == [ALLOW] * 4
 
 
 def test_no_context_of_the_old_asynchronous_io_is_made(machine):

@@ -232,6 +232,27 @@ async def test_a_worker_lost_while_it_ends_a_program_does_not_undo_the_verdict(m
     assert worker.killed
 
 
+@pytest.mark.parametrize(("loss", "status"), [("silence", "timeout"), ("end", "sandbox_died")])
+async def test_a_program_that_leaves_what_takes_too_long_to_end_gets_no_second_try_for_it(monkeypatch, loss, status):
+    monkeypatch.setattr("testbed.sandbox.session.GRACE_SECONDS", 0.2)
+    worker = await LyingWorker().start(frame(type="verdict", seq=1, verdict="left"))
+    session = await session_of(worker)
+    call = asyncio.create_task(session.run("print(1)", timeout=0.1))
+    if loss == "end":
+        await asyncio.sleep(0.05)
+        await worker.die()
+    result = await call
+    assert (result.status, result.exit_code) == (status, None)
+    assert ("what it left was not gone after 0.3 s" in result.reason) == (loss == "silence")
+
+
+async def test_a_program_that_left_something_is_known_by_its_own_end_once_that_is_over():
+    worker = await LyingWorker().start(frame(type="verdict", seq=1, verdict="left"), frame(*SILENT, **HONEST))
+    session = await session_of(worker)
+    assert (await session.run("print(1)")).status == "ok"
+    await session.close()
+
+
 @pytest.mark.parametrize(
     "fields", [{"seq": 2, "verdict": "timeout"}, {"seq": 1, "verdict": "exited"}, {"seq": 1, "verdict": [1]}]
 )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from testbed.sandbox.base import Limits, Result, Status
 from testbed.sandbox.link import PIECE, BrokenProtocol
 
-Verdict = Literal["timeout", "oom"]
+Verdict = Literal["timeout", "oom", "left"]  # left: it has ended, and what it left is being ended
 
 
 def read_piece(answer: dict[str, Any]) -> tuple[bytes, int]:
@@ -24,7 +24,7 @@ def read_piece(answer: dict[str, Any]) -> tuple[bytes, int]:
 
 def read_verdict(value: Any) -> Verdict:
     """What the worker says has become of a program, ahead of its answer."""
-    if value not in ("timeout", "oom"):
+    if value not in ("timeout", "oom", "left"):
         raise BrokenProtocol(f"an unknown verdict {value!r}")
     verdict: Verdict = value
     return verdict

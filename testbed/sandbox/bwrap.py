@@ -27,7 +27,7 @@ from testbed.sandbox.process import BwrapLink
 from testbed.sandbox.root import PythonRoot, python_root
 from testbed.sandbox.session import WorkerSession
 
-POLICY = "3"  # raise it when a program could tell the difference
+POLICY = "4"  # raise it when a program could tell the difference
 
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _FAR_UIDS = range(1_900_000_000, 2_000_000_000)  # above every range that systemd and containers hand out

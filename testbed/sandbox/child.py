@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 
+from testbed.sandbox.boundary import guarded
 from testbed.sandbox.lockdown import SCRATCH, let_memory_be_counted
 
 TYPE_CHECKING = False  # see `testbed.sandbox.worker`
@@ -57,12 +58,12 @@ class Legacy:
 
 
 def become_program(
-    code: str, seconds: float, limits: dict[str, Any], legacy: Legacy, stdin: int, stdout: int, stderr: int
+    code: memoryview, seconds: float, limits: dict[str, Any], legacy: Legacy, stdin: int, stdout: int, stderr: int
 ) -> NoReturn:
-    """Never returns: runs the program and exits with its code.
+    """Never returns, whatever happens: runs the program and exits with its code.
 
     Args:
-        code: Python source.
+        code: Python source, as UTF-8.
         seconds: wall-clock time of the call, for the limit on CPU time.
         limits: `memory` and `file` in bytes, `processes`, `cores`.
         legacy: what the worker has ready for its children.
@@ -78,7 +79,7 @@ def become_program(
         _limit(resource.RLIMIT_CPU, cpu, cpu + 1)
         leave_worker(limits, legacy, (stdin, stdout, stderr))
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        exit_code = _execute(code)
+        exit_code = _execute(bytes(code).decode("utf-8", "surrogatepass"))
     finally:
         os._exit(exit_code)
 
@@ -204,14 +205,15 @@ def _run_exit_functions() -> None:
 
 def outcome(action: Callable[[], None]) -> int:
     """Exit code of a part of the program; an exception is shown as the interpreter would show it."""
-    try:
-        action()
-    except SystemExit as request:
-        return exit_code_of(request)
-    except BaseException as error:  # noqa: BLE001 (a program may raise anything)
+
+    def shown(error: BaseException) -> int:
         show(error)
         return 1
-    return 0
+
+    try:
+        return guarded(action, shown, but=SystemExit) or 0
+    except SystemExit as request:
+        return exit_code_of(request)
 
 
 def _is_ours(trace: TracebackType) -> bool:
@@ -236,7 +238,5 @@ def show(error: BaseException) -> None:
         if _is_ours(last.tb_next):  # the handler that interrupted the program
             last.tb_next = None
         last = last.tb_next
-    try:
-        sys.excepthook(type(error), error, trace)
-    except BaseException:  # noqa: BLE001 (the program's own hook is as broken as the program)
-        sys.__excepthook__(type(error), error, trace)
+    told = type(error), error, trace
+    guarded(lambda: sys.excepthook(*told), lambda _: sys.__excepthook__(*told))  # the hook is the program's own

@@ -20,7 +20,7 @@ from testbed.sandbox.link import INODES, Evidence, Link, cores_of, handshake
 from testbed.sandbox.root import PythonRoot, python_root
 from testbed.sandbox.session import WorkerSession
 
-POLICY = "2"  # raise it when a program could tell the difference
+POLICY = "3"  # raise it when a program could tell the difference
 
 _FAR_UIDS = range(1_900_000_000, 2_000_000_000)  # above every range that systemd and containers hand out
 _MAPPED_UIDS = range(30_000, 60_000)  # of the 65,536 that an engine with a user namespace maps

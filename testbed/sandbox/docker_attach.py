@@ -6,12 +6,13 @@ It is an HTTP request that the engine answers by handing the connection over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from testbed.errors import SandboxDied
-from testbed.sandbox.docker_engine import Engine
+from testbed.sandbox.docker_engine import ANSWER_SECONDS, Engine
 
 _LONGEST_HEAD = 1 << 16
 
@@ -22,19 +23,24 @@ async def attach(engine: Engine, name: str) -> tuple[asyncio.StreamReader, async
     Raises:
         SandboxDied: the engine cannot be reached or does not hand over the stream.
     """
+    request = (
+        f"POST /v{engine.api.api_version}/containers/{name}/attach?stream=1&stdin=1&stdout=1&stderr=1 HTTP/1.1\r\n"
+        "Host: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n"
+    )
     try:
-        reader, writer = await _connect(*engine.address)
-        writer.write(
-            f"POST /v{engine.api.api_version}/containers/{name}/attach?stream=1&stdin=1&stdout=1&stderr=1 HTTP/1.1\r\n"
-            "Host: docker\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n".encode("ascii")
-        )
-        head = await reader.readuntil(b"\r\n\r\n")
+        async with asyncio.timeout(ANSWER_SECONDS):
+            reader, writer = await _connect(*engine.address)
+            with contextlib.ExitStack() as undo:  # if cancelled too
+                undo.callback(writer.transport.abort)
+                writer.write(request.encode("ascii"))
+                head = await reader.readuntil(b"\r\n\r\n")
+                status = head.split(b"\r\n", 1)[0].decode("latin-1")
+                if status.split()[1:2] not in (["101"], ["200"]):
+                    raise SandboxDied(f"the docker engine does not hand over its stream: {status}")
+                undo.pop_all()
     except (OSError, EOFError, asyncio.LimitOverrunError) as error:
-        raise SandboxDied(f"the docker engine's stream cannot be opened: {error}") from error
-    status = head.split(b"\r\n", 1)[0].decode("latin-1")
-    if status.split()[1:2] not in (["101"], ["200"]):
-        writer.close()
-        raise SandboxDied(f"the docker engine does not hand over its stream: {status}")
+        why = str(error) or f"no answer within {ANSWER_SECONDS:g} s"
+        raise SandboxDied(f"the docker engine's stream cannot be opened: {why}") from error
     return reader, writer
 
 

@@ -18,6 +18,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from testbed.sandbox.link import streams_of
+
 # An empty folder that nobody can write to, in place of one that is there without a door as well.
 INSIDE = "/dev/mqueue"
 SOCKET = "worker"
@@ -64,11 +66,7 @@ class Door:
     async def accept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Waits for the worker."""
         connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
-        with contextlib.ExitStack() as undo:  # if cancelled too
-            undo.callback(connection.close)
-            streams = await asyncio.open_unix_connection(sock=connection)
-            undo.pop_all()
-        return streams
+        return await streams_of(connection)
 
     def close(self) -> None:
         """Lets nobody else in, and removes the folder: what the container sees is empty from then on."""

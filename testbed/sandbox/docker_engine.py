@@ -24,7 +24,7 @@ from testbed.sandbox.docker_owner import OWNER, Owner
 from testbed.sandbox.root import PythonRoot
 
 _UNIX = "http+unix://"
-_SECONDS = 60.0  # for one request; an engine under load takes its time to answer
+ANSWER_SECONDS = 60.0  # for one request; an engine under load takes its time to answer
 
 
 class Engine:
@@ -238,7 +238,7 @@ def _client() -> tuple[Any, Mapping[str, Any], tuple[str, Any]]:
         if address.startswith(_UNIX):
             with socket.socket(socket.AF_UNIX) as knock:  # the SDK would leave its socket open if nobody is there
                 knock.connect(unquote(address.removeprefix(_UNIX)))
-        api = docker.APIClient(**docker.utils.kwargs_from_env(), version="auto", timeout=_SECONDS)
+        api = docker.APIClient(**docker.utils.kwargs_from_env(), version="auto", timeout=ANSWER_SECONDS)
         api.headers["Connection"] = "close"  # the SDK would keep 25 of them, and never use one again
         return api, api.info(), (address, tls)
     except (DockerException, OSError) as error:

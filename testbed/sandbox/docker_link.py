@@ -20,6 +20,7 @@ from testbed.sandbox.docker_attach import attach
 from testbed.sandbox.docker_door import Door
 from testbed.sandbox.docker_engine import Engine
 from testbed.sandbox.link import START_SECONDS, Reader
+from testbed.sandbox.undo import UnlessFinished
 
 _STDOUT, _STDERR = 1, 2
 _LAST_WORDS = 500  # characters
@@ -126,25 +127,12 @@ class DockerLink:
         """
         link = cls(engine, name, free)
         link._cpus = settings["host_config"]["CpuQuota"] / settings["host_config"]["CpuPeriod"]
-        door = _door(engine)
-        try:
-            if door is None:
-                await link._start(settings)
-                return link
-            try:
-                await link._start(door.shown(settings))
-            except SandboxDied:  # for the folder, as far as we know
-                engine.shows_folders = False
-                await asyncio.to_thread(engine.remove, name)
-                await link._start(settings)
-            else:
-                await link._come_in(door)
-        except BaseException:  # cancelled too; raised again
-            await link.kill()
-            raise
-        finally:
+        with contextlib.ExitStack() as at_the_end:
+            door = _door(engine)
             if door is not None:
-                door.close()
+                at_the_end.callback(door.close)
+            async with UnlessFinished(link.kill):
+                await link._begin(settings, door)
         return link
 
     def hurry(self, wanted: bool) -> None:
@@ -170,6 +158,20 @@ class DockerLink:
         While it lives, the worker knows better; the engine's word comes too late for the call.
         """
         return "limit" if self._out_of_memory else None
+
+    async def _begin(self, settings: Mapping[str, Any], door: Door | None) -> None:
+        """Starts the container, if possible with a door, and has the worker come in."""
+        if door is None:
+            await self._start(settings)
+            return
+        try:
+            await self._start(door.shown(settings))
+        except SandboxDied:  # for the folder, as far as we know
+            self._engine.shows_folders = False
+            await asyncio.to_thread(self._engine.remove, self.name)
+            await self._start(settings)
+        else:
+            await self._come_in(door)
 
     async def _start(self, settings: Mapping[str, Any]) -> None:
         """Makes the container, takes its stream, and starts it: no output is missed."""
@@ -218,7 +220,7 @@ class DockerLink:
             self._out_of_memory = await asyncio.to_thread(self._engine.ran_out_of_memory, self.name)
         words = await self._last_words(wait=not trouble)
         for writer in self._writers:
-            writer.close()
+            writer.transport.abort()  # an engine that stands still would never take what is left to write
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
         self._free()

@@ -11,6 +11,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from testbed.sandbox.boundary import guarded
 from testbed.sandbox.exchange import pack, unpack
 
 SOLUTION = "solution"  # the program's module; not `__main__`, whose guarded part is for people to run
@@ -40,12 +41,7 @@ class Program:
         return self._answer(lambda: self._do(question))
 
     def _answer(self, action: Callable[[], Any]) -> str:
-        try:
-            return pack(("value", action()), self._hold)
-        except StopIteration:
-            return pack(("stop",), self._hold)
-        except BaseException as error:  # noqa: BLE001 (a program may raise anything)
-            return pack(_description(error), self._hold)
+        return guarded(lambda: pack(("value", action()), self._hold), lambda error: pack(_told(error), self._hold))
 
     def _hold(self, value: Any) -> int:
         self._objects.append(value)
@@ -72,13 +68,12 @@ class Program:
         return getattr(builtins, function)(*args)
 
 
-def _description(error: BaseException) -> tuple[Any, ...]:
-    """An exception as its nearest builtin class, what to make that from, and what it says."""
+def _told(error: BaseException) -> tuple[Any, ...]:
+    """An exception as its nearest builtin class, what to make that from, and what it says; the end of an iterator."""
+    if isinstance(error, StopIteration):
+        return ("stop",)
     base = next((kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"), "Exception")
-    try:
-        words = str(error)[:300]
-    except BaseException:  # noqa: BLE001 (its own `__str__`)
-        words = ""
+    words = guarded(lambda: str(error)[:300], lambda _: "")  # by its own `__str__`
     plain = all(type(arg) in (str, int, float, bool, type(None)) for arg in error.args)
     args = error.args if plain and len(str(error.args)) < _LONGEST_ARGUMENTS else (words,)
     return ("raise", base, args, f"{type(error).__name__}: {words}")

@@ -14,6 +14,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from testbed.sandbox.boundary import guarded
 from testbed.sandbox.exchange import Malformed, Unsendable, pack, unpack
 
 TESTS = "tests"
@@ -107,14 +108,11 @@ class Examination:
 
     def begin(self) -> str:
         """Starts the tests and returns what they say first."""
-        try:
-            exec(compile(self._setup, "setup", "exec", dont_inherit=True), self._space)
-            code = compile(self._tests, TESTS, "exec", dont_inherit=True)
-            wanted = self._wanted()
-        except Exception as error:  # noqa: BLE001 (whatever the setup raises)
-            return f"!{type(error).__name__}: {_one_line(str(error))}"
+        prepared = guarded(self._prepare, lambda error: f"!{type(error).__name__}: {_one_line(str(error))}")
+        if isinstance(prepared, str):
+            return prepared
         threading.stack_size(_STACK)
-        threading.Thread(target=self._examine, args=(code, wanted), daemon=True).start()
+        threading.Thread(target=self._examine, args=prepared, daemon=True).start()
         return self._said.get()
 
     def go_on(self, answer: str) -> str:
@@ -128,6 +126,11 @@ class Examination:
         self._heard.put((value, error))
         return self._said.get()
 
+    def _prepare(self) -> tuple[types.CodeType, list[str]]:
+        """Runs the setup; returns the tests, compiled, and the names to ask the program for."""
+        exec(compile(self._setup, "setup", "exec", dont_inherit=True), self._space)
+        return compile(self._tests, TESTS, "exec", dont_inherit=True), self._wanted()
+
     def _wanted(self) -> list[str]:
         """The names to ask the program for: the required ones, and those that nobody else defines."""
         made, used = names_of(self._tests)
@@ -139,11 +142,7 @@ class Examination:
         return wanted
 
     def _examine(self, code: types.CodeType, wanted: list[str]) -> None:
-        try:
-            verdict = self._verdict(code, wanted)
-        except BaseException as error:  # noqa: BLE001 (whatever it is, it is no pass)
-            verdict = f"-{self._reason(error)}"
-        self._said.put(verdict)
+        self._said.put(guarded(lambda: self._verdict(code, wanted), lambda error: f"-{self._reason(error)}"))
 
     def _verdict(self, code: types.CodeType, wanted: list[str]) -> str:
         found = self._ask("names", *wanted)
@@ -175,10 +174,9 @@ class Examination:
         if isinstance(error, AssertionError) and where is not None and where.tb_frame.f_code.co_filename == TESTS:
             lines = self._tests.split("\n")[where.tb_lineno - 1 :]
             return f"assertion failed: {_one_line(lines[0] if lines else '')}"
-        try:
-            return f"{type(error).__name__}: {_one_line(str(error))}".removeprefix("RemoteError: ")
-        except Exception:  # noqa: BLE001 (the text of a `Remote` is the program's)
-            return type(error).__name__
+        kind = type(error).__name__
+        said = guarded(lambda: f"{kind}: {_one_line(str(error))}", lambda _: kind)  # a `Remote`'s text is the program's
+        return said.removeprefix("RemoteError: ")
 
 
 def names_of(tests: str) -> tuple[set[str], set[str]]:

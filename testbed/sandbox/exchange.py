@@ -7,8 +7,8 @@ Plain data: None, bool, int, float, complex, str, bytes, bytearray, list, tuple,
 Decimal, Fraction. A value of a subclass is sent as its base, a scalar of numpy as Python's. Everything is a copy: what
 the program does to its arguments the tests do not see.
 
-A message is JSON, so reading one runs nothing; a list in it begins with the name of a type. Whatever `pack` would not
-write is `Malformed`.
+A message is JSON, so reading one runs nothing; a list in it begins with the name of a type. Whatever cannot be read so
+is `Malformed`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,12 @@ _SCALARS: dict[str, _Type] = {
     "bytearray": ("builtins", lambda value: [bytearray.hex(value)], bytearray.fromhex),
     "range": ("builtins", lambda value: [value.start, value.stop, value.step], range),
     "Decimal": ("decimal", lambda value: [str(value)], _of("decimal", "Decimal")),
-    "Fraction": ("fractions", lambda value: [str(value)], _of("fractions", "Fraction")),
+    # Not as text, which may be 1e999999999 and take for ever.
+    "Fraction": (
+        "fractions",
+        lambda value: [value.numerator, value.denominator],
+        lambda top, bottom: _of("fractions", "Fraction")(top, bottom),
+    ),
 }
 _TYPES = _CONTAINERS | _SCALARS
 _EXACT = frozenset({bool, int, float, complex, str, type(None), list, tuple, dict})
@@ -93,7 +98,7 @@ def unpack(text: str, held: Callable[[int], Any]) -> Any:
         held: what stands for something that is not data, by its number.
 
     Raises:
-        Malformed: `pack` would not write this.
+        Malformed: it is none; `pack` would not write this.
     """
     if len(text) > LARGEST:
         raise Malformed("a message that is too long")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from testbed.sandbox.process import (
     start_bwrap,
     until_ended,
 )
+from testbed.sandbox.undo import UnlessFinished
 
 #: What a worker must have for itself; of the cgroup's, it sees to it that its host's shows no name.
 NAMESPACES = ("ipc", "mnt", "net", "pid", "user", "uts")
@@ -125,19 +127,17 @@ class ForkServer:
             return read_rest(stderr.fileno()).decode("utf-8", "replace").strip()[-500:]
 
     async def _start(self) -> socket.socket:
-        self._talk, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._talk.setblocking(False)  # a server that reads nothing must not stop the event loop
+        talk, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._talk = talk
+        talk.setblocking(False)  # a server that reads nothing must not stop the event loop
         bwrap, inside = self._words
-        try:
+        async with UnlessFinished(self.end):
             with there:
                 self._process, self._info = start_bwrap(bwrap, [*inside, str(there.fileno())], there.fileno())
             pid = await read_child_pid(self._info)
-            if await readable(self._talk.fileno(), START_SECONDS) and self._talk.recv(len(READY)) == READY and pid:
+            if await readable(talk.fileno(), START_SECONDS) and talk.recv(len(READY)) == READY and pid:
                 self.namespaces = namespaces_of(pid)
-                return self._talk
-        except BaseException:  # cancelled too; raised again
-            await self.end()
-            raise
+                return talk
         raise SandboxDied(f"the fork server did not start: {await self.end()}")
 
     async def _answer(self, talk: socket.socket) -> tuple[int, list[int]]:
@@ -245,7 +245,7 @@ class ForkedLink(ProcessLink):
         """Has the worker made, and returns the host's end of its control stream."""
         self._server = self._servers.take()
         with contextlib.ExitStack() as undo:
-            try:
+            async with UnlessFinished(functools.partial(self._servers.give_back, self._server)):
                 control, there = socket.socketpair()
                 undo.callback(control.close)
                 with there:
@@ -253,9 +253,6 @@ class ForkedLink(ProcessLink):
                     undo.callback(os.close, self._errors)
                     with open(errors, "wb"):
                         self.worker_fd = await self._server.fork(scratch, there.fileno(), errors)
-            except BaseException:  # cancelled too; raised again
-                await self._servers.give_back(self._server)
-                raise
             undo.pop_all()
         return control
 

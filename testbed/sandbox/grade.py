@@ -24,6 +24,7 @@ from testbed.errors import SandboxDied, UsageError
 from testbed.sandbox.base import Limits, Result, Sandbox, Session
 from testbed.sandbox.exchange import LARGEST
 from testbed.sandbox.pool import Pool
+from testbed.sandbox.undo import UnlessFinished
 from testbed.threads import LoopThread
 
 #: For pools that grade: the timeout of a grade is the limit on its calls, and the longest message fits in the output's
@@ -243,21 +244,21 @@ class _Bench:
                 sound = True
                 raise
             finally:
-                if not (sound and await self._keep(examiners)):
-                    await pool.release(examiners)
+                await self._put_back(pool, examiners, sound=sound)
 
-    async def _keep(self, examiners: Session) -> bool:
-        """Resets a sandbox for the next tests; False if it is lost."""
-        try:
-            await examiners.reset()
-        except SandboxDied:
-            return False
-        self._idle.append(examiners)
-        return True
+    async def _put_back(self, pool: Pool, examiners: Session, *, sound: bool) -> None:
+        """Resets a sandbox and keeps it for the next tests; one that is not sound, or is lost, is destroyed."""
+        if not sound:
+            await pool.release(examiners)
+            return
+        with contextlib.suppress(SandboxDied):
+            async with UnlessFinished(lambda: pool.release(examiners)):
+                await examiners.reset()
+            self._idle.append(examiners)
 
 
 def _begin_program(program: str, question: str) -> str:
-    return f"""{_modules("exchange", "examinee")}
+    return f"""{_modules("boundary", "exchange", "examinee")}
 from testbed.sandbox.examinee import Program
 from testbed.sandbox.exchange import say
 program = Program()
@@ -265,7 +266,7 @@ program.begin({program!a}, {question!a})"""
 
 
 def _begin_tests(tests: Tests) -> str:
-    return f"""{_modules("exchange", "examiner")}
+    return f"""{_modules("boundary", "exchange", "examiner")}
 from testbed.sandbox.examiner import Examination
 from testbed.sandbox.exchange import say
 examination = Examination({tests.setup!a}, {tests.code!a}, {tests.entry_point!a}, {list(tests.required)!a})

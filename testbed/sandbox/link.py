@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -180,6 +182,15 @@ def _unproven(ready: dict[str, Any]) -> str:
     if not ready.get("uid"):
         wrong.append("it is still root")
     return "; ".join(wrong)
+
+
+async def streams_of(connection: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Takes up a connection, which its writer closes from then on; if there will be none, it has been closed."""
+    with contextlib.ExitStack() as undo:  # if cancelled too
+        undo.callback(connection.close)
+        streams = await asyncio.open_connection(sock=connection)
+        undo.pop_all()
+    return streams
 
 
 async def send(writer: asyncio.StreamWriter, frame: dict[str, Any], parts: Sequence[bytes] = ()) -> None:

@@ -1,5 +1,8 @@
 """Runs inside the sandbox: how much memory all processes of a call hold. Only the standard library is there.
 
+Sockets hold memory of the kernel's that no figure of a process tells. Each has a bound of its own, and descriptors are
+limited; but connections that nobody has taken need none, and keep what was sent on them. So sockets are counted too.
+
 What they share counts in proportion, which the kernel tells only under a lock of the process, and a program can keep
 that lock busy. So the worker itself looks at figures that need no lock and say at least as much as there is. Only if
 they exceed the limit does a thread count exactly; whatever holds it up does not hold up the worker, and its clock.
@@ -18,7 +21,7 @@ PATIENCE = 1.0  # seconds for an exact count, before what is known without it de
 
 _FIGURES = re.compile(rb"^(VmRSS|RssAnon|RssShmem|VmPTE|VmSwap):\s+(\d+) kB$", re.MULTILINE)
 _SHARES = re.compile(rb"^(?:Pss|SwapPss):\s+(\d+) kB$", re.MULTILINE)
-
+_SOCKETS = re.compile(rb"^sockets: used (\d+)$", re.MULTILINE)
 
 _MOST_SAID = 1 << 10  # counts in one call that may have said so: another one begins before the first has been heard
 
@@ -30,13 +33,14 @@ class Memory:
 
     Args:
         limit: most bytes, of all processes together.
+        sockets: most sockets, with those that no descriptor leads to.
 
     Attributes:
         exceeded: a descriptor that can be read once an exact count has exceeded the limit.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, sockets: int) -> None:
+        self._limit, self._sockets = limit, sockets
         self.exceeded, self._tell = os.pipe()
         os.set_blocking(self.exceeded, False)
         self._wanted, self._idle = _thread.allocate_lock(), _thread.allocate_lock()
@@ -68,8 +72,10 @@ class Memory:
         """Looks without waiting and has the thread count if needed; True if an exact count does not come in time.
 
         Then, memory that processes share through a fork counts for each of them: a program that keeps its maps too
-        busy to be counted must not go uncounted.
+        busy to be counted must not go uncounted. True also if there are too many sockets.
         """
+        if _sockets() > self._sockets:
+            return True
         most, own = self._look()
         now = time.monotonic()
         if self._idle.locked():
@@ -177,6 +183,13 @@ def _figures(folder: str) -> dict[bytes, int]:
     found = {name: int(kib) << 10 for name, kib in _FIGURES.findall(buffer[buffer.find(b"\n") : size])}
     buffer[:] = bytes(len(buffer))
     return found
+
+
+def _sockets() -> int:
+    """How many there are in the sandbox's network; 0 where that is not shown."""
+    buffer = bytearray(64)
+    found = _SOCKETS.search(buffer, 0, read_into("/proc/self/net/sockstat", buffer))
+    return int(found[1]) if found else 0
 
 
 def _shares(folder: str) -> int:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
-from testbed.errors import SandboxDied, UsageError
+from testbed.errors import SandboxDied, TestbedError, UsageError
 from testbed.sandbox.base import Limits, Sandbox, Session
 
 
@@ -66,6 +66,7 @@ class Pool:
 
         Raises:
             SandboxDied: none could be started, or the pool is closed.
+            UsageError: the backend was asked for something that is not here, such as a package.
         """
         if self._closed:
             raise SandboxDied("the sandbox pool is closed.")
@@ -114,25 +115,31 @@ class Pool:
     async def _begin(self) -> None:
         async with self._starting_at_once:
             try:
-                session = await self._sandbox.open(self._limits)
-            except SandboxDied as error:
-                self._alive -= 1
+                session = await self._open()
+            except TestbedError as error:  # most often SandboxDied; also a package that is not installed here
                 self._refuse(error)
                 if self._waiting:
                     self._fill()  # everybody who waits gets an answer
                 return
-            except BaseException:  # cancelled too; raised again
-                self._alive -= 1
-                raise
         if self._closed:
             await self._end(session)
         else:
             self._offer(session)
 
+    async def _open(self) -> Session:
+        with contextlib.ExitStack() as undo:  # if cancelled too
+            undo.callback(self._count_one_less)
+            session = await self._sandbox.open(self._limits)
+            undo.pop_all()
+        return session
+
     async def _end(self, session: Session) -> None:
         await session.close()
-        self._alive -= 1
+        self._count_one_less()
         self._fill()
+
+    def _count_one_less(self) -> None:
+        self._alive -= 1
 
     def _offer(self, session: Session) -> None:
         """Gives a new sandbox to whoever has waited longest, else keeps it warm."""
@@ -143,7 +150,7 @@ class Pool:
                 return
         self._warm.append(session)
 
-    def _refuse(self, error: SandboxDied) -> None:
+    def _refuse(self, error: TestbedError) -> None:
         """Tells whoever has waited longest that a start failed; with nobody waiting, the next `acquire` tries again."""
         while self._waiting:
             turn = self._waiting.popleft()

@@ -17,7 +17,8 @@ from typing import Literal
 
 from testbed.errors import SandboxDied
 from testbed.sandbox.cgroup import Cgroup
-from testbed.sandbox.link import START_SECONDS
+from testbed.sandbox.link import START_SECONDS, streams_of
+from testbed.sandbox.undo import UnlessFinished
 
 DYING_SECONDS = 5.0
 _REMOVAL_PAUSES = (0.001, 0.01, 0.05, 0.1, 0.5, 0.0)
@@ -78,18 +79,13 @@ class ProcessLink(ABC):
 
     async def _connect(self, control: socket.socket) -> None:
         """Takes up the connection and has the worker confined; if that fails, all of it has been ended."""
-        try:
-            self.reader, self.writer = await asyncio.open_connection(sock=control)
+        async with UnlessFinished(self.kill):
+            self.reader, self.writer = await streams_of(control)
             await self._find_worker()
             if self.cgroup is not None and self.worker_pid is not None:
                 # It waits for its start frame, so everything later is inside. The kernel may wait for all cores.
                 with contextlib.suppress(ProcessLookupError):  # it has ended; the handshake will tell why
                     await asyncio.to_thread(self.cgroup.add, self.worker_pid)
-        except BaseException:  # cancelled too; raised again
-            if not hasattr(self, "writer"):  # else the writer closes it; its number must not be used again before
-                control.close()
-            await self.kill()
-            raise
 
     async def _kill(self) -> str:
         self.hurry(True)
@@ -101,7 +97,7 @@ class ProcessLink(ABC):
         await self._remove_cgroup()
         self._free()
         if hasattr(self, "writer"):
-            self.writer.close()
+            self.writer.transport.abort()  # there is nobody to take what is left to write
             with contextlib.suppress(OSError):
                 await self.writer.wait_closed()
         return self._last_words().decode("utf-8", "replace").strip()[-500:]

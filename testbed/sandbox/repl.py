@@ -16,6 +16,7 @@ import sys
 import time
 
 from testbed.sandbox import child
+from testbed.sandbox.boundary import guarded
 from testbed.sandbox.buffers import Captures
 from testbed.sandbox.memory import Memory
 from testbed.sandbox.watch import Process, Watch, signal_everybody, stop_everybody
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, NoReturn
 
+KEPT_SOURCE = 4 << 20  # characters of cells; with all of them, whoever is told much often would run out of memory
 INTERRUPT_SECONDS = 0.05  # to react to an interrupt, before everything is killed
 
 _CELL = struct.Struct(">QI")  # number of the call, bytes of source that follow
@@ -73,7 +75,8 @@ class Repl:
             seconds: wall-clock time of the call.
             captures: keep the outputs.
             memory: counts the memory.
-            tell: called with a verdict that is certain before the processes are stopped or ended.
+            tell: called with a verdict that is certain before the processes are stopped or ended; "left" if it is only
+                certain that they are to be ended.
         """
         watch = Watch(self._control, self._process, captures.of(self._out, self._err), memory)
         deadline = time.monotonic() + seconds
@@ -91,6 +94,8 @@ class Repl:
         if raised is not None and not stop_everybody():
             raised = None
         # None: it has ended, does not react, does not speak our language, or will not stand still.
+        if raised is None and verdict not in ("timeout", "oom"):
+            tell("left")
         code_of_exit = self._end() if raised is None else int(raised)
         watch.end()
         if watch.kernel_ended_one():
@@ -125,6 +130,28 @@ class Repl:
             os.close(descriptor)
 
 
+class _Sources:
+    """The latest cells, of which tracebacks show lines.
+
+    Args:
+        lines: where tracebacks look them up.
+    """
+
+    def __init__(self, lines: dict[str, Any]) -> None:
+        self._lines = lines
+        self._kept: dict[str, int] = {}
+        self._size = 0
+
+    def add(self, name: str, source: str) -> None:
+        self._lines[name] = (len(source), None, source.splitlines(keepends=True), name)
+        self._kept[name] = len(source)
+        self._size += len(source)
+        while self._size > KEPT_SOURCE:
+            oldest = next(iter(self._kept))
+            self._size -= self._kept.pop(oldest)
+            self._lines.pop(oldest, None)
+
+
 class _Interrupt:
     """Turns the worker's signal into a KeyboardInterrupt while a cell runs, and into nothing otherwise."""
 
@@ -155,13 +182,13 @@ def _become_repl(
 
 
 def _serve(cells: int, done: int, lines: dict[str, Any], show: Callable[..., None]) -> int:
-    namespace = child.new_main()
+    namespace, sources = child.new_main(), _Sources(lines)
     interrupt, me = _Interrupt(), os.getpid()
     while True:
         number, size = _CELL.unpack(_read_exactly(cells, _CELL.size))
         source = _read_exactly(cells, size).decode("utf-8", "surrogatepass")
         name = f"<cell {number}>"
-        lines[name] = (len(source), None, source.splitlines(keepends=True), name)
+        sources.add(name, source)
         signal.signal(signal.SIGINT, interrupt)  # again for each cell: one that ignores it should not spoil the next
         try:
             interrupt.armed = True
@@ -192,16 +219,14 @@ def _read_exactly(descriptor: int, size: int) -> bytes:
 
 def _outcome(action: Callable[[], None], show: Callable[..., None]) -> bool:
     """Whether an exception ended a cell; it is shown, with lines of source also from earlier cells."""
-    try:
-        action()
-    except SystemExit:
-        raise
-    except BaseException as error:  # noqa: BLE001 (a program may raise anything)
+
+    def shown(error: BaseException) -> bool:
         if sys.excepthook is sys.__excepthook__:  # which reads files only
             sys.excepthook = show
         child.show(error)
         return True
-    return False
+
+    return guarded(action, shown, but=SystemExit) or False
 
 
 def _run_cell(source: str, name: str, namespace: dict[str, Any]) -> None:

@@ -26,11 +26,9 @@ WORKER = f"{PREFIX}/worker"
 PACKAGES = f"{PREFIX}/packages"
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
+_INSIDE = ("worker", "boundary", "buffers", "child", "lockdown", "memory", "repl", "scratch", "watch", "forkserver")
 #: (path here, path inside) of the worker; its modules keep their own import names, so that they read the same in both.
-WORKER_FILES = tuple(
-    (f"{_HERE}/{name}.py", f"{WORKER}/testbed/sandbox/{name}.py")
-    for name in ("worker", "buffers", "child", "lockdown", "memory", "repl", "scratch", "watch", "forkserver")
-)
+WORKER_FILES = tuple((f"{_HERE}/{name}.py", f"{WORKER}/testbed/sandbox/{name}.py") for name in _INSIDE)
 # Not as a script or a folder: these are compiled at every start, and the latter loads half of the library. The worker
 # collects no garbage, and begins with that before its modules are loaded.
 _BEGIN = "import gc, sys; gc.disable(); sys.path.insert(0, {!r}); from testbed.sandbox.{} import main; main()"

@@ -138,11 +138,12 @@ class _Architecture(NamedTuple):
     sched_setaffinity: int
     ioctl: int
     fcntl: int
+    mmap: int
 
 
 _ARCHITECTURES = {
-    "x86_64": _Architecture(0, 0xC000003E, 41, 53, 56, 435, 157, 302, 203, 16, 72),
-    "aarch64": _Architecture(1, 0xC00000B7, 198, 199, 220, 435, 167, 261, 122, 29, 25),
+    "x86_64": _Architecture(0, 0xC000003E, 41, 53, 56, 435, 157, 302, 203, 16, 72, 9),
+    "aarch64": _Architecture(1, 0xC00000B7, 198, 199, 220, 435, 167, 261, 122, 29, 25, 222),
 }
 _NEWEST_CALL = 450  # set_mempolicy_home_node, Linux 5.17; also below x86_64's bit for the x32 calls
 
@@ -150,6 +151,7 @@ _AF_UNIX = 1
 _CLONE_NEW = 0x7E020000  # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _PR_SET_DUMPABLE = 4
 _F_SETSIG, _F_SETLEASE, _F_NOTIFY = 10, 1024, 1026  # SIGCONT by way of a pipe, a hold on a file, news of a folder
+_MAP_HUGETLB = 0x40000  # from a pool of the machine's, which no limit counts
 _TERMINAL_INJECTION = (0x5412, 0x541C, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCSETD
 
 _ALLOW = 0x7FFF0000
@@ -208,6 +210,7 @@ def program(machine: str) -> bytes:
     steps += _when(arch.clone, _unless(_ANY_BIT, argument=0, values=(_CLONE_NEW,)))
     steps += _when(arch.ioctl, _unless(_EQUAL, argument=1, values=_TERMINAL_INJECTION))
     steps += _when(arch.fcntl, _unless(_EQUAL, argument=1, values=(_F_SETSIG, _F_SETLEASE, _F_NOTIFY)))
+    steps += _when(arch.mmap, _unless(_ANY_BIT, argument=3, values=(_MAP_HUGETLB,)))
     # A process that is not dumpable would hide its memory from the worker's count; becoming dumpable is fine.
     hide = [(_LOAD, 0, 0, 16), (_EQUAL, 1, 0, _PR_SET_DUMPABLE), (_RETURN, 0, 0, _ALLOW)]
     steps += _when(arch.prctl, hide + _only_if(_EQUAL, argument=1, value=1))

@@ -15,6 +15,7 @@ from testbed.errors import SandboxDied, SandboxFileError, UsageError
 from testbed.sandbox.answers import Verdict, how_it_ended, read_answer, read_piece, read_verdict, too_much_memory
 from testbed.sandbox.base import Limits, Result, Status
 from testbed.sandbox.link import PIECE, BrokenProtocol, Link, receive, send
+from testbed.sandbox.undo import UnlessFinished
 
 LATE_SECONDS = 0.02  # beyond a call's timeout, before the worker is helped to end it
 GRACE_SECONDS = 3.0  # beyond a call's timeout, for killing, reaping and wiping, before the worker counts as lost
@@ -28,7 +29,7 @@ class _Lost(SandboxDied):
     Args:
         reason: what is known of it.
         verdict: what had become of the program before, if that is known: "oom" also where the program had reached its
-            limit of memory, and the kernel's choice fell on the worker.
+            limit of memory, and the kernel's choice fell on the worker; "left" if ending what it left took too long.
     """
 
     def __init__(self, reason: str, verdict: Verdict | None = None) -> None:
@@ -159,39 +160,40 @@ class WorkerSession:
             SandboxDied: the session is closed, or no worker can be started.
             _Lost: the worker went away, or sent what it never sends.
         """
-        try:
-            if self._closed:
-                raise SandboxDied("the sandbox session is closed.")
-            if self._link is None:
-                self._link = await self._restart()
-            if self._closed:  # while it was starting
-                await self._drop()
-                raise SandboxDied("the sandbox session is closed.")
-            self._sequence += 1
-            self._verdict = None
-            async with asyncio.timeout(seconds + GRACE_SECONDS):
-                await send(self._link.writer, {**request, "seq": self._sequence}, parts)
-                answer = await self._answer(self._link, seconds)
-            self._memory = self._link.out_of_memory()
-            if answer.get("type") != "result" or answer.get("seq") != self._sequence:
-                raise BrokenProtocol(f"an unexpected frame (number {answer.get('seq')!r}, not {self._sequence})")
-            if answer.get("clean") is not True:
-                await self._drop()  # what the call left in scratch is not worth cleaning up
-            return answer
-        except (BrokenProtocol, TimeoutError, OSError, EOFError) as error:
-            raise await self._lose(error) from error
-        except SandboxDied:
-            raise
-        except BaseException:
-            await asyncio.shield(self._drop())  # cancelled: what the worker does now is nobody's business
-            raise
+        # What the worker goes on to do for somebody who is cancelled is nobody's business.
+        async with UnlessFinished(lambda: asyncio.shield(self._drop())):
+            try:
+                return await self._exchange(request, seconds, parts)
+            except (BrokenProtocol, TimeoutError, OSError, EOFError) as error:
+                raise await self._lose(error) from error
+
+    async def _exchange(self, request: dict[str, Any], seconds: float, parts: Sequence[bytes]) -> dict[str, Any]:
+        if self._closed:
+            raise SandboxDied("the sandbox session is closed.")
+        if self._link is None:
+            self._link = await self._restart()
+        if self._closed:  # while it was starting
+            await self._drop()
+            raise SandboxDied("the sandbox session is closed.")
+        self._sequence += 1
+        self._verdict = None
+        async with asyncio.timeout(seconds + GRACE_SECONDS):
+            await send(self._link.writer, {**request, "seq": self._sequence}, parts)
+            answer = await self._answer(self._link, seconds)
+        self._memory = self._link.out_of_memory()
+        if answer.get("type") != "result" or answer.get("seq") != self._sequence:
+            raise BrokenProtocol(f"an unexpected frame (number {answer.get('seq')!r}, not {self._sequence})")
+        if answer.get("clean") is not True:
+            await self._drop()  # what the call left in scratch is not worth cleaning up
+        return answer
 
     async def _answer(self, link: Link, seconds: float) -> dict[str, Any]:
         """Waits for the worker's answer; to end a bomb takes more than a sandbox's share of a busy machine.
 
         A verdict may come before it. Should the worker be lost after that, for whatever reason, then while it ended
-        processes of a program whose time or memory had been used up: that is no accident to be tried again. Without
-        one, nobody knows whether the machine or the program was at fault, and the program is not blamed.
+        processes of a program whose time or memory had been used up: that is no accident to be tried again. Nor is it
+        if a program ends by itself, and what it has left takes longer to end than the call may. Without a verdict,
+        nobody knows whether the machine or the program was at fault, and the program is not blamed.
         """
         helper = asyncio.get_running_loop().call_later(seconds + LATE_SECONDS, link.hurry, True)
         try:
@@ -216,6 +218,8 @@ class WorkerSession:
         reason = " ".join(filter(None, (_explain(error), await self._drop())))
         out_of_memory = link is not None and link.out_of_memory() == "limit"
         known = None if isinstance(error, BrokenProtocol) else self._verdict
+        if known == "left" and not isinstance(error, TimeoutError):
+            known = None
         return _Lost(reason, "oom" if out_of_memory else known)
 
     async def _drop(self) -> str:
@@ -227,6 +231,8 @@ class WorkerSession:
 def _status_of(loss: _Lost, seconds: float, limits: Limits) -> tuple[Status, str]:
     if loss.verdict is None:
         return "sandbox_died", str(loss)
+    if loss.verdict == "left":
+        return "timeout", f"ended, but what it left was not gone after {seconds + GRACE_SECONDS:g} s"
     return how_it_ended(loss.verdict, None, False, seconds, limits)
 
 

@@ -27,9 +27,9 @@ from _sitebuiltins import Quitter  # `exit()` is the site module's, which is not
 
 from testbed.sandbox import scratch
 from testbed.sandbox.buffers import Captures, Payload
-from testbed.sandbox.child import Legacy, become_program, cpu_seconds
+from testbed.sandbox.child import OPEN_FILES, Legacy, become_program, cpu_seconds
 from testbed.sandbox.lockdown import lock_down
-from testbed.sandbox.memory import Memory
+from testbed.sandbox.memory import Memory, processes
 from testbed.sandbox.repl import Repl
 from testbed.sandbox.watch import Process, Watch
 
@@ -56,7 +56,7 @@ def work(host: Host) -> NoReturn:
     _thread.stack_size(THREAD_STACK)
     host.send({"type": "hello", "machine": os.uname().machine, "python": sys.version.split()[0]})
     start, _ = host.receive()
-    memory = Memory(start["limits"]["memory"])
+    memory = Memory(start["limits"]["memory"], OPEN_FILES * start["limits"]["processes"])
     try:
         evidence = lock_down(start, memory.start)
         _preload(start["preload"])
@@ -229,7 +229,10 @@ class Worker:
         return repl is not None
 
     def _teller(self, frame: dict[str, Any]) -> Callable[[str], None]:
-        """Tells the host a verdict while the program is still being ended, in case that this takes too long."""
+        """Tells the host a verdict while the program is still being ended, in case that this takes too long.
+
+        It is "left" for a program that has ended by itself, and left processes that have not.
+        """
         return lambda verdict: self._host.send({"type": "verdict", "seq": frame["seq"], "verdict": verdict})
 
     def _run_program(self, frame: dict[str, Any], payload: Payload) -> dict[str, Any]:
@@ -240,8 +243,8 @@ class Worker:
         deadline = time.monotonic() + frame["timeout"]
         child = os.fork()
         if child == 0:
-            code = bytes(payload.part(0)).decode("utf-8", "surrogatepass")
-            become_program(code, frame["timeout"], self._limits, self._legacy, in_read, out_write, err_write)
+            seconds = frame["timeout"]
+            become_program(payload.part(0), seconds, self._limits, self._legacy, in_read, out_write, err_write)
         for descriptor in (in_read, out_write, err_write):
             os.close(descriptor)
         for descriptor in (in_write, out_read, err_read):
@@ -252,6 +255,8 @@ class Worker:
         verdict = watch.until_over(deadline)
         if verdict != "exited":
             self._teller(frame)(verdict)
+        elif len(processes()) > 1:
+            self._teller(frame)("left")
         status = process.end_everything()
         watch.end()
         for descriptor in (out_read, err_read):

@@ -141,6 +141,23 @@ ATTACKS = {
         ctypes.pythonapi.PyType_Modified(ctypes.py_object(str))
         def f(x): return "a"
         """,
+    "is not a number": "def f(x): return float('nan')",
+    "copies and pickles itself as another": """
+        class Chameleon:
+            def __copy__(self, *memo): return 'quetzal-58301'
+            __deepcopy__ = __getstate__ = __copy__
+            def __reduce_ex__(self, protocol): return str, ('quetzal-58301',)
+        def f(x): return Chameleon()
+        """,
+    "replaces what catches its exceptions": """
+        import sys
+        for name, module in list(sys.modules.items()):
+            if name.startswith("testbed."):
+                for function in ("guarded", "pack", "_told"):
+                    if hasattr(module, function):
+                        setattr(module, function, lambda *args, **options: '["tuple","value",true]')
+        def f(x): raise ValueError
+        """,
     "replaces modules": """
         import sys
         class Everything:

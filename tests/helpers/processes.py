@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import time
 from pathlib import Path
+
+
+def end(process: subprocess.Popen[bytes], seconds: float = 10.0) -> None:
+    """Asks a process to end and waits; after some seconds it is no longer asked."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def processes_in_namespace_of(pid: int) -> set[int]:
