@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from testbed.budget import Budget, Meter
 from testbed.errors import UsageError
-from testbed.protocol import NO_ACTION, Action, parse
+from testbed.protocol import NO_ACTION, TOOLS_SPENT, Action, parse
 from testbed.tool import AttemptContext, Toolbox, ToolSet
 from testbed.types import RESENT, Cost, Grade, Message, Task, ToolResult, Usage, well_formed
 
@@ -29,7 +29,6 @@ class Observation(TypedDict):
     remaining: npt.NDArray[np.float64]
 
 
-TOOLS_SPENT = "The tool budget is spent: answer now."
 WRONG = "That is wrong."
 # Twice what text of any language needs: a model that reports still fewer tokens for what it wrote is not believed.
 MOST_CHARS_PER_TOKEN = 8

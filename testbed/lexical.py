@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.corpus import Corpus, Document, StoredCorpus
+from testbed.edges import Foreign
 from testbed.errors import DataError, InfrastructureError, TestbedError
 
 ANALYSER = "simple+lower+fold+stop:en+stem:en/1"
@@ -167,17 +168,14 @@ def _scratch() -> Iterator[Path]:
                 break
 
 
-@contextlib.contextmanager
-def _guarded(kind: type[TestbedError], what: str) -> Iterator[None]:
-    """Raises an error of ours for one of the engine's."""
-    try:
-        yield
-    except (ValueError, OSError, LookupError, RuntimeError) as error:
-        raise kind(f"{what}: {error}.") from error
-    except BaseException as error:  # the engine's panics are no Exception; what is no panic is raised again
-        if type(error).__name__ != "PanicException":
-            raise
-        raise kind(f"{what}: {error}.") from error
+def _guarded(kind: type[TestbedError], what: str) -> Foreign:
+    """Raises an error of ours for one of the engine's: its panics are no `Exception`."""
+
+    def told(error: BaseException) -> BaseException:
+        engines = isinstance(error, ValueError | OSError | LookupError | RuntimeError)
+        return kind(f"{what}: {error}.") if engines or type(error).__name__ == "PanicException" else error
+
+    return Foreign(told, BaseException)
 
 
 def _add(index: Any, documents: Iterable[Document], first: int, memory: int) -> None:

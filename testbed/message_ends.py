@@ -23,8 +23,7 @@ def with_ends(
         roles: of these messages.
         longest: most tokens that the arm's model may write in one message; None where unknown.
     """
-    sizes = {score.message: len(score.logprobs) for score in found if roles[score.message] == "assistant"}
-    ended = own_ends(attempt, sizes, longest)
+    ended = _ended(attempt, found, roles, longest)
     rows = []
     for score in found:
         tokens, nats = len(score.logprobs), score.nats
@@ -34,6 +33,24 @@ def with_ends(
             nats -= score.end  # who writes a result himself has to close it there; no token of what the tool said
         rows.append(MessageScore(attempt.id, score.message, roles[score.message], tokens, nats))
     return rows
+
+
+def lacks_ends(attempt: Attempt, found: Sequence[Score], roles: Mapping[int, str], longest: int | None) -> bool:
+    """Whether a message that the model ended itself has no end to be counted: whoever scored it tells none.
+
+    Args:
+        attempt: the attempt.
+        found: scores of its messages' contents.
+        roles: of these messages.
+        longest: as for `with_ends`.
+    """
+    ended = _ended(attempt, found, roles, longest)
+    return any(score.end is None for score in found if score.message in ended)
+
+
+def _ended(attempt: Attempt, found: Sequence[Score], roles: Mapping[int, str], longest: int | None) -> set[int]:
+    sizes = {score.message: len(score.logprobs) for score in found if roles[score.message] == "assistant"}
+    return own_ends(attempt, sizes, longest)
 
 
 def own_ends(attempt: Attempt, sizes: Mapping[int, int], longest: int | None) -> set[int]:

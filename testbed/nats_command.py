@@ -100,5 +100,11 @@ def parts(scored: Sequence[ArmScored]) -> Iterator[str]:
             f"{each.arm}: {each.done:,} of {each.total:,} attempts have scores by {each.scorer.name}, "
             f"{each.done - each.before:,} of them new"
         )
+        if each.endless:
+            remedy = "; with tokenizer = … in [model] it may" if each.scorer.name.startswith("chat:") else ""
+            yield (
+                f"{each.arm}: in {each.endless:,} of these what the model wrote counts without the ends of messages: "
+                f"{each.scorer.name} does not tell how likely they are{remedy}"
+            )
         for why, count in each.left_out.most_common():
             yield f"{each.arm}: {count:,} left out: {why}"

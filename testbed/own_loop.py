@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
+from testbed.edges import Kept
 from testbed.errors import TransportError
 from testbed.threads import LoopThread, settle
 
@@ -119,13 +120,10 @@ class _Call:
         if self.stage is not stage:
             return
         self.began, self.busy_before = time.monotonic(), stage.busy
-        result, error = None, None
-        try:
-            result = await self.make()
-        except BaseException as caught:  # noqa: BLE001 (the edge of another loop: handed to the caller)
-            error = caught
+        with Kept() as kept:  # for the caller
+            kept.result = await self.make()
         with contextlib.suppress(RuntimeError):  # the caller's loop was closed meanwhile: nobody is there to be told
-            self.loop.call_soon_threadsafe(settle, self.future, result, error)
+            self.loop.call_soon_threadsafe(settle, self.future, kept.result, kept.error)
 
 
 _current: ContextVar[_Call | None] = ContextVar("call", default=None)  # whose task a new task belongs to

@@ -27,11 +27,13 @@ class Places:
         file: its name in messages; empty where an experiment was made by a program.
         lines: line of each table, key and element of a list.
         values: text of each value that is no table and no list.
+        arguments: tables in whose place an argument of the command line stands → that argument.
     """
 
     file: str = ""
     lines: Mapping[Key, int] = field(default_factory=dict)
     values: Mapping[Key, str] = field(default_factory=dict)
+    arguments: Mapping[Key, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, file: str, text: str) -> Places:
@@ -68,8 +70,12 @@ class Places:
         except UsageError as error:
             message = str(error)
             named = sorted(tables, key=lambda table: _position(message, str(table[-1])) is None)
+            options = self._options(message, named)
+            argument = next((self.arguments[table] for table in tables if table in self.arguments), "")
+            if argument and not options:
+                raise ExperimentError(message, path=argument) from error
             ids = [(*table, "id") for table in named]
-            keys = [key for key in (*self._options(message, named), *ids, *named) if key in self.lines]
+            keys = [key for key in (*options, *ids, *named) if key in self.lines]
             raise self.error(message, *keys, *tables[:1]) from error
 
     def _options(self, message: str, tables: Sequence[Key]) -> tuple[Key, ...]:

@@ -30,6 +30,7 @@ STOP_STRINGS = (CALL_CLOSE, ANSWER_CLOSE)
 
 ANSWER_INSTRUCTION = f"Give your final answer as {ANSWER_OPEN}…{ANSWER_CLOSE}, with nothing but the answer inside."
 NO_ACTION = f"No answer and no tool call found. Reply with {ANSWER_OPEN}…{ANSWER_CLOSE}."
+TOOLS_SPENT = "The tool budget is spent: answer now."
 
 _TAG = re.compile(r"<tool_call>|<answer>")
 _MARKUP = re.compile(r"<(?=/?(?:tool_call|answer|tool_result)>)")

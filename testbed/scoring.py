@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from testbed.episode import TOOLS_SPENT
 from testbed.errors import ContextFull, FaultKind, ModelError, UnknownName, UsageError
 from testbed.experiment_file import SAMPLING_KEYS
-from testbed.message_ends import with_ends
+from testbed.message_ends import lacks_ends, with_ends
 from testbed.models import make_model
 from testbed.models.base import Model, Scorer
-from testbed.protocol import NO_ACTION
+from testbed.protocol import NO_ACTION, TOOLS_SPENT
 from testbed.store import ArmRecord, MessageScore, Run, ScorerRecord, Store
 from testbed.store.records import differences
 from testbed.types import Attempt, Message, Status, digest
@@ -47,6 +46,8 @@ class ArmScored:
         total: complete attempts.
         done: attempts that have scores, those from before included.
         before: attempts that had them before.
+        endless: attempts scored now in which a message that the model ended itself counts without its end, because
+            the scorer does not tell how likely that was.
         left_out: why attempts have none, and how many.
         refused: why the whole arm has none; "" where it has.
     """
@@ -56,6 +57,7 @@ class ArmScored:
     total: int = 0
     done: int = 0
     before: int = 0
+    endless: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     refused: str = ""
 
@@ -182,7 +184,9 @@ class Scoring:
         if not all(math.isfinite(score.nats) for score in found):
             progress.left_out["a message of it has no probability at all to the model that reads it"] += 1
             return []
-        return with_ends(attempt, found, roles, record.spec.get("sampling", {}).get("max_tokens"))
+        longest = record.spec.get("sampling", {}).get("max_tokens")
+        progress.endless += lacks_ends(attempt, found, roles, longest)
+        return with_ends(attempt, found, roles, longest)
 
 
 def read_by_model(transcript: Sequence[Message]) -> tuple[list[Message], dict[int, str]]:

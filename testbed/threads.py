@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from testbed.edges import Kept
+
 T = TypeVar("T")
 
 _LEFT_BEHIND = 1.0  # seconds that cancelled coroutines get to end before their loop is closed
@@ -115,17 +117,14 @@ class _Job:
             if self._abandoned:
                 return True
             self.began = time.monotonic()
-        result, error = None, None
-        try:
-            result = self.function()
-        except BaseException as caught:  # noqa: BLE001 (a thread's edge: handed to the caller)
-            error = caught
+        with Kept() as kept:  # for the caller
+            kept.result = self.function()
         with self._lock:
             self._finished = True
             if self._abandoned:
                 return False
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody is there to be told
-            self.loop.call_soon_threadsafe(settle, self.future, result, error)
+            self.loop.call_soon_threadsafe(settle, self.future, kept.result, kept.error)
         return True
 
 

@@ -12,16 +12,17 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from langchain_core.tools import BaseTool
 
 from testbed.budget import Meter
+from testbed.edges import Foreign, Kept
 from testbed.errors import (
     LONGEST_NAME,
     FaultKind,
     NotRecorded,
-    TestbedError,
     ToolFault,
     TransportError,
     UsageError,
@@ -37,7 +38,12 @@ from testbed.types import ToolCall, ToolResult, well_formed
 __all__ = ["NO_OUTPUT", "AttemptContext", "Tool", "ToolSet", "Toolbox"]
 
 # What HTTP libraries raise when a connection breaks: by name, since none of them is imported here.
-_BROKEN = {("requests", "ConnectionError"), ("httpx", "TransportError"), ("aiohttp", "ClientConnectionError")}
+_BROKEN = {
+    ("requests", "ConnectionError"),
+    ("httpx", "TransportError"),
+    ("httpx2", "TransportError"),
+    ("aiohttp", "ClientConnectionError"),
+}
 
 
 class ToolSet:
@@ -187,23 +193,8 @@ class Toolbox:
         if call.name not in self._serving:
             tool = offer.tool
             self._serving[call.name] = tool.for_attempt(self._context) if isinstance(tool, Tool) else tool
-        try:
+        with Foreign(partial(_meaning, call.name, offer.timeout), BaseException):
             return as_text(await self._invoke(self._serving[call.name], offer, offer.validate(call.arguments)))
-        except TestbedError:
-            raise
-        except TimeoutError as error:
-            late = str(error) or f"took longer than {offer.timeout:g} s"
-            raise ToolFault(FaultKind.TIMEOUT, f"{call.name}: {late}.") from None
-        except asyncio.CancelledError as error:
-            if (task := asyncio.current_task()) is None or task.cancelling():
-                raise
-            raise ToolFault(FaultKind.EXECUTION_ERROR, "the call cancelled itself") from error
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
-        except BaseException as error:  # third-party code: whatever it raises is the result of the call
-            if is_broken_connection(error):
-                raise TransportError(f"tool {call.name!r}: {error}") from error
-            raise ToolFault(FaultKind.EXECUTION_ERROR, f"{type(error).__name__}: {error}") from error
 
     async def _invoke(self, tool: BaseTool, offer: Offer, arguments: dict[str, Any]) -> Any:
         # Our own tools are called directly: langchain's invoke costs more than most calls. Foreign ones get their
@@ -222,16 +213,34 @@ class Toolbox:
         return result
 
 
+def _meaning(name: str, limit: float | None, error: BaseException) -> BaseException:
+    """What a tool raised, as the result of its call; whoever is cancelled or interrupted from outside still is."""
+    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        return error
+    if isinstance(error, TimeoutError):
+        return ToolFault(FaultKind.TIMEOUT, f"{name}: {str(error) or _late(limit)}.")
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        cancelled = task is None or task.cancelling()
+        return error if cancelled else ToolFault(FaultKind.EXECUTION_ERROR, "the call cancelled itself")
+    if is_broken_connection(error):
+        return TransportError(f"tool {name!r}: {error}")
+    return ToolFault(FaultKind.EXECUTION_ERROR, f"{type(error).__name__}: {error}")
+
+
+def _late(limit: float | None) -> str:
+    return "timed out" if limit is None else f"took longer than {limit:g} s"  # its own limit, where it has none of ours
+
+
 async def _each(actions: Sequence[Callable[[], Awaitable[None]]]) -> None:
     """Awaits every action, also after one of them failed; then raises the first failure."""
-    failed: BaseException | None = None
+    failed: list[BaseException] = []
     for action in actions:
-        try:
+        with Kept() as kept:  # cancelled too: the others still end
             await action()
-        except BaseException as error:  # noqa: BLE001 (cancelled too: the others still end; raised below)
-            failed = failed or error
-    if failed is not None:
-        raise failed
+        failed += [kept.error] if kept.error is not None else []
+    if failed:
+        raise failed[0]
 
 
 def is_broken_connection(error: BaseException) -> bool:

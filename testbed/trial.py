@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
+from testbed.edges import Kept
 from testbed.env import Environment
 from testbed.episode import Episode
 from testbed.errors import ContextFull, InfrastructureError, ModelNotAsked, TestbedError
@@ -35,7 +36,7 @@ class Trial:
         self._sample, self._seed = sample, seed
         self._episode: Episode | None = None
         self._clock: asyncio.Timeout
-        self._bug: Exception | None = None
+        self._bug: BaseException | None = None
 
     async def run(self, replay: Iterator[str] | None, graders: DaemonThreads) -> Attempt:
         """The attempt, however the model fared in it.
@@ -110,12 +111,10 @@ class Trial:
         room = int(min(asked.max_tokens, episode.meter.left("observed_tokens")))
         if room < 1 or any(episode.meter.left(limit) <= 0 for limit in ("model_calls", "prompt_tokens")):
             return ""
-        try:
+        with Kept(Exception, passing=TestbedError) as kept:
             reply = await model.imagine(replace(asked, messages=episode.said, max_tokens=room))
-        except TestbedError:
-            raise
-        except Exception as error:  # noqa: BLE001 (a bug of ours, raised later: what a tool raises would be scored)
-            self._bug = error
+        if kept.error is not None:  # a bug of ours, raised later: what a tool raises would be scored
+            self._bug = kept.error
             return ""
         episode.meter.charge_imagined(reply.usage)
         if reply.logprobs is not None:

@@ -15,7 +15,8 @@ import numpy as np
 from langchain_core.tools import BaseTool
 from pydantic import PrivateAttr
 
-from testbed.errors import FaultKind, TestbedError, ToolFault, UsageError
+from testbed.edges import Foreign
+from testbed.errors import FaultKind, ToolFault, UsageError
 from testbed.offer import Offer
 from testbed.own_loop import OwnLoop
 from testbed.results import as_text
@@ -102,15 +103,14 @@ class Scrambled(Inert):
         await self._own_loop.aclose()
 
     async def _arun(self, /, **arguments: Any) -> str:
-        try:
+        with Foreign(self._fault):
             return scrambled(as_text(await self._ask(arguments)), self._rng)
-        except (TestbedError, TimeoutError):
-            raise
-        except Exception as error:  # third-party code: whatever it raises is the result of the call
-            if is_broken_connection(error):
-                raise
-            fault = scrambled(f"{type(error).__name__}: {error}", self._rng)
-            raise ToolFault(FaultKind.EXECUTION_ERROR, fault) from error
+
+    def _fault(self, error: Exception) -> Exception:
+        """What the live tool raised, scrambled: it is the result of the call."""
+        if isinstance(error, TimeoutError) or is_broken_connection(error):
+            return error
+        return ToolFault(FaultKind.EXECUTION_ERROR, scrambled(f"{type(error).__name__}: {error}", self._rng))
 
     async def _ask(self, arguments: dict[str, Any]) -> Any:
         tool, limit = self.wrapped, self._offer.timeout

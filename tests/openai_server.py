@@ -144,8 +144,20 @@ async def reference_model(body: dict[str, Any], request: Request) -> Any:
         made = answer(text, usage, [(call.name, json.dumps(dict(call.arguments))) for call in calls])
     else:
         made = answer(reply.text, usage, finish=reply.finish)
-    told = [{"token": "", "logprob": x, "bytes": None, "top_logprobs": []} for x in reply.logprobs or ()]
+    told: list[dict[str, Any]] = [
+        {"token": "", "logprob": x, "bytes": None, "top_logprobs": []} for x in reply.logprobs or ()
+    ]
     made["choices"][0]["logprobs"] = {"content": told} if told else None
+    return made
+
+
+async def with_alternatives(body: dict[str, Any], request: Request) -> Any:
+    """Tells the most likely first tokens too."""
+    made = await reference_model(body, request)
+    if likely := body.get("top_logprobs"):
+        found = most_likely(read(reading()[0].encode(rendered(body)))[-1], likely)
+        first = made["choices"][0]["logprobs"]["content"][0]
+        first["top_logprobs"] = [{"token": text, "logprob": x, "bytes": None} for text, x in found.items()]
     return made
 
 
@@ -162,9 +174,9 @@ async def reader(body: dict[str, Any], request: Request) -> Any:
     ids = tokenizer.encode(rendered(body))
     told: list[Any] = [None]
     for before, token in zip(read(ids), ids[1:], strict=False):
-        entry = {"logprob": float(before[token]), "rank": 1, "decoded_token": tokenizer.decode([token])}
-        told.append({str(token): entry})
-    return {**answer(""), "prompt_logprobs": told if body.get("prompt_logprobs") == 0 else None}
+        shown = dict.fromkeys([token, *before.topk(body.get("prompt_logprobs") or 0).indices.tolist()])  # its own first
+        told.append({str(t): {"logprob": float(before[t]), "decoded_token": tokenizer.decode([t])} for t in shown})
+    return {**answer(""), "prompt_logprobs": told if body.get("prompt_logprobs") is not None else None}
 
 
 def rendered(body: dict[str, Any]) -> str:
@@ -320,7 +332,7 @@ BEHAVIOURS = {
     "reference": reference_model,
     "without-end-logprob": without_end_logprob,
     "reader": reader,
-    **dict.fromkeys(ECHOES, reference_model),
+    **dict.fromkeys(ECHOES, with_alternatives),
     "caller": caller,
     "invalid-arguments": invalid_arguments,
     "text-calls": text_calls,

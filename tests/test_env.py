@@ -13,9 +13,8 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from helpers.reversing import Noise, Reverse, play, turn
 from testbed.budget import Budget
 from testbed.env import Environment, approximate_tokens
-from testbed.episode import TOOLS_SPENT
 from testbed.errors import UnknownName, UsageError
-from testbed.protocol import write_answer, write_call
+from testbed.protocol import TOOLS_SPENT, write_answer, write_call
 from testbed.tool import AttemptContext
 from testbed.types import Grade, Task
 

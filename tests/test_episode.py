@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.budget import Budget
-from testbed.episode import TOOLS_SPENT, WRONG, Episode, Step
+from testbed.episode import WRONG, Episode, Step
 from testbed.errors import TransportError, UsageError
-from testbed.protocol import NO_ACTION, write_answer, write_call
+from testbed.protocol import NO_ACTION, TOOLS_SPENT, write_answer, write_call
 from testbed.tool import AttemptContext, Tool, ToolSet
 from testbed.types import Grade, Task, Usage, canonical
 

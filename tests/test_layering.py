@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # Lower layers first; a module may import from its own layer and those below.
 LAYERS = [
-    {"types", "errors", "closing"},
+    {"types", "errors", "closing", "edges", "beginnings"},
     {"spaces", "protocol", "budget", "threads", "results", "game", "replay", "overlap"}
     | {"schemas", "own_loop", "scramble", "remote_client"},
     {"tool", "tool_base", "sandbox_tool", "game_tool", "offer", "episode", "family", "env"}
@@ -45,7 +45,7 @@ LAYERS = [
         "engine",
     }
     | {"causes", "bare"},
-    {"allocation", "preparation", "recording"},
+    {"allocation", "preparation", "recording", "run_again"},
     {"trial", "agents_drive", "agents_trial"},
     {"runner"},
     {"report", "board", "progress", "running", "listing", "doctor", "planning", "corpus_command", "check_command"}
@@ -129,12 +129,15 @@ def test_importing_the_testbed_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_help_loads_neither_models_nor_stores_nor_langchain() -> None:
-    heavy = ("torch", "transformers", "docker", "sqlalchemy", "langchain_core", "altair", "scipy", "numpy", "gymnasium")
+def test_neither_help_nor_a_report_loads_what_models_and_tools_need() -> None:
+    of_runs = ("torch", "transformers", "docker", "langchain_core", "gymnasium")
+    for_help = (*of_runs, "sqlalchemy", "altair", "scipy", "numpy")
     code = (
         "import sys, typer.testing, testbed.cli as c\n"
         "r = typer.testing.CliRunner().invoke(c.app, ['--help']); assert r.exit_code == 0, r.output\n"
-        f"print([m for m in {heavy!r} if m in sys.modules])"
+        f"print([m for m in {for_help!r} if m in sys.modules])\n"
+        "import testbed.report.compare_runs, testbed.report.page, testbed.report.side_by_side, testbed.report.text\n"
+        f"print([m for m in {of_runs!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.split() == ["[]", "[]"]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from helpers.mcp_fixture import COMMAND, box, fails_with, runs, text, tools
+from helpers.processes import gone
 from testbed.budget import Budget
 from testbed.errors import FaultKind, TransportError
 from testbed.protocol import write_call
@@ -125,8 +126,7 @@ async def test_attempts_share_a_server_unless_each_has_its_own() -> None:
     assert await text(one, "note", text="c") == "a, c"
     pid = int(await text(one, "process"))  # of another tool, but the same attempt
     await one.aclose()
-    await asyncio.sleep(1)
-    assert not runs(pid)
+    assert await gone({pid}, 10)
     assert await text(two, "note", text="d") == "b, d"
     await two.aclose()
     await own.aclose()

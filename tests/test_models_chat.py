@@ -272,10 +272,12 @@ class Told(GenericFakeChatModel):
         )
 
 
-async def test_tokens_below_none_cost_nothing_and_give_nothing_back() -> None:
+async def test_tokens_below_none_give_nothing_back_and_are_estimated() -> None:
     model = Chat(Told(messages=iter([])), usd_per_million={"input": 4, "output": 8, "cached_input": 1})
     usage = (await model.generate(ask(tools=False))).usage
-    assert (usage.prompt_tokens, usage.generated_tokens, usage.usd) == (0, 0, 0)
+    assert (usage.prompt_tokens, usage.generated_tokens) == (22, 1)
+    assert usage.usd == pytest.approx((22 * 4 + 8) / 1e6)
+    assert model.counts_are_approximate
 
 
 async def test_a_key_that_the_server_repeats_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -65,6 +66,18 @@ async def test_its_echo_gives_the_figures_of_teacher_forcing(server: str, begun:
     for theirs, ours in zip(found, expected, strict=True):
         assert theirs.message == ours.message
         assert theirs.logprobs == pytest.approx(ours.logprobs, abs=1e-4)
+        assert theirs.end == pytest.approx(ours.end, abs=1e-4)
+
+
+async def test_another_template_of_as_many_tokens_is_refused(server: str, begun: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(begun, tmp_path / "other", ignore=shutil.ignore_patterns("*.safetensors"))
+    template = other / "chat_template.jinja"
+    template.write_text(
+        template.read_text().replace("{% if add_generation_prompt %}<|assistant|>", "<|tool|>{% if 0 %}")
+    )
+    async with chat(server, tokenizer=str(other)) as model:
+        with pytest.raises(ModelError, match="is not the server's: after the same conversation"):
+            await model.score(SAID, [], [0])
 
 
 async def test_without_a_tokenizer_and_off_by_one_it_is_refused_by_name(llama: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from testbed.progress import describe
 from testbed.protocol import write_answer
 from testbed.report.analyse import analyse_run
 from testbed.runner import Runner
+from testbed.running import run_experiment
 from testbed.store import Store
 from testbed.types import RESENT, Attempt, Usage
 
@@ -150,3 +151,15 @@ async def test_two_hundred_attempts_pass_a_server_that_takes_eight_at_a_time(
     assert found.arms[0].missing == 0
     assert len(proxy.bodies) == 200 + proxy.refused
     assert sum(attempt.faults.get(RESENT, 0) for attempt in attempts) == model.refused == proxy.refused <= 20  # 5 to 9
+
+
+async def test_counts_that_the_server_did_not_tell_are_told_to_be_estimates(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "e.toml"
+    file.write_text(
+        f'name = "e"\nsamples = 1\n[model]\nid = "chat:openai:no-usage"\nbase_url = "{server.url}"\n'
+        '[[env]]\nid = "Say-v0"\ntasks = 1\n[[arm]]\nname = "bare"\n'
+    )
+    await run_experiment(str(file), str(tmp_path / "s.sqlite"), concurrency=1)
+    assert "chat:openai:no-usage did not tell all its tokens" in capsys.readouterr().err

@@ -15,10 +15,10 @@ from helpers.openai_process import Server, openai_server
 from helpers.served_model import SAID, SAID_OR_CALLED
 from testbed.errors import ModelError, ModelNotAsked, UsageError
 from testbed.experiment_file import parse_experiment
-from testbed.models import Request, Sampling, make_model
+from testbed.models import Request, Sampling, chat_stated, make_model
 from testbed.models.base import Score, Scorer
 from testbed.models.chat import Chat
-from testbed.models.chat_score import marked, scores_of, written_logprobs
+from testbed.models.chat_score import Read, marked, placed, scores_of, written_logprobs
 from testbed.models.reference_model import reference_path
 from testbed.runner import Runner
 from testbed.scoring import Scoring
@@ -192,12 +192,88 @@ async def test_another_tokenizer_than_the_servers_is_refused(server: Server, tmp
             await model.score(SUM, [], [0])
 
 
+@pytest.mark.parametrize(
+    ("name", "theirs", "ours", "message"),
+    [
+        ("echo", "<|assistant|>{% endif", "<|user|>{% endif", "is not the server's: after the same conversation"),
+        ("echo-text", "<|assistant|>{{", "<|user|>{{", "is not the server's: the server writes <|system|>tools"),
+        (
+            "reader",
+            "<|assistant|>{{",
+            "<|user|>{{",
+            r"read other tokens .*: '<\|assistant\|>' in place of '<\|user\|>'",
+        ),
+    ],
+)
+async def test_another_chat_template_than_the_servers_is_refused_though_it_comes_to_as_many_tokens(
+    server: Server, tmp_path: Path, name: str, theirs: str, ours: str, message: str
+) -> None:
+    template = tokenizer(tmp_path / "other") / "chat_template.jinja"
+    assert theirs in template.read_text()
+    template.write_text(template.read_text().replace(theirs, ours))
+    async with text_chat(server, name, tokenizer=str(template.parent)) as model:
+        with pytest.raises(ModelError, match=message):
+            await model.score(SUM, [], [0])
+
+
+@pytest.mark.parametrize("counts", [True, False])
+async def test_a_server_that_shows_nothing_of_its_template_is_held_to_the_number_of_tokens(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, counts: bool
+) -> None:
+    tell = chat_stated.next_token
+
+    async def mute(*asked: Any) -> tuple[dict[str, float], int | None]:
+        return {}, (await tell(*asked))[1] if counts else None
+
+    monkeypatch.setattr(chat_stated, "next_token", mute)
+    async with text_chat(server, "echo", tokenizer=str(folder)) as model:
+        if counts:
+            assert await model.score(SUM, [], [0])
+        else:
+            with pytest.raises(ModelError, match="tell neither the most likely tokens nor how many a prompt has"):
+                await model.score(SUM, [], [0])
+
+
 async def test_a_token_that_holds_the_end_of_a_message_is_refused(server: Server, tmp_path: Path) -> None:
-    joined = tokenizer(tmp_path / "joined", said="What is{{ message.content }}{% if not (message.content")
+    said = "{% if 'the sum' in message.content %}What is{% endif %}{{ message.content }}{% if not (message.content"
+    joined = tokenizer(tmp_path / "joined", said=said)
     messages: list[Message] = [SUM[0], {"role": "assistant", "content": " the sum"}]
     async with text_chat(server, "echo", tokenizer=str(joined)) as model:
         with pytest.raises(ModelError, match="a token holds the end of a message"):
             await model.score(messages, [], [1])
+
+
+@pytest.mark.parametrize("name", ["reader", "echo", "begins"])
+async def test_how_likely_ends_are_is_told_where_the_tokenizer_is_stated(
+    server: Server, tmp_path: Path, here: Any, name: str
+) -> None:
+    stated = tokenizer(tmp_path / "stated", **({"bos_token": "<|system|>"} if name == "begins" else {}))
+    empty: list[Message] = [*SUM[:1], {"role": "assistant", "content": ""}, SUM[2]]
+    async with text_chat(server, name, tokenizer=str(stated)) as there:
+        for messages in (SUM, empty):
+            (found,), (expected,) = [await model.score(messages, [], [1]) for model in (there, here)]
+            assert found.end == pytest.approx(expected.end, abs=1e-4)
+        answered, asked = await there.score(SUM, [], [3, 0])
+    assert (answered.end, asked.end) == (None, None)  # the template writes no token that ends these
+
+
+@pytest.mark.parametrize("name", ["reader", "echo"])
+async def test_ends_of_a_message_are_summed_as_far_as_they_are_told(server: Server, tmp_path: Path, name: str) -> None:
+    both = tokenizer(tmp_path / "both", eos_token="ke")  # beside the template's own
+    shutil.copy(reference_path() / "model.safetensors", both)
+    messages: list[Message] = [SUM[0], {"role": "assistant", "content": " "}, SUM[2]]
+    here: Any = make_model(f"hf:{both}", {"system": "", "device": "cpu"})
+    async with text_chat(server, name, tokenizer=str(both)) as there:
+        (found,), (expected,) = [await model.score(messages, [], [1]) for model in (there, here)]
+    await here.aclose()
+    assert found.end == pytest.approx(expected.end, abs=1e-4)
+    assert found.end == pytest.approx(-1.2, abs=0.05)  # of the template's end alone, -12.4
+
+
+async def test_a_result_counts_what_closes_it(server: Server, here: Any) -> None:
+    async with text_chat(server, "reader", native=True) as there:
+        (found,), (expected,) = [await model.score(CALLED, [PYTHON], [2]) for model in (there, here)]
+    assert found.end == pytest.approx(expected.end, abs=1e-4)
 
 
 @pytest.mark.parametrize(("change", "message"), [("missing", "cannot be loaded"), ("untold", "has no chat template")])
@@ -284,16 +360,15 @@ def test_logprobs_that_leave_the_end_out_are_none(said: tuple[str, ...], text: s
     assert (found is not None) == is_told
 
 
-def tokens(*texts: str) -> list[tuple[str, float]]:
-    return [(text, -float(n)) for n, text in enumerate(texts)]
+def tokens(*texts: str) -> tuple[list[Read], str]:
+    return placed(texts, [-float(n) for n in range(len(texts))]), "".join(texts)
 
 
 def test_a_short_message_is_found_by_its_place() -> None:
     messages: list[Message] = [{"role": "user", "content": "a"}, {"role": "tool", "content": "a"}]
-    read = tokens("", "[a", "sk]", "a", "[a", "]", "a", "[end]")
-    template = tokens("", "[a", "sk]", "a", "[a", "]", *marked(messages, [1])[1]["content"], "[end]")
-    (score,) = scores_of(read, template, messages, [1])
-    assert score.logprobs == (-6.0,)
+    around = f"[ask]a[a]{marked(messages, [1])[1]['content']}[end]"
+    (score,) = scores_of(*tokens("", "[a", "sk]", "a", "[a", "]", "a", "[end]"), around, messages, [1])
+    assert score == Score(1, (-6.0,), -7.0)
 
 
 @pytest.mark.parametrize(
@@ -308,6 +383,6 @@ def test_a_short_message_is_found_by_its_place() -> None:
 )
 def test_messages_that_cannot_be_told_from_their_surroundings_are_refused(read: tuple[str, ...], message: str) -> None:
     messages: list[Message] = [{"role": "user", "content": "a b"}]
-    template = tokens("[", marked(messages, [0])[0]["content"], "]")
+    around = "[" + marked(messages, [0])[0]["content"] + "]"
     with pytest.raises(ModelError, match=message):
-        scores_of(tokens(*read), template, messages, [0])
+        scores_of(*tokens(*read), around, messages, [0])

@@ -106,7 +106,7 @@ def test_one_batch_may_mix_sampling_settings() -> None:
 def test_a_prompt_is_read_once_for_all_attempts_that_start_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, read, true = Decoder(random_model(), never, 8), list[int](), Plan.of_parts
 
-    def counting(parts: Sequence[tuple[Sequence[int], int, int]]) -> Plan:
+    def counting(parts: Sequence[tuple[int, int, int]]) -> Plan:
         read.extend(last - first for _, first, last in parts)
         return true(parts)
 

@@ -16,7 +16,7 @@ import torch
 
 from helpers.tiny_models import ask, decode, make_tokenizer, never, random_model, reply_of, save
 from testbed.errors import ModelError, ModelUnavailable, UsageError
-from testbed.models import hf_cache, hf_memory, hf_pages, hf_worker
+from testbed.models import hf_cache, hf_jobs, hf_memory, hf_pages, hf_worker
 from testbed.models.hf import HuggingFace
 from testbed.models.hf_aligned import AlignedBatch
 from testbed.models.hf_decode import Decoder, Row
@@ -338,7 +338,7 @@ def test_an_event_loop_that_closed_meanwhile_is_no_error_of_the_others() -> None
         raise RuntimeError("Event loop is closed")
 
     loop: Any = SimpleNamespace(is_closed=lambda: False, call_soon_threadsafe=closed)  # it closed after that was asked
-    hf_worker._settle_all(loop, [])
+    hf_jobs.settle_all(loop, [])
 
 
 async def test_slots_come_back_little_by_little_when_memory_is_there_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from helpers.tiny_models import never, random_model
 from testbed.models.hf_decode import Decoder
 from testbed.models.hf_kernel import PAGE, wide
 from testbed.models.hf_paged import PagedBatch
-from testbed.models.hf_paged_attention import PagedAttention, Plan
+from testbed.models.hf_paged_attention import PagedAttention, Plan, Table
 from testbed.models.hf_pages import KeptPages, Pages, Text, pages_for
 from testbed.models.hf_prefix import Layout
 from testbed.models.hf_row import Row
@@ -33,12 +33,13 @@ def test_attention_over_pages_is_attention(
     rng = torch.Generator().manual_seed(0)
     pages, lengths = pages_of(keyed, width, value_width), [1, 16, 17, 50]
     pages.cells[:] = 1e9  # what was not written must weigh nothing
-    attention, texts = PagedAttention(pages), [[pages.take() for _ in range(pages_for(n))] for n in lengths]
+    table, texts = Table(), [[pages.take() for _ in range(pages_for(n))] for n in lengths]
+    attention, lines = PagedAttention(pages, table), [table.enter(text) for text in texts]
     q, k, v = (
         [torch.randn(1, n, size, w, generator=rng) for size in lengths]
         for n, w in ((heads, width), (keyed, width), (keyed, value_width))
     )
-    plan = Plan.of_parts([(text, 0, n) for text, n in zip(texts, lengths, strict=True)])
+    plan = Plan.of_parts([(line, 0, n) for line, n in zip(lines, lengths, strict=True)])
     with attention.over(plan):
         found = attention.attend(torch.cat(q, 2), torch.cat(k, 2), torch.cat(v, 2), 0.3)
     assert found.shape == (1, sum(lengths), heads, value_width)
@@ -51,14 +52,62 @@ def test_attention_over_pages_is_attention(
 
 def test_rows_go_together_over_the_pages_that_they_share_and_over_each_page_once() -> None:
     tables = [[0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 5], [6], [7, 8]]
-    rows = [Row(tuple(range(PAGE * len(table) - 3)), 9, pages=table) for table in tables]
-    plan = Plan.of_rows(rows)
-    assert [tuple(map(int, item)) for item in plan.items[:2]] == [(0, 3, 0, 0, 2), (0, 2, 0, 2, 3)]
-    over: dict[int, list[int]] = {n: [] for n in range(len(rows))}
-    for first, last, of, begin, end in plan.items.tolist():
+    rows = [Row(tuple(range(PAGE * len(pages) - 3)), 9, tokens=[0], pages=pages) for pages in tables]
+    table = Table()
+    for row in rows:
+        row.line = table.enter(row.pages)
+    plan = Plan.of_rows(rows, table)
+    assert [tuple(map(int, item)) for item in plan.items] == [(0, 3, 0, 0, 2), (0, 2, 0, 2, 3)]
+    assert gone_over(plan, table) == tables  # in order, too
+    left = plan.without([True, False, False, True, False])
+    assert [tuple(map(int, item)) for item in left.items] == [(0, 2, 1, 0, 2), (0, 1, 1, 2, 3)]
+    assert gone_over(left, table) == [tables[1], tables[2], tables[4]]
+
+
+def gone_over(plan: Plan, table: Table) -> list[list[int]]:
+    """The pages that each row goes over, in order."""
+    over: list[list[int]] = [[] for _ in plan.places]
+    for first, last, line, begin, end in plan.items.tolist():
         for n in range(first, last):
-            over[n] += tables[of][begin:end]
-    assert list(over.values()) == tables  # in order, too
+            over[n] += table.cells[line, begin:end].tolist()
+    for pages, line, start, place in zip(over, plan.lines, plan.starts, plan.places, strict=True):
+        pages += table.cells[line, start : place // PAGE + 1].tolist()
+    return over
+
+
+def test_rows_are_given_each_page_when_its_first_token_comes_whoever_else_goes() -> None:
+    rng, table = random.Random(1), Table()
+    sizes = [rng.randrange(1, 70) for _ in range(20)]
+    rows = [Row(tuple(range(size)), 200, tokens=[0], pages=list(range(pages_for(size)))) for size in sizes]
+    for row in rows:
+        row.line = table.enter(row.pages)
+    plan = Plan.of_rows(rows, table)
+    for step in range(100):
+        lacking = [n for n, row in enumerate(rows) if row.seen // PAGE == len(row.pages)]
+        assert sorted(plan.at_a_new_page()) == lacking
+        for n in lacking:
+            table.add(rows[n].line, len(rows[n].pages), 1000 + step)
+            rows[n].pages.append(1000 + step)
+        assert gone_over(plan, table) == [row.pages for row in rows]
+        for row in rows:
+            row.tokens.append(0)
+        if step % 7 == 3:
+            gone = [rng.random() < 0.1 for _ in rows]
+            plan, rows = plan.without(gone), [row for row, goes in zip(rows, gone, strict=True) if not goes]
+        plan.go_on()
+    assert 0 < len(rows) < 20
+    assert table.cells.shape[1] < 64
+
+
+def test_the_table_grows_with_what_it_holds_and_no_further() -> None:
+    table = Table()
+    for size in range(20, 400, 9):  # one conversation, longer with each turn
+        table.leave(table.enter(list(range(size))))
+    assert table.cells.shape[0] == 64
+    assert table.cells.shape[1] < 800
+    lines = [table.enter([n]) for n in range(65)]
+    assert table.cells.shape[0] == 128
+    assert [table.cells[line, :2].tolist() for line in lines] == [[n, -1] for n in range(65)]
 
 
 def test_a_text_that_goes_on_from_another_copies_only_a_page_that_is_not_full() -> None:

@@ -22,6 +22,8 @@ from testbed.experiment_file import parse_experiment
 from testbed.models import make_model
 from testbed.models.base import Score
 from testbed.models.hf import HuggingFace
+from testbed.models.scripted import Scripted
+from testbed.nats_command import parts
 from testbed.preparation import Prepared
 from testbed.protocol import NO_ACTION
 from testbed.recording import Recording
@@ -278,3 +280,20 @@ def test_the_command_says_who_scored_how_many_and_refuses_what_it_cannot_score(s
     assert "bare: 9 of 9 attempts have scores by reference, 9 of them new" in done.output
     with pytest.raises(UnknownName, match="facts"):
         CliRunner().invoke(app, ["nats", "fact", *where], catch_exceptions=False)
+
+
+class Endless(Scripted):
+    """Tells of texts how likely they are, and nothing of their ends, as most servers."""
+
+    async def score(self, messages: Any, tools: Any, which: Any) -> list[Score]:
+        return [Score(n, (-1.0,)) for n in which]
+
+
+async def test_ends_that_the_scorer_does_not_tell_are_told_to_be_left_out(tmp_path: Path) -> None:
+    model = Endless(["I do not know."], name="chat:endless")
+    data = {**EXPERIMENT, "model": {"id": "chat:endless"}, "arm": [{"name": "bare"}]}
+    with Store.open(tmp_path / "e.sqlite") as fresh:
+        await Runner(parse_experiment(data), fresh, models={"chat:endless": model}).run()
+        scored = await Scoring(fresh, "facts", models={"chat:endless": model}).run()
+    assert (scored[0].endless, scored[0].done) == (9, 9)
+    assert "in 9 of these what the model wrote counts without the ends of messages" in "".join(parts(scored))

@@ -124,6 +124,11 @@ async def test_a_hanging_synchronous_tool_times_out_as_the_models_fault() -> Non
     assert result.text == "error: timeout: call: took longer than 0.05 s."
 
 
+async def test_a_tool_without_a_limit_may_say_itself_that_it_took_too_long() -> None:
+    result = await call([Call(does=raising(TimeoutError()), timeout=math.inf)])
+    assert (result.fault, result.text) == (FaultKind.TIMEOUT, "error: timeout: call: timed out.")
+
+
 async def test_a_hanging_asynchronous_tool_times_out_as_the_models_fault() -> None:
     result = await call([AsyncCall(does=lambda _: asyncio.sleep(1000), timeout=0.05)])
     assert result.fault is FaultKind.TIMEOUT

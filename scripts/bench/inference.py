@@ -110,6 +110,7 @@ def large(folder: str) -> str:
 
 def run(path: str, name: str, device: str, dtype: str, options: argparse.Namespace) -> None:
     """Everything for one model."""
+    import inference_attempts as made
     import inference_roofline
     import inference_systems as systems
 
@@ -121,7 +122,7 @@ def run(path: str, name: str, device: str, dtype: str, options: argparse.Namespa
         return model
 
     mine, theirs = load(), load()  # ours leaves its attention in a model
-    attempts = systems.workload(64, 8, min(768, mine.config.vocab_size))
+    attempts = made.workload(64, 8, vocabulary := min(768, mine.config.vocab_size))
     within = options.within
     gauges = {slots: systems.Gauge(slots) for slots in (64, 256)}
     systems.ours(mine, attempts[:32], 64)  # warm
@@ -136,6 +137,9 @@ def run(path: str, name: str, device: str, dtype: str, options: argparse.Namespa
 
     for slots, gauge in gauges.items():
         note(f"ours, {slots} slots", systems.ours(mine, attempts, slots, gauge))
+    later, others = {slots: systems.Gauge(slots) for slots in gauges}, made.workload(64, 8, vocabulary, seed=1)
+    for slots, gauge in later.items():
+        note(f"ours, {slots} slots, after other attempts", systems.ours(mine, attempts, slots, gauge, before=others))
     for batch in (128, 32, 8):
         note(f"generate, static batches of {batch}", systems.static(theirs, attempts, batch, within))
     note("generate, one by one", systems.static(theirs, attempts, 1, within / 2))
@@ -153,7 +157,8 @@ def run(path: str, name: str, device: str, dtype: str, options: argparse.Namespa
     if options.inspect:
         goal("times Inspect AI's provider", ours, [found["Inspect AI, hf provider"]], 5)
     for slots, gauge in gauges.items():
-        told(gauge, slots)
+        told(gauge, f"{slots} slots, decoder just made")
+        told(later[slots], f"{slots} slots, decoder that has worked")
     print(
         f"\n| {SAMPLES} samples of one prompt, {LIMIT} tokens each | ours | generate | times, by the clock and by CPU |"
     )
@@ -162,24 +167,25 @@ def run(path: str, name: str, device: str, dtype: str, options: argparse.Namespa
         same(systems, mine, theirs, length)
 
 
-def told(gauge: Any, slots: int) -> None:
+def told(gauge: Any, what: str) -> None:
     """Prints where the time of our model's thread went."""
-    model, whole = gauge.forward[1] + gauge.sampling[1], gauge.total[1]
+    model, whole = gauge.forward[0] + gauge.sampling[0], gauge.total[0]
     overhead, occupancy = (whole - model) / model, gauge.occupancy
     print(
-        f"{slots} slots: of the decoder's CPU time, {gauge.forward[1] / whole:.1%} in the model, "
-        f"{gauge.sampling[1] / whole:.1%} sampling; the rest is {overhead:.1%} of both (goal at most 5 %: "
+        f"{what}: of the CPU time, {gauge.forward[0] / whole:.1%} in the model, "
+        f"{gauge.sampling[0] / whole:.1%} sampling; the rest is {overhead:.1%} of both (goal at most 5 %: "
         f"{yes(overhead <= 0.05)}). Places filled until the tail: {occupancy:.1%} (goal 90 %: {yes(occupancy >= 0.9)})."
     )
 
 
 def same(systems: Any, mine: Any, theirs: Any, length: int) -> None:
     """Many samples of one prompt, after as many of another: in a run, memory has been touched before."""
+    import inference_attempts as made
 
     def samples(prompt: tuple[int, ...]) -> list[Any]:
-        return [systems.Attempt(1 + n, prompt, (systems.Turn(LIMIT, ()),)) for n in range(SAMPLES)]
+        return [made.Attempt(1 + n, prompt, (made.Turn(LIMIT, ()),)) for n in range(SAMPLES)]
 
-    prompt = tuple(systems.FIRST_TOKEN + 7 * n % 700 for n in range(length))
+    prompt = tuple(made.FIRST_TOKEN + 7 * n % 700 for n in range(length))
     attempts, before = samples(prompt), samples(prompt[::-1])
     systems.samples_of_one(theirs, prompt[::-1], SAMPLES, LIMIT)
     ours, others = [], []
@@ -209,7 +215,7 @@ def yes(met: bool) -> str:
 
 def inspect(options: argparse.Namespace, path: str, attempts: Sequence[Any], device: str, dtype: str) -> Any:
     """Inspect AI's provider on the same attempts as text, in a process of its own; loading is not counted."""
-    import inference_systems as systems
+    import inference_attempts as made
     from transformers import AutoTokenizer
 
     text = AutoTokenizer.from_pretrained(path).decode
@@ -223,7 +229,7 @@ def inspect(options: argparse.Namespace, path: str, attempts: Sequence[Any], dev
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"Inspect AI failed: {done.stderr[-2000:]}")
-    return systems.Timing(**json.loads(done.stdout.rpartition("RESULT")[2]))
+    return made.Timing(**json.loads(done.stdout.rpartition("RESULT")[2]))
 
 
 if __name__ == "__main__":

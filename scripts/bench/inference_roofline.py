@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from inference_systems import Attempt
+    from inference_attempts import Attempt
 
 SECONDS = 0.5  # of each measurement
 

@@ -4,90 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from inference_attempts import LIMITS, Attempt, Timing, Turn
 from transformers import ContinuousBatchingConfig, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from testbed.models import hf_decode
 from testbed.models.hf_decode import Decoder, Row
 from testbed.models.hf_worker import Worker
-
-LIMITS = (4, 8, 16, 32, 64)  # tokens of a message
-FIRST_TOKEN = 11  # below are the reference model's marks of turns and tags
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A message of a given length, and the tokens that the model is shown after it."""
-
-    limit: int
-    shown: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A conversation; no token ends a message, so that every system writes exactly as much."""
-
-    stream: int
-    prompt: tuple[int, ...]
-    turns: tuple[Turn, ...]
-
-
-@dataclass
-class Timing:
-    """What a system took; `tokens` are those that were asked for."""
-
-    tokens: int = 0
-    attempts: int = 0
-    seconds: float = 0.0
-    cpu: float = 0.0
-
-    @property
-    def rate(self) -> float:
-        """Generated tokens a second."""
-        return self.tokens / self.seconds
-
-    @property
-    def rate_cpu(self) -> float:
-        """Generated tokens a second of processor time of the whole process."""
-        return self.tokens / self.cpu
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Counts the time inside."""
-        seconds, cpu = time.perf_counter(), time.process_time()
-        try:
-            yield
-        finally:
-            self.seconds += time.perf_counter() - seconds
-            self.cpu += time.process_time() - cpu
-
-    def add(self, attempt: Attempt) -> None:
-        """Counts an attempt as made."""
-        self.attempts += 1
-        self.tokens += sum(turn.limit for turn in attempt.turns)
-
-
-def workload(prompts: int, samples: int, vocabulary: int, seed: int = 0) -> list[Attempt]:
-    """Attempts of mixed length at tasks of mixed length, 1 to 4 turns each, in mixed order."""
-    rng = random.Random(seed)
-
-    def tokens(size: int) -> tuple[int, ...]:
-        return tuple(rng.randrange(FIRST_TOKEN, vocabulary) for _ in range(size))
-
-    tasks = [tokens(round(30 * 10 ** rng.random())) for _ in range(prompts)]  # 30 to 300
-    attempts = []
-    for number in range(prompts * samples):
-        turns = tuple(Turn(rng.choice(LIMITS), tokens(rng.randint(5, 40))) for _ in range(rng.randint(1, 4)))
-        attempts.append(Attempt(1 + number, tasks[number % prompts], turns))
-    rng.shuffle(attempts)
-    return attempts
 
 
 @dataclass
@@ -101,25 +29,30 @@ class Gauge:
 
     slots: int
     left: int = 0
-    forward: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    sampling: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    total: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    forward: list[float] = field(default_factory=lambda: [0.0])
+    sampling: list[float] = field(default_factory=lambda: [0.0])
+    total: list[float] = field(default_factory=lambda: [0.0])
     steps: int = 0
     filled: int = 0
 
     def timed(self, function: Callable[..., Any], into: list[float]) -> Callable[..., Any]:
-        """The function, with its wall and processor time added to `into`."""
+        """The function, with its processor time added to `into`; asking for that takes 1 to 4 microseconds here."""
 
         @functools.wraps(function)
         def run(*arguments: Any, **more: Any) -> Any:
-            wall, cpu = time.perf_counter(), time.thread_time()
+            cpu = time.thread_time()
             try:
                 return function(*arguments, **more)
             finally:
-                into[0] += time.perf_counter() - wall
-                into[1] += time.thread_time() - cpu
+                into[0] += time.thread_time() - cpu
 
         return run
+
+    def begin(self, attempts: int) -> None:
+        """Forgets what was measured: the decoder tried itself out, and maybe made other attempts."""
+        for into in (self.forward, self.sampling, self.total):
+            into[0] = 0.0
+        self.steps, self.filled, self.left = 0, 0, attempts
 
     def watch(self, decoder: Decoder) -> None:
         """Measures a decoder's steps and admissions."""
@@ -146,14 +79,11 @@ def ours(
     """All attempts at once on our worker; those `before` are made first and not timed."""
     forward, sample = model.forward, hf_decode.sample
     if gauge is not None:
-        gauge.left = len(attempts)
         model.forward = gauge.timed(forward, gauge.forward)
         hf_decode.sample = gauge.timed(sample, gauge.sampling)
 
     def load() -> Decoder:
         decoder = Decoder(model, lambda tokens: False, slots)
-        for into in (gauge.forward, gauge.sampling, gauge.total) if gauge else ():
-            into[:] = 0.0, 0.0  # the decoder tries itself out first
         if gauge is not None:
             gauge.watch(decoder)
         return decoder
@@ -176,6 +106,8 @@ def ours(
         worker = Worker(load)
         await asyncio.wrap_future(worker.ready)
         await asyncio.gather(*(one(worker, attempt, Timing()) for attempt in before))
+        if gauge is not None:
+            gauge.begin(len(attempts))
         with timing.running():
             await asyncio.gather(*(one(worker, attempt, timing) for attempt in attempts))
         await worker.close()

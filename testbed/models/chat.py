@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from testbed import protocol
+from testbed.edges import Foreign
 from testbed.errors import ModelError
 from testbed.models.base import Reply, Request, Score, uniforms
 from testbed.models.chat_clients import Connections, check_client, extra_fields, make_client, model_of, without_key
 from testbed.models.chat_echo import Served
-from testbed.models.chat_errors import translated
+from testbed.models.chat_errors import expect_answers, translated
 from testbed.models.chat_messages import encode_reply, finish_of, in_openais_form, system_text, to_langchain
 from testbed.models.chat_prices import check_limit, estimated, prices_of, usage_of
 from testbed.models.chat_reading import Reading
@@ -186,13 +187,12 @@ class Chat:
                 raise
             self._limit = LIMIT  # a server in front of hosted models, which refused the older name
             return await self.generate(request)
-        seconds = time.monotonic() - begun
         finish = finish_of(message)
         text = encode_reply(message, native=self._native, cut=finish == "length")
         usage, told = usage_of(message, messages, text, self._prices)
         self._approximate |= not told
         check_limit(usage.generated_tokens if told else 0, request.max_tokens, self.name)
-        usage = replace(usage, seconds=seconds, resent=resent)
+        usage = replace(usage, seconds=time.monotonic() - begun, resent=resent)
         return Reply(text, usage, finish, self._logprobs(request, message, usage) if request.logprobs else None)
 
     async def score(
@@ -221,15 +221,17 @@ class Chat:
             await connections.aclose()
 
     async def _in_time(self, answer: Awaitable[Answer]) -> Answer:
-        try:
+        came = expect_answers()
+
+        def told(error: Exception) -> Exception:
+            meant = translated(error, self.name, self._timeout, answered=bool(came))
+            if meant is not error:
+                meant.args = (without_key(str(meant), self._id, self._key_env),)
+            return meant
+
+        with Foreign(told):
             async with asyncio.timeout(self._timeout):
                 return await answer
-        except Exception as error:  # each provider has its own; those that can be explained are translated
-            told = translated(error, self.name, self._timeout)
-            if told is error:
-                raise
-            told.args = (without_key(str(told), self._id, self._key_env),)
-            raise told from error
 
     def _reads(self) -> Reading:
         if self._reading is None:
@@ -253,8 +255,7 @@ class Chat:
         return {**self._extra, **in_openais_form(self._written(messages, tools), tools if self._native else ())}
 
     def _written(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[BaseMessage]:
-        described = system_text([] if self._native else tools, self._system)
-        return to_langchain(messages, described, native=self._native)
+        return to_langchain(messages, system_text([] if self._native else tools, self._system), native=self._native)
 
     def _runnable(self, client: BaseChatModel, request: Request) -> Any:
         if not (self._native and request.tools):
@@ -282,9 +283,7 @@ class Chat:
             settings |= {"logprobs": True, "top_logprobs": 0}  # without the latter llama-cpp-python tells none
         if self._seeded:
             settings["seed"] = int(uniforms(request.stream, request.position, 1)[0] * 2**31)
-        if extra:
-            settings["extra_body"] = extra
-        return settings
+        return settings | ({"extra_body": extra} if extra else {})
 
     def _logprobs(self, request: Request, message: AIMessage, usage: Usage) -> tuple[float, ...] | None:
         """Of the reply's tokens; a server that gave none yet is told by name instead of leaving all out in silence."""

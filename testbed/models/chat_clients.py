@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
+from testbed.edges import Foreign
 from testbed.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -89,16 +90,18 @@ def make_client(
         options["base_url"] = base_url
     if api_key_env:
         options["api_key"] = os.environ[api_key_env]
-    try:
-        return _openai(name, options) if provider == "openai" else (_other(provider, name, options), None)
-    except Exception as error:  # constructors validate each in their own way, missing keys included
+
+    def told(error: Exception) -> Exception:  # constructors validate each in their own way, missing keys included
         if _KEYLESS.search(str(error)) and not api_key_env:  # its own advice, an argument, cannot be followed here
             variable = f"{provider.upper()}_API_KEY"
-            raise ModelError(
+            return ModelError(
                 f"chat:{model} has no API key: set {variable}, or name another variable with api_key_env."
-            ) from error
+            )
         said = without_key(f"{type(error).__name__}: {error}", model, api_key_env)
-        raise ModelError(f"chat:{model}: the client cannot be made: {said}") from error
+        return ModelError(f"chat:{model}: the client cannot be made: {said}")
+
+    with Foreign(told):
+        return _openai(name, options) if provider == "openai" else (_other(provider, name, options), None)
 
 
 def model_of(client: BaseChatModel | None) -> str:
@@ -114,13 +117,14 @@ def without_key(text: str, model: str, api_key_env: str | None) -> str:
 
 def _openai(name: str, options: dict[str, Any]) -> tuple[BaseChatModel, Connections]:
     from langchain_openai import ChatOpenAI
-    from openai import DefaultAsyncHttpxClient
+
+    from testbed.models.chat_answers import AnswerConnections
 
     served = options.get("base_url") or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
     if served and "api_key" not in options and "OPENAI_API_KEY" not in os.environ:
         options["api_key"] = "none"  # servers of one's own mostly ask for no key, and the client insists on one
     # langchain shares its connections between clients, and so between event loops, which connections do not survive.
-    connections = DefaultAsyncHttpxClient(timeout=options["timeout"])
+    connections = AnswerConnections(timeout=options["timeout"])
     return ChatOpenAI(model=name, http_async_client=connections, **options), connections
 
 

@@ -5,12 +5,14 @@ The openai client sends these requests too, but what comes back is read here: se
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Protocol
 
 from testbed.errors import ModelError
+from testbed.models.chat_errors import readable
 
 Prompt = str | list[int]
 LIKELY = 5  # most likely tokens that a check asks for at each place; some servers give no more
@@ -46,6 +48,10 @@ class Echo:
     logprobs: tuple[float | None, ...]
     likely: tuple[Mapping[str, float], ...]
     count: int | None
+
+    def first(self, n: int) -> Echo:
+        """The same of the first `n` tokens alone."""
+        return replace(self, tokens=self.tokens[:n], logprobs=self.logprobs[:n], likely=self.likely[:n])
 
 
 class Served:
@@ -98,17 +104,18 @@ class Served:
         if isinstance(prompt, str):
             body["add_special_tokens"] = False  # vLLM's: the template has written them already
         answer = await self.post("completions", body)
-        choice = (answer.get("choices") or [{}])[0]
-        told = choice.get("logprobs") or {}
-        tokens, logprobs = told.get("tokens") or (), told.get("token_logprobs") or ()
-        if len(tokens) != len(logprobs) or len(tokens) < 2:
-            raise ModelError("echo brings no log-probabilities of the prompt's tokens")
-        return Echo(
-            tuple(str(token or "") for token in tokens),
-            tuple(None if logprob is None else float(logprob) for logprob in logprobs),
-            tuple(choices or {} for choices in told.get("top_logprobs") or ()),
-            (answer.get("usage") or {}).get("prompt_tokens"),
-        )
+        with readable("what echo brings"):
+            choice = (answer.get("choices") or [{}])[0]
+            told = choice.get("logprobs") or {}
+            tokens, logprobs = told.get("tokens") or (), told.get("token_logprobs") or ()
+            if len(tokens) != len(logprobs) or len(tokens) < 2:
+                raise ModelError("echo brings no log-probabilities of the prompt's tokens")
+            return Echo(
+                tuple(str(token or "") for token in tokens),
+                tuple(None if logprob is None else float(logprob) for logprob in logprobs),
+                tuple(_numbers(choices or {}) for choices in told.get("top_logprobs") or ()),
+                (answer.get("usage") or {}).get("prompt_tokens"),
+            )
 
 
 async def check_order(served: Served, prompt: Prompt) -> None:
@@ -141,17 +148,40 @@ def _with_ends(prompt: Prompt) -> list[Prompt]:
     return [[*prompt, token] for token in known[:: max(len(known) // len(ENDS), 1)]]
 
 
-def prompt_logprobs(answer: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """A conversation's tokens and their log-probabilities from an answer with vLLM's `prompt_logprobs`.
+async def prompt_logprobs(served: Served, body: Mapping[str, Any], likely: int = 0) -> Echo:
+    """A conversation's tokens and their log-probabilities by vLLM's `prompt_logprobs`.
+
+    Args:
+        served: the model on its server.
+        body: the conversation, in OpenAI's form.
+        likely: how many of the most likely tokens are wanted at each place, besides the conversation's own.
 
     Raises:
-        ModelError: it has none.
+        ModelError: the server refuses, or tells none.
+        ContextFull: the conversation is too long for the model.
+        InfrastructureError: there was no answer.
     """
-    told = answer.get("prompt_logprobs")
+    asked = {"max_tokens": 1, "temperature": 1.0, "prompt_logprobs": likely, "add_generation_prompt": False}
+    told = (await served.post("chat/completions", {**body, **asked})).get("prompt_logprobs")
     if not isinstance(told, list) or not told:
         raise ModelError("the answer has none")
-    tokens = []
-    for choices in told:  # the prompt's own token stands first; there is none at the start
-        first = next(iter(choices.values())) if choices else {}
-        tokens.append((str(first.get("decoded_token") or ""), float(first.get("logprob", 0.0))))
-    return tokens
+    with readable("prompt_logprobs"):
+        places = [list((choices or {}).values()) for choices in told]  # there is none at the start
+        return Echo(  # the prompt's own token stands first in each place
+            tuple(str(place[0].get("decoded_token") or "") if place else "" for place in places),
+            tuple(float(place[0].get("logprob", 0.0)) if place else None for place in places),
+            tuple(
+                by_text((str(one.get("decoded_token") or ""), float(one["logprob"])) for one in place)
+                for place in places
+            ),
+            len(told),
+        )
+
+
+def by_text(told: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Log-probabilities by the texts of tokens; of several with one text, that of the likeliest."""
+    return dict(sorted(told, key=itemgetter(1)))
+
+
+def _numbers(choices: Mapping[str, Any]) -> dict[str, float]:
+    return {str(token): float(logprob) for token, logprob in choices.items()}

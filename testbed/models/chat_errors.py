@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -31,27 +33,62 @@ _LOST = re.compile(r"before headers|connection termination|remote reset", re.IGN
 _SPENT = re.compile(
     r"insufficient_quota|exceeded your current quota|credit balance", re.IGNORECASE
 )  # waiting is no use
+# A prompt that the provider will not show to its model: no other prompt is the worse for it.
+_FILTERED = re.compile(r"content.?(filter|management|policy)|flagged", re.IGNORECASE)
+
+_came: ContextVar[list[bool] | None] = ContextVar("answers that came to the call under way", default=None)
 
 
-def translated(error: Exception, name: str, timeout: float) -> Exception:
+def expect_answers() -> list[bool]:
+    """A list to which each answer is added that comes to what this task sends from here on, and those that it starts.
+
+    Only answers over connections of `testbed.models.chat_answers` are.
+    """
+    came: list[bool] = []
+    _came.set(came)
+    return came
+
+
+def note_answer() -> None:
+    """Says that an answer came."""
+    if (came := _came.get()) is not None:
+        came.append(True)
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Around the reading of an answer that nothing has checked: servers put anything anywhere.
+
+    Raises:
+        ModelError: something is not where it must be, or of another type.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{what} cannot be read: {error}") from error
+
+
+def translated(error: Exception, name: str, timeout: float, *, answered: bool = False) -> Exception:
     """The error as the testbed has it, or `error` itself where it is none of the provider's.
 
     Args:
         error: what the client raised.
         name: the model, for the message.
         timeout: seconds that the call was given.
+        answered: whether the server had answered by then: whatever else the client raises is about the answer.
     """
     status, names = _status(error), {cls.__name__ for cls in type(error).__mro__}
     if isinstance(error, InfrastructureError | ModelError | ContextFull):
         return error
     if isinstance(error, TimeoutError) or "APITimeoutError" in names:
         return TransportError(f"{name} did not answer within {timeout:g} s.")
-    if status in (400, 413) and _TOO_LONG.search(str(error)):
+    if status == 413 or (status == 400 and _TOO_LONG.search(str(error))):
         return ContextFull(f"{name}: {_short(error)}")
-    if status in _REFUSED and _SPENT.search(str(error)):
-        spent = ModelNotAsked(f"{name}: the server answered {status}: {_short(error)}")
-        spent.passing = False
-        return spent
+    spent = status == 402 or (status in _REFUSED and _SPENT.search(str(error)))
+    if spent or (status in (400, 403) and _FILTERED.search(str(error))):
+        final = ModelNotAsked(f"{name}: the server answered {status}: {_short(error)}")
+        final.passing = False
+        return final
     if status in _BUSY or (status or 0) >= 500:
         said = f"{name}: the server answered {status}: {_short(error)}"
         busy = ModelBusy(said) if status in _REFUSED and not _LOST.search(said) else ModelUnavailable(said)
@@ -63,7 +100,7 @@ def translated(error: Exception, name: str, timeout: float) -> Exception:
         return ModelNotAsked(f"{name}: no connection: {_short(error)}")
     if isinstance(error, ConnectionError) or names & set(_BROKEN):
         return TransportError(f"{name}: the connection failed: {_short(error)}")
-    if isinstance(error, json.JSONDecodeError) or names & set(_UNREADABLE) or _is_malformed(error):
+    if answered or isinstance(error, json.JSONDecodeError) or names & set(_UNREADABLE) or _is_malformed(error):
         return TransportError(f"{name}: the server's answer cannot be read: {_short(error)}")
     if getattr(error, "is_retryable", False):
         return ModelUnavailable(f"{name}: {_short(error)}")
@@ -73,7 +110,7 @@ def translated(error: Exception, name: str, timeout: float) -> Exception:
 def _status(error: Exception) -> int | None:
     for holder in (error, getattr(error, "response", None)):
         status: Any = getattr(holder, "status_code", None)
-        if isinstance(status, int) and status >= 400:
+        if isinstance(status, int) and status >= 300:
             return status
     return None
 
@@ -112,7 +149,7 @@ def _is_malformed(error: Exception) -> bool:
 def _remedy(status: int) -> str:
     if status in (401, 403):
         return " Check the API key and what it may use."
-    if status == 404:
+    if status == 404 or status < 400:
         return " Check the model's name and the base_url."
     return ""
 

@@ -6,6 +6,7 @@ the ids that tie results to calls are made up anew, always the same, because a t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,10 @@ from langchain_core.messages import (
 )
 
 from testbed import protocol
-from testbed.types import Message
+from testbed.types import Message, well_formed
 
+# What providers call it that a reply is not whole.
+_CUT = {"length", "max_tokens", "model_length", "content_filter", "content_filtered", "safety", "recitation", "refusal"}
 _NO_NAME = "unreadable_call"  # providers refuse a call without a name
 
 
@@ -76,7 +79,7 @@ def encode_reply(message: AIMessage, *, native: bool, cut: bool) -> str:
         native: whether calls were asked for natively.
         cut: whether the reply ended at its length limit.
     """
-    text = str(message.text)
+    text = well_formed(str(message.text))  # half a character cannot be sent back
     if not native:
         return text if cut else _closed(text)
     calls: list[Mapping[str, Any]] = [dict(call) for call in message.tool_calls]
@@ -85,9 +88,9 @@ def encode_reply(message: AIMessage, *, native: bool, cut: bool) -> str:
 
 
 def finish_of(message: AIMessage) -> str:
-    """Whether a reply was cut at its limit: "length" where it was, whatever its provider calls that, else "stop"."""
+    """Whether a reply was cut, at its limit or by the provider's filter: "length" where it was, else "stop"."""
     reason = message.response_metadata.get("finish_reason") or message.response_metadata.get("stop_reason")
-    return "length" if reason in ("length", "max_tokens", "MAX_TOKENS") else "stop"
+    return "length" if str(reason).lower() in _CUT else "stop"
 
 
 def _native(content: str, turn: int) -> AIMessage:
@@ -98,10 +101,16 @@ def _native(content: str, turn: int) -> AIMessage:
     return AIMessage(
         content[: content.index(protocol.CALL_OPEN)],
         tool_calls=[
-            {"name": call.name or _NO_NAME, "args": dict(call.arguments), "id": f"call_{turn}_{n}", "type": "tool_call"}
+            {"name": well_formed(call.name) or _NO_NAME, "args": _sendable(call.arguments), "id": f"call_{turn}_{n}"}
             for n, call in enumerate(calls)
         ],
     )
+
+
+def _sendable(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments without halves of characters, which a model can write as JSON escapes and no request can hold."""
+    made: dict[str, Any] = json.loads(well_formed(json.dumps(dict(arguments), ensure_ascii=False)))
+    return made
 
 
 def _result(content: str, name: str, call_id: str | None) -> BaseMessage:

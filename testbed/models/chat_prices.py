@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 KEYS = ("input", "output", "cached_input")
 MILLION = 1e6
+MOST = 1 << 40  # tokens of one message, beyond all contexts
 OVER = 8  # tokens by which a server may pass a limit, to end a character
 
 
@@ -107,15 +108,22 @@ def usage_of(message: AIMessage, sent: Sequence[BaseMessage], text: str, prices:
         prices: the model's.
 
     Returns:
-        The usage, and whether its provider told the tokens; else they are estimated.
+        The usage, and whether its provider told the tokens; else they are estimated. What cannot be true (no token of a
+        prompt, or of a text that is there) is as good as not told: no budget would hold.
     """
-    told = message.usage_metadata
-    if told is None:
-        prompt, written, cached = sum(estimated(str(m.text)) for m in sent), estimated(text), 0
-    else:
-        prompt, written = max(told["input_tokens"], 0), max(told["output_tokens"], 0)  # servers tell anything
-        cached = min(max(told.get("input_token_details", {}).get("cache_read", 0), 0), prompt)
-    return Usage(prompt, written, 0.0, prices.usd(prompt, cached, written)), told is not None
+    told: Mapping[str, Any] = message.usage_metadata or {}
+    prompt, written = _count(told.get("input_tokens"), 1), _count(told.get("output_tokens"), 1 if text else 0)
+    if prompt is None or written is None:
+        prompt, written = sum(estimated(str(m.text)) for m in sent), estimated(text)
+        return Usage(prompt, written, 0.0, prices.usd(prompt, 0, written)), False
+    cached = min(_count((told.get("input_token_details") or {}).get("cache_read"), 0) or 0, prompt)
+    return Usage(prompt, written, 0.0, prices.usd(prompt, cached, written)), True
+
+
+def _count(value: Any, least: int) -> int | None:
+    """A number of tokens; None where it is none that could be true, for servers tell anything."""
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and least <= value < MOST
+    return int(value) if whole and value == int(value) else None
 
 
 def check_limit(written: int, limit: int, name: str) -> None:

@@ -6,18 +6,74 @@ is, and with marks before the messages to be scored.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from testbed.errors import ModelError
 from testbed.models.base import Score
+from testbed.models.hf_imagine import closed_at
 from testbed.types import Message
 
 MARK = "@@mark{}@@"  # ASCII: what is split inside a character cannot be read back from tokens
 STRADDLES = "a token holds the end of a message and a part of what the template puts beside it."
-Tokens = Sequence[tuple[str, float]]  # text and log-probability of each token that was read
+
+
+class Read(NamedTuple):
+    """A token of a conversation as a server read it.
+
+    Attributes:
+        begin: where it begins in the conversation's text.
+        end: where it ends there.
+        logprob: given what stands before it, in nats; None where the server tells none.
+        ending: ln of the probability that a message ends here, where this is a token that ends one; else None.
+    """
+
+    begin: int
+    end: int
+    logprob: float | None
+    ending: float | None = None
+
+
+def placed(
+    tokens: Iterable[str],
+    logprobs: Iterable[float | None],
+    likely: Sequence[Mapping[str, float]] = (),
+    ends: Collection[str] = (),
+) -> list[Read]:
+    """Tokens whose texts are the conversation's, one after the other.
+
+    Args:
+        tokens: their texts.
+        logprobs: of each.
+        likely: the most likely tokens in the place of each, with their log-probabilities, as far as they are told.
+        ends: texts of the tokens that end a message.
+    """
+    read: list[Read] = []
+    at = 0
+    for n, (text, logprob) in enumerate(zip(tokens, logprobs, strict=True)):
+        others = likely[n] if n < len(likely) else {}
+        read.append(Read(at, at + len(text), logprob, chance_to_end(text, logprob, others, ends)))
+        at += len(text)
+    return read
+
+
+def chance_to_end(text: str, logprob: float | None, likely: Mapping[str, float], ends: Collection[str]) -> float | None:
+    """Log of the probability that a token which ends messages stands where one does; None where none does.
+
+    Those that are not told among the most likely are left out.
+
+    Args:
+        text: the token that stands there.
+        logprob: its log-probability.
+        likely: the most likely tokens in its place, with their log-probabilities.
+        ends: texts of the tokens that end a message.
+    """
+    if logprob is None or not text or text not in ends:
+        return None
+    others = [likely[end] for end in ends if end != text and end in likely]
+    return min(float(np.logaddexp.reduce([logprob, *others])), 0.0)
 
 
 def marked(messages: Sequence[Message], which: Sequence[int]) -> list[Message]:
@@ -57,27 +113,43 @@ def places_of(read: str, around: str, messages: Sequence[Message], which: Sequen
     return found
 
 
-def scores_of(tokens: Tokens, template: Tokens, messages: Sequence[Message], which: Sequence[int]) -> list[Score]:
+def scores_of(
+    tokens: Sequence[Read], text: str, around: str, messages: Sequence[Message], which: Sequence[int]
+) -> list[Score]:
     """Scores of messages whose tokens are found by what stands around them.
 
     Args:
         tokens: the conversation as it was read.
-        template: the same with `marked` messages.
+        text: it as text.
+        around: the same with `marked` messages.
         messages: the conversation.
         which: indices of the messages to be scored.
 
     Raises:
-        ModelError: a message is not found as it is, or one of its tokens holds a part of what stands beside it.
+        ModelError: a message is not found as it is, one of its tokens holds a part of what stands beside it, or the
+            server does not tell how likely one is.
     """
-    starts = [0, *accumulate(len(text) for text, _ in tokens)]
-    read, around = ("".join(text for text, _ in texts) for texts in (tokens, template))
     found = {}
-    for n, (begin, end) in places_of(read, around, messages, which).items():
-        if begin not in starts or end not in starts:
+    for n, (begin, end) in places_of(text, around, messages, which).items():
+        own = [token for token in tokens if token.begin < end and token.end > begin]
+        if any(token.begin < begin or token.end > end for token in own):
             raise ModelError(STRADDLES)
-        first, last = bisect_right(starts, begin) - 1, bisect_left(starts, end)  # tokens may have no text
-        found[n] = Score(n, tuple(logprob for _, logprob in tokens[first:last]))
+        if any(token.logprob is None for token in own if token is not tokens[0]):  # nothing stands before the first
+            raise ModelError("the server does not tell the log-probability of a message's first token")
+        logprobs = tuple(token.logprob or 0.0 for token in own)
+        behind = [token for token in tokens if token.begin >= end]
+        if messages[n]["role"] == "tool":
+            found[n] = Score(n, logprobs, _closing(behind, closed_at(text, end)))
+        else:
+            found[n] = Score(n, logprobs, behind[0].ending if behind else None)
     return [found[n] for n in which]
+
+
+def _closing(behind: Sequence[Read], until: int) -> float | None:
+    """What the markup is given that closes a result; None where the server does not tell it or hides a part of it."""
+    markup = [token for token in behind if token.begin < until]
+    told = [token.logprob for token in markup if token.logprob is not None and token.begin < token.end]
+    return sum(told) if markup and len(told) == len(markup) else None
 
 
 def written_logprobs(metadata: Mapping[str, Any], text: str, written: int) -> tuple[float, ...] | None:
@@ -91,11 +163,17 @@ def written_logprobs(metadata: Mapping[str, Any], text: str, written: int) -> tu
     Returns:
         None where the server gave none, or not of every token that it billed, or leaves the end out of both.
     """
-    told = (metadata.get("logprobs") or {}).get("content")
-    if not told or len(told) != written:
+    kept = metadata.get("logprobs")
+    told = kept.get("content") if isinstance(kept, Mapping) else None
+    if not isinstance(told, list) or len(told) != written or not all(map(_is_told, told)):
         return None
     said = [str(token.get("token") or "") for token in told]
-    ended = metadata.get("finish_reason") == "stop"
+    ended = bool(said) and metadata.get("finish_reason") == "stop"
     if ended and said[-1] and text.endswith(said[-1]) and len("".join(said)) <= len(text):
         return None  # all of these are the text's own: what ended it is not among them
     return tuple(float(token["logprob"]) for token in told)
+
+
+def _is_told(token: Any) -> bool:
+    logprob = token.get("logprob") if isinstance(token, Mapping) else None
+    return isinstance(logprob, int | float) and not isinstance(logprob, bool) and logprob == logprob  # no NaN

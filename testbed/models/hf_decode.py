@@ -7,9 +7,9 @@ the device and the model: see `hf_paged` and `hf_aligned`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
+from functools import partial, wraps
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 
@@ -28,8 +28,23 @@ if TYPE_CHECKING:
 __all__ = ["Decoder", "Row", "sample"]
 
 Tensor = torch.Tensor
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _TRIAL_TOKENS = 4096  # that a batch has memory for while it is tried: it uses little of that
+
+
+def _without_gradients(method: Callable[P, T]) -> Callable[P, T]:
+    """As `torch.inference_mode`, which costs more than most of a step's bookkeeping; nothing where it holds already."""
+
+    @wraps(method)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        if torch.is_inference_mode_enabled():
+            return method(*args, **kwargs)
+        with torch.inference_mode():
+            return method(*args, **kwargs)
+
+    return run
 
 
 class Decoder:
@@ -114,7 +129,7 @@ class Decoder:
         """How many of the rows that wait, in order, can be admitted now."""
         return self._batch.fitting(waiting[: self.free])
 
-    @torch.inference_mode()
+    @_without_gradients
     def admit(self, rows: Sequence[Row]) -> list[Row]:
         """Reads the prompts of new rows and writes their first tokens, and maybe one more of the others.
 
@@ -124,7 +139,7 @@ class Decoder:
         rows = sorted(rows, key=lambda row: row.prompt)  # equal prompts side by side
         return self._append(*self._batch.enter(rows))
 
-    @torch.inference_mode()
+    @_without_gradients
     def step(self) -> list[Row]:
         """Writes one more token of every row; returns the rows that are done."""
         logits = self._batch.advance()
@@ -136,7 +151,7 @@ class Decoder:
 
         return forced(self._model, texts, self._ends)
 
-    @torch.inference_mode()
+    @_without_gradients
     def drop(self, gone: Iterable[Row]) -> None:
         """Gives up rows that nobody waits for."""
         self._batch.leave(set(gone) & set(self.rows))
@@ -149,19 +164,20 @@ class Decoder:
 
     def _append(self, rows: Sequence[Row], logits: Tensor) -> list[Row]:
         """Draws the next token of some rows, logits (rows, vocabulary); removes and returns those that are done."""
-        done = []
+        done, usual = [], self._stops
         drawn = sample(logits, rows)
         note_logprobs(logits, rows, drawn)
         for row, token in zip(rows, drawn, strict=True):
-            row.tokens.append(token)
-            if (row.stops or self._stops)(row.tokens):
+            tokens = row.tokens
+            tokens.append(token)
+            if (row.stops or usual)(tokens):
                 row.finish = "stop"
-            elif len(row.tokens) >= row.limit:
+            elif len(tokens) >= row.limit:
                 row.finish = "length"
             else:
                 continue
             done.append(row)
-            if row.keep and len(row.tokens) > 1:
+            if row.keep and len(tokens) > 1:
                 self._batch.remember(row)
         self._batch.leave(done)
         return done

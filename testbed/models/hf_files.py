@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from testbed.edges import Foreign
 from testbed.errors import ModelError
 
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -64,14 +65,24 @@ def load_tokenizer(path: Path, name: str) -> Any:
     Raises:
         ModelError: it has none, or its files cannot be read.
     """
+    return read_tokenizer(str(path), f"the tokenizer of {name} cannot be loaded from {str(path)!r}", fetch=False)
+
+
+def read_tokenizer(place: str, failed: str, *, fetch: bool) -> Any:
+    """A tokenizer of transformers.
+
+    Args:
+        place: a directory, or a name on the Hub.
+        failed: what is said where it cannot be had.
+        fetch: whether it may be fetched from the Hub.
+
+    Raises:
+        ModelError: there is none, or its files cannot be read.
+    """
     from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(str(path), local_files_only=True)
-    except Exception as error:  # the tokenizers library raises bare Exception for a malformed file
-        raise ModelError(
-            f"the tokenizer of {name} cannot be loaded from {str(path)!r}: {_first_line(error)}."
-        ) from error
+    with Foreign(lambda error: ModelError(f"{failed}: {_first_line(error)}.")):  # malformed files raise bare Exception
+        return AutoTokenizer.from_pretrained(place, local_files_only=not fetch)
 
 
 def load_model(path: Path, name: str, dtype: str, device: str) -> Any:

@@ -76,11 +76,16 @@ def closings(
     found = []
     for n in which:
         last = (places[n] or (0, 0))[1]
-        after = text[last:]
-        piece = _PIECE.match(after.lstrip())
-        end = last + len(after) - len(after.lstrip()) + (len(piece.group()) if piece else 0)
-        found.append([i for i, (begin, _) in enumerate(offsets) if last <= begin < end] if piece else [])
+        end = closed_at(text, last)
+        found.append([i for i, (begin, _) in enumerate(offsets) if last <= begin < end])
     return found
+
+
+def closed_at(text: str, last: int) -> int:
+    """Where the markup ends that closes a result which ends at `last`; `last` where nothing stands behind it."""
+    after = text[last:].lstrip()
+    piece = _PIECE.match(after)
+    return len(text) - len(after) + len(piece.group()) if piece else last
 
 
 def closes(codec: TextCodec, opened: Opened, tokens: Sequence[int]) -> bool:

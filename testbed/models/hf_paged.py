@@ -7,9 +7,9 @@ and leave by changing a table; their keys and values never move, and nothing is 
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from testbed.models.hf_linear import STEP
 from testbed.models.hf_memory import Room
-from testbed.models.hf_paged_attention import PagedAttention, Plan
+from testbed.models.hf_paged_attention import PagedAttention, Plan, Table
 from testbed.models.hf_pages import PAGE, KeptPages, Pages, Text, pages_for
 from testbed.models.hf_prefix import Layout, Tokens
 from testbed.models.hf_row import Row
@@ -50,7 +50,8 @@ class PagedBatch:
         self._pages = Pages(layout, self._most + self.room.texts // (PAGE * self.room.token))
         self.kept = KeptPages(self._pages, self.room.texts)
         self.rows: list[Row] = []
-        self._attention = PagedAttention(self._pages)
+        self._table = Table()
+        self._attention = PagedAttention(self._pages, self._table)
         self._cache = Cache(layers=[_Layer(self._attention, n) for n in range(len(self._pages.shapes))])
         self._mask = torch.zeros(1, 1, 1, 1)  # of four dimensions, it is taken as it is; nobody looks at it
         self._plan: Plan | None = None
@@ -71,24 +72,33 @@ class PagedBatch:
     def enter(self, rows: Sequence[Row]) -> tuple[list[Row], Tensor]:
         """Reads the prompts of new rows, which are under way then, and beside them what the others wrote last.
 
+        Args:
+            rows: those of equal prompts side by side, so that they share what is read.
+
         Returns:
             The rows that have logits now, and these, shape (rows, vocabulary).
         """
-        many = Counter(row.prompt for row in rows)
-        going = {row.prompt for row in rows if row.position > 0 and many[row.prompt] == 1}
-        texts = {prompt: self._begun(prompt, going=prompt in going) for prompt in many}
-        new = {prompt: text for prompt, text in texts.items() if text.logits is None}
-        others, logits = self._read(list(new.values()))
-        after = torch.stack([found for row in rows if (found := texts[row.prompt].logits) is not None])
-        for row in rows:
-            if row.prompt in new and row.prompt in going:
-                row.pages = texts.pop(row.prompt).pages  # nobody else begins like this
+        entries = list[_Entry]()
+        for prompt, alike in groupby(rows, attrgetter("prompt")):
+            group = list(alike)
+            going = len(group) == 1 and group[0].position > 0
+            text = self._begun(prompt, going=going)
+            entries.append(_Entry(text, group, text.logits is None, going))
+        others, logits = self._read([entry.text for entry in entries if entry.new])
+        found = [entry.text.logits for entry in entries for _ in entry.rows]
+        after = torch.stack([each for each in found if each is not None])
+        for text, group, new, going in entries:
+            if new and going:
+                group[0].pages = text.pages  # nobody else begins like this
             else:
-                row.pages = self._pages.fork(texts[row.prompt].pages, len(row.prompt))
-        for prompt, text in texts.items():
-            if prompt in new:
-                self.kept.add(text)
-            self._pages.release(text.pages)
+                for row in group:
+                    row.pages = self._pages.fork(text.pages, len(row.prompt))
+                if new and text.logits is not None:
+                    text.logits = text.logits.clone()  # else all of this reading's would stay
+                    self.kept.add(text)
+                self._pages.release(text.pages)
+        for row in rows:
+            row.line = self._table.enter(row.pages)
         self.rows += rows
         self._plan = None
         return [*others, *rows], torch.cat([logits, after]) if others else after
@@ -96,19 +106,20 @@ class PagedBatch:
     def advance(self) -> Tensor:
         """Reads the last token of every row; logits after it, shape (rows, vocabulary)."""
         plan = self._planned()
-        return self._forward([row.tokens[-1] for row in self.rows], plan)[: len(self.rows)]
+        plan.given.tokens[:] = [row.tokens[-1] for row in self.rows]
+        return self._forward(plan)[: len(self.rows)]
 
     def _planned(self) -> Plan:
         """What is to be done for one token more of each row, all of which have pages for it."""
         if self._plan is None:
             self.rows.sort(key=lambda row: row.pages)  # those that share pages side by side
-            self._plan = Plan.of_rows(self.rows)
+            self._plan = Plan.of_rows(self.rows, self._table)
         else:
             self._plan.go_on()
         for n in self._plan.at_a_new_page():
-            page = self._pages.take()
-            self.rows[n].pages.append(page)
-            self._plan.turn_page(n, page)
+            row, page = self.rows[n], self._pages.take()
+            self._table.add(row.line, len(row.pages), page)
+            row.pages.append(page)
         return self._plan
 
     def remember(self, row: Row) -> None:
@@ -120,10 +131,13 @@ class PagedBatch:
         gone = set(rows)
         for row in gone:
             self._pages.release(row.pages)
+            self._table.leave(row.line)
             row.pages = []
-        if gone:
-            self.rows = [row for row in self.rows if row not in gone]
-            self._plan = None
+        if not gone:
+            return
+        if self._plan is not None:
+            self._plan = self._plan.without([row in gone for row in self.rows])
+        self.rows = [row for row in self.rows if row not in gone]
 
     def _begun(self, prompt: Tokens, *, going: bool) -> Text:
         """What was read of a prompt, or a new text with pages for it; whoever asks holds the pages.
@@ -140,10 +154,12 @@ class PagedBatch:
         size = min(size, len(prompt) - 1)  # the last token is read again: it brings the logits
         pages = list[int]()
         if past is not None and size >= _WORTH:
-            self._pages.hold(past.pages)
             if going and past.mine:
-                self.kept.remove(past.tokens)  # this attempt's own words: its pages go on
-            pages = self._pages.cut(past.pages, size)
+                whole = self.kept.hand_over(past)  # this attempt's own words
+            else:
+                whole = past.pages
+                self._pages.hold(whole)
+            pages = self._pages.cut(whole, size)
         pages += [self._pages.take() for _ in range(pages_for(len(prompt)) - len(pages))]
         return Text(prompt, pages, start=size if size >= _WORTH else 0)
 
@@ -153,37 +169,48 @@ class PagedBatch:
         beside, after = list[Row](), torch.empty(0)
         for parts in readings:
             tokens = [token for part in parts for token in part.text.tokens[part.first : part.last]]
-            plan = Plan.of_parts([(part.text.pages, part.first, part.last) for part in parts])
+            lines = [self._table.enter(part.text.pages) for part in parts]
+            plan = Plan.of_parts([(line, part.first, part.last) for line, part in zip(lines, parts, strict=True)])
             if parts is readings[-1] and self.rows:
                 plan, beside = self._planned().and_then(plan), list(self.rows)
                 tokens = [*(row.tokens[-1] for row in beside), *tokens]
+            plan.given.tokens[:] = tokens
             ends = accumulate([part.last - part.first for part in parts], initial=len(beside) - 1)
-            logits = self._forward(tokens, plan, [*range(len(beside)), *list(ends)[1:]])
+            logits = self._forward(plan, [*range(len(beside)), *list(ends)[1:]])
+            for line in lines:
+                self._table.leave(line)
             after, read = logits[: len(beside)], logits[len(beside) :]
             for part, found in zip(parts, read, strict=False):
                 if part.last == len(part.text.tokens):
-                    part.text.logits = found.clone()
+                    part.text.logits = found
         return beside, after
 
-    def _forward(self, tokens: Sequence[int], plan: Plan, wanted: Sequence[int] = ()) -> Tensor:
+    def _forward(self, plan: Plan, wanted: Sequence[int] = ()) -> Tensor:
         """Logits after the tokens wanted, or after all; more of them, whose rows are padding, may follow."""
-        # Products of whole steps give a row the same numbers in any company.
-        lacks = [0] * (-len(tokens) % STEP)
-        places = torch.zeros(1, len(tokens) + len(lacks), dtype=torch.long)
-        places[0, : len(tokens)] = torch.from_numpy(plan.places)
-        last = torch.tensor([*wanted, *[0] * (-len(wanted) % STEP)])
-        chosen = {"logits_to_keep": last} if wanted and self._chooses else {}
+        chosen, last = {}, None
+        if wanted:  # a number of them of which products have whole steps
+            last = torch.tensor([*wanted, *[0] * (-len(wanted) % STEP)])
+            chosen = {"logits_to_keep": last} if self._chooses else {}
         with self._attention.over(plan):
             output = self._model(
-                input_ids=torch.tensor([[*tokens, *lacks]]),
-                position_ids=places,
+                input_ids=plan.given.ids,
+                position_ids=plan.given.positions,
                 attention_mask=self._mask,
                 past_key_values=self._cache,
                 use_cache=True,
                 **chosen,
             )
         logits: Tensor = output.logits[0]
-        return logits[last] if wanted and not chosen else logits
+        return logits if chosen or last is None else logits[last]
+
+
+class _Entry(NamedTuple):
+    """Rows that begin with one text; whether that is to be read, and whether it is one attempt's next message."""
+
+    text: Text
+    rows: list[Row]
+    new: bool
+    going: bool
 
 
 class _Part(NamedTuple):

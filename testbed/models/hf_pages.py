@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -164,19 +163,35 @@ class KeptPages(Prefixes[Text]):
 
     def __init__(self, pages: Pages, limit: int) -> None:
         super().__init__(limit)
-        self._pages, self._held = pages, Counter[int]()
+        self._pages, self._held = pages, dict[int, int]()
         pages.make_room = self.forget
 
     def _enter(self, text: Text) -> int:
         self._pages.hold(text.pages)
-        new = sum(not self._held[page] for page in text.pages)
-        self._held.update(text.pages)
+        new = 0
+        for page in text.pages:
+            others = self._held.get(page, 0)
+            self._held[page] = others + 1
+            new += not others
         return new * self._pages.stride * 4
 
     def _leave(self, text: Text) -> int:
+        gone = self._let_go(text)
         self._pages.release(text.pages)
-        self._held.subtract(text.pages)
-        gone = [page for page in text.pages if not self._held[page]]
-        for page in gone:
-            del self._held[page]
-        return len(gone) * self._pages.stride * 4
+        return gone
+
+    def hand_over(self, text: Text) -> list[int]:
+        """A kept text's pages, for whoever goes on from it; it is not kept any more."""
+        self._bytes -= self._let_go(self._pop(text.tokens))
+        return text.pages
+
+    def _let_go(self, text: Text) -> int:
+        gone = 0
+        for page in text.pages:
+            others = self._held[page] - 1
+            if others:
+                self._held[page] = others
+            else:
+                del self._held[page]
+                gone += 1
+        return gone * self._pages.stride * 4

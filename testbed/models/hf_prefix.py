@@ -12,6 +12,8 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 
+from testbed.beginnings import in_common
+
 Tensor = torch.Tensor
 Tokens = tuple[int, ...]
 Blocks = tuple[Tensor, ...]
@@ -147,12 +149,13 @@ class Prefixes(ABC, Generic[K]):
         """What was read that begins like a text for longest, and for how many tokens; None and 0 if nothing does."""
         at = bisect_left(self._sorted, text)
         # Of all texts in order, the ones next to a text have most in common with it.
-        near = [(_common(other, text), other) for other in self._sorted[max(at - 1, 0) : at + 1]]
+        near = [(in_common(other, text), other) for other in self._sorted[max(at - 1, 0) : at + 1]]
         size, best = max(near, default=(0, ()))
         if not size:
             return None, 0
-        self._touch(self._kept[best])
-        return self._kept[best], size
+        found = self._kept[best]
+        self._touch(found)
+        return found, size
 
     def add(self, read: K) -> None:
         """Keeps a text; the ones used longest ago make room."""
@@ -176,8 +179,11 @@ class Prefixes(ABC, Generic[K]):
 
     def remove(self, tokens: Tokens) -> None:
         """Lets go of a text."""
+        self._bytes -= self._leave(self._pop(tokens))
+
+    def _pop(self, tokens: Tokens) -> K:
         del self._sorted[bisect_left(self._sorted, tokens)]
-        self._bytes -= self._leave(self._kept.pop(tokens))
+        return self._kept.pop(tokens)
 
     def _touch(self, read: K) -> None:
         """Counts a text as used just now."""
@@ -203,11 +209,3 @@ class KeptReads(Prefixes[Read]):
         super()._touch(read)
         if read.trunk is not None and read.trunk.tokens in self._kept:
             self._kept.move_to_end(read.trunk.tokens)
-
-
-def _common(one: Tokens, other: Tokens) -> int:
-    """How many tokens two texts begin with in common."""
-    size = min(len(one), len(other))
-    if one[:size] == other[:size]:
-        return size
-    return next(n for n in range(size) if one[n] != other[n])

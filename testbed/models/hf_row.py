@@ -30,6 +30,7 @@ class Row:
         trunk: the shared beginning of the prompt, whose keys and values are not among the row's own; see `stand_on`.
         apart: tokens in it.
         pages: where its keys and values lie, if they lie in pages.
+        line: of the table in which these stand.
         share: seconds: its share of the time that was spent on the batches it was in.
     """
 
@@ -47,6 +48,7 @@ class Row:
     trunk: Read | None = field(default=None, repr=False)
     apart: int = 0
     pages: list[int] = field(default_factory=list, repr=False)
+    line: int = field(default=0, repr=False)
     share: float = 0.0
     _block: list[float] = field(default_factory=list, repr=False)
 

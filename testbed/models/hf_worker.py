@@ -4,53 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TypeVar
 
+import torch
+
+from testbed.edges import Kept
 from testbed.errors import ModelError, ModelUnavailable
 from testbed.models.hf_decode import Decoder, Row
+from testbed.models.hf_jobs import Job, Scoring, settle, settle_all
 from testbed.models.hf_memory import out_of_memory
 from testbed.models.hf_queue import Waiting
 from testbed.models.hf_score import Forced
-
-T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
 # New rows are admitted when those that have a place are at least this share of the batch, or have waited for so many
 # tokens: reading prompts a few at a time costs more than a short wait.
-_JOIN_SHARE = 1 / 16
-_JOIN_WAIT = 8
+_JOIN_SHARE = 1 / 8
+_JOIN_WAIT = 12
 # After memory ran out, slots come back an eighth at a time, each time after so many tokens with all of them filled;
 # after twice as many with every time that it runs out again: the batch lost then costs more than the slots bring.
 _PATIENCE = 256
-
-
-@dataclass(eq=False)
-class Job:
-    """A row and who waits for it."""
-
-    row: Row
-    future: asyncio.Future[Row]
-    loop: asyncio.AbstractEventLoop
-    cancelled: bool = False
-
-
-@dataclass(eq=False)
-class Scoring:
-    """A text to be scored and who waits for it."""
-
-    tokens: Sequence[int]
-    future: asyncio.Future[Forced]
-    loop: asyncio.AbstractEventLoop
-    cancelled: bool = False
 
 
 class Worker:
@@ -72,6 +52,7 @@ class Worker:
         self._calm, self._patience = 0, _PATIENCE // 2  # full steps since there was none, and how many make up for that
         self._clock = 0.0  # seconds that steps took, each divided by its rows: what a row's share adds up from
         self._closing, self._closed = threading.Lock(), False
+        self._ended = ""  # by what, if it was not closed
         self.ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, name="testbed-model", daemon=True)
         self._thread.start()
@@ -116,7 +97,7 @@ class Worker:
     def _put(self, job: Job | Scoring) -> None:
         with self._closing:
             if self._closed:
-                raise ModelUnavailable("the model was closed.")
+                raise ModelUnavailable(self._ended or "the model was closed.")
             self._inbox.put(job)
 
     def _stop(self) -> None:
@@ -126,33 +107,40 @@ class Worker:
         self._thread.join()
 
     def _serve(self) -> None:
-        try:
-            decoder = self._load()
-        except BaseException as error:  # noqa: BLE001 (a thread's edge: handed to whoever starts the model)
-            self.ready.set_exception(error)
+        with Kept() as loading:  # a thread's edge: handed to whoever starts the model
+            loading.result = self._load()
+        if loading.error is not None:
+            self._end(ModelUnavailable(f"the model could not be loaded: {loading.error}"))  # to whoever asks later
+            self.ready.set_exception(loading.taken())
             return
+        decoder: Decoder = loading.result
         self._slots = decoder.slots
         self.ready.set_result(None)
-        while self._receive(block=not decoder.rows and not self._waiting):
-            self._score(decoder)
-            try:
-                self._drop_cancelled(decoder)
-                if self._should_join(decoder):
-                    self._admit(decoder)
-                if decoder.rows:
-                    self._step(decoder)
-            except Exception as error:  # noqa: BLE001 (a thread's edge: handed to everyone who waits)
-                try:
-                    self._recover(decoder, error)
-                except Exception as broken:  # noqa: BLE001 (nothing can be written any more: whoever waits is told why)
-                    self._end(out_of_memory(broken) or broken)
-                    return
-        self._end(ModelUnavailable("the model was closed while this message was being written."))
+        with Kept() as work, torch.inference_mode():  # entered once: for each token, it would show
+            while self._receive(block=not decoder.rows and not self._waiting):
+                self._score(decoder)
+                self._write(decoder)
+        if work.error is None:
+            self._end(ModelUnavailable("the model was closed while this message was being written."))
+        else:  # nothing can be written any more: whoever waits is told why
+            self._end(_meant(work.taken()))
+
+    def _write(self, decoder: Decoder) -> None:
+        """One more token of every row, the first ones of those that join."""
+        with Kept(Exception) as writing:  # handed to everyone who waits
+            self._drop_cancelled(decoder)
+            if self._should_join(decoder):
+                self._admit(decoder)
+            if decoder.rows:
+                self._step(decoder)
+        if writing.error is not None:
+            self._recover(decoder, writing.taken())
 
     def _end(self, error: Exception) -> None:
         """Takes no more requests, and hands the error to everyone who waits."""
         with self._closing:
-            self._closed = True
+            if not self._closed:
+                self._closed, self._ended = True, str(error)
         while not self._inbox.empty():
             self._receive(block=False)
         self._jobs.update((job.row, job) for job in self._waiting.take(len(self._waiting)))
@@ -176,19 +164,19 @@ class Worker:
         self._to_score = [job for job in self._to_score if not job.cancelled]
         if not self._to_score:
             return
-        try:
-            found = decoder.score([job.tokens for job in self._to_score])
-        except Exception as error:  # noqa: BLE001 (a thread's edge: handed to everyone who waits)
-            self._settle_scores(out_of_memory(error) or error)
+        with Kept(Exception) as reading:  # handed to everyone who waits
+            reading.result = decoder.score([job.tokens for job in self._to_score])
+        if reading.error is not None:
+            self._settle_scores(_meant(reading.taken()))
             return
         jobs, self._to_score = self._to_score, []
-        for job, forced in zip(jobs, found, strict=True):
-            _settle(job.loop, job.future, forced)
+        for job, forced in zip(jobs, reading.result, strict=True):
+            settle(job.loop, job.future, forced)
 
     def _settle_scores(self, error: Exception) -> None:
         jobs, self._to_score = self._to_score, []
         for job in jobs:
-            _settle(job.loop, job.future, error)
+            settle(job.loop, job.future, error)
 
     def _should_join(self, decoder: Decoder) -> bool:
         if not self._waiting or not decoder.free:
@@ -231,13 +219,14 @@ class Worker:
                 f"the memory for keys and values holds {decoder.room.cells} tokens, and a message with what stands "
                 f"before it may need {job.row.most}."
             )
-            _settle(job.loop, job.future, error)
+            settle(job.loop, job.future, error)
         self._jobs.update((job.row, job) for job in jobs)
         return [job.row for job in jobs]
 
     def _recover(self, decoder: Decoder, error: Exception) -> None:
         """Gives up the batch; where it was too large, its rows are written again, half as many at once."""
         no_memory = out_of_memory(error)
+        traceback.clear_frames(error.__traceback__)  # what they hold must not stand beside the new batch
         if no_memory is None or len(self._jobs) < 2:
             self._fail(no_memory or error)
             decoder.clear()
@@ -260,7 +249,8 @@ class Worker:
 
     def _drop_cancelled(self, decoder: Decoder) -> None:
         gone = [row for row, job in self._jobs.items() if job.cancelled]
-        decoder.drop(gone)
+        if gone:
+            decoder.drop(gone)
         for row in gone:
             del self._jobs[row]
 
@@ -272,27 +262,16 @@ class Worker:
             row.share += self._clock
             done.setdefault(job.loop, []).append((job.future, row))
         for loop, results in done.items():
-            _settle_all(loop, results)
+            settle_all(loop, results)
 
     def _fail(self, error: Exception) -> None:
         jobs, self._jobs = self._jobs, {}
         for job in jobs.values():
-            _settle(job.loop, job.future, error)
+            settle(job.loop, job.future, error)
 
 
-def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: T | Exception) -> None:
-    _settle_all(loop, [(future, result)])
-
-
-def _settle_all(loop: asyncio.AbstractEventLoop, results: Iterable[tuple[asyncio.Future[T], T | Exception]]) -> None:
-    def settle() -> None:
-        for future, result in results:
-            if future.done():
-                continue
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-    with contextlib.suppress(RuntimeError):  # a loop that is closed: nobody waits there any more
-        loop.call_soon_threadsafe(settle)
+def _meant(error: BaseException) -> Exception:
+    """What whoever waits is told."""
+    if isinstance(error, Exception):
+        return out_of_memory(error) or error
+    return ModelError(f"the model's thread ended by {type(error).__name__}: {error}")

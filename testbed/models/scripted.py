@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from testbed.errors import ModelError, TestbedError, UnknownName, UsageError
-from testbed.models.base import Reply, Request
+from testbed.edges import Foreign
+from testbed.errors import ModelError, UnknownName, UsageError
+from testbed.models.base import Reply, Request, philox
 from testbed.types import Usage, digest
 
 VERSION = "1"
@@ -80,17 +81,16 @@ class Scripted(Instant):
         return Reply(text, Usage(prompt, self.count(text)), finish)
 
     def _said(self, request: Request) -> str:
-        try:
+        with Foreign(self._failed):
             text = self._write(request)
-        except TestbedError:
-            raise  # it means what it says
-        except Exception as error:  # the policy is the user's: whatever it raises, the message must name the line
-            told = traceback.format_exception_only(error)[-1].strip()
-            raise ModelError(f"the policy of model {self.name!r} failed: {_line_of(error)}{told}") from error
         if not isinstance(text, str):
             function = self._identity["policy"]["function"]
             raise ModelError(f"the policy {function} must return text, not {text!r:.60}: does it lack a return?")
         return text
+
+    def _failed(self, error: Exception) -> ModelError:
+        told = traceback.format_exception_only(error)[-1].strip()
+        return ModelError(f"the policy of model {self.name!r} failed: {_line_of(error)}{told}")
 
 
 def _line_of(error: Exception) -> str:
@@ -152,10 +152,12 @@ def _module_from_file(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    try:
+
+    def failed(error: Exception) -> ModelError:
+        return ModelError(f"the policy file {str(path)!r} cannot be run: {type(error).__name__}: {error}.")
+
+    with Foreign(failed):
         spec.loader.exec_module(module)
-    except Exception as error:  # the file is the user's: whatever it raises, the message must name it
-        raise ModelError(f"the policy file {str(path)!r} cannot be run: {type(error).__name__}: {error}.") from error
     return module
 
 
@@ -188,7 +190,7 @@ def _from_policy(policy: Callable[..., str]) -> Callable[[Request], str]:
 
     def write(request: Request) -> str:
         # The position goes into the counter's third word: each turn has numbers of its own, however many it draws.
-        bits = np.random.Philox(key=request.stream, counter=[0, 0, request.position, 0])
+        bits = philox(request.stream, [0, 0, request.position, 0])
         return policy(request, np.random.Generator(bits))
 
     return write

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+from testbed.beginnings import in_common
+
 MOST_PIECES = 2_000  # words or lines of one text that are compared with those of another
 MOST_WORK = 2_000_000  # pairs of equal words that all texts of a page may make difflib look at
 
@@ -38,8 +40,8 @@ class Effort:
         """Two texts in stretches, those marked that differ: by words, by lines where these are many, or as a whole."""
         if left == right:
             return _runs([(left, False)]), _runs([(right, False)])
-        start = _shared(left, right)
-        end = _shared(left[start:][::-1], right[start:][::-1])
+        start = in_common(left, right)
+        end = in_common(left[start:][::-1], right[start:][::-1])
         start, end = _back_to_word(left, right, start), end - _into_word(left, right, end, start)
         ours, theirs = left[start : len(left) - end], right[start : len(right) - end]
         middle = next(filter(None, (self._compared(ours, theirs, by) for by in (_WORDS, _LINES))), None)
@@ -78,18 +80,6 @@ def _runs(pieces: Sequence[tuple[str, bool]]) -> tuple[Run, ...]:
         elif text:
             joined.append(([text], differs))
     return tuple(Run("".join(texts), differs) for texts, differs in joined)
-
-
-def _shared(left: str, right: str) -> int:
-    """Characters that two texts begin with alike; by halving, since comparing slices is fast and a loop is not."""
-    low, high = 0, min(len(left), len(right))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _back_to_word(left: str, right: str, start: int) -> int:

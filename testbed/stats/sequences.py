@@ -174,14 +174,13 @@ def attempts_still_needed(
             return AttemptsNeeded(few.if_all_fail[place], few.if_all_succeed[place], few.at_this_rate[place])
     settled = (log_e_below(attempts, successes, low) >= limit) | (log_e_above(attempts, successes, high) >= limit)
     rate = (successes + 0.5) / (attempts + 1)
+    moves = (rate < low) | (rate > high)
     projected = np.where(
-        rate < low,
-        _first_crossing(attempts, successes, low, rate, limit, whole=False),
-        np.where(rate > high, _first_crossing(attempts, successes, high, rate, limit, whole=False), np.inf),
+        moves, _first_crossing(attempts, successes, np.where(rate < low, low, high), rate, limit), np.inf
     )
     return AttemptsNeeded(
-        if_all_fail=np.where(settled, 0.0, _first_crossing(attempts, successes, low, 0.0, limit, whole=True)),
-        if_all_succeed=np.where(settled, 0.0, _first_crossing(attempts, successes, high, 1.0, limit, whole=True)),
+        if_all_fail=np.where(settled, 0.0, _first_crossing(attempts, successes, low, 0.0, limit)),
+        if_all_succeed=np.where(settled, 0.0, _first_crossing(attempts, successes, high, 1.0, limit)),
         at_this_rate=np.where(settled, 0.0, projected),
     )
 
@@ -222,10 +221,8 @@ def _lower_end(n: IntArray, c: IntArray, limit: float) -> FloatArray:
     return np.where(c == 0, 0.0, np.exp((left + right) / 2))
 
 
-def _first_crossing(
-    n: IntArray, c: IntArray, threshold: FloatArray, rate: ArrayLike, limit: float, *, whole: bool
-) -> FloatArray:
-    """Return the least m at which ln M(threshold) ≥ limit after m further attempts at ``rate``.
+def _first_crossing(n: IntArray, c: IntArray, threshold: FloatArray, rate: ArrayLike, limit: float) -> FloatArray:
+    """Return the least whole m at which ln M(threshold) ≥ limit after m further attempts at ``rate``.
 
     ln M is convex along a straight path of counts and below the limit at m = 0, so it crosses once.
     """
@@ -236,14 +233,14 @@ def _first_crossing(
 
     left, right = np.zeros(n.shape), np.ones(n.shape)
     while True:
-        short = ~crossed(right) & (right < _NEVER)
+        ever = crossed(right)
+        short = ~ever & (right < _NEVER)
         if not short.any():
             break
         left, right = np.where(short, right, left), np.where(short, 2 * right, right)
-    for _ in range(40):
-        middle = (left + right) / 2
-        if whole:
-            middle = np.floor(middle)
+    furthest = np.where(ever, right, 1.0).max(initial=1.0)  # a power of 2
+    for _ in range(int(np.log2(furthest)) + 1):
+        middle = np.floor((left + right) / 2)
         done = crossed(middle)
         left, right = np.where(done, left, middle), np.where(done, middle, right)
-    return np.where(right >= _NEVER, np.inf, np.ceil(right - 1e-9))
+    return np.where(ever & (right < _NEVER), right, np.inf)

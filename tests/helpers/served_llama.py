@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from helpers.processes import end
 from testbed.models.hf_text import MARKUP
 
 PATIENCE = 60  # seconds until it must be up
@@ -104,12 +105,7 @@ def served_llama(path: Path, *options: str) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{_port(process, log)}/v1"
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def _port(process: subprocess.Popen[bytes], log: Path) -> int:

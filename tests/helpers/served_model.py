@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from helpers.processes import end
 from testbed.models import reference_model
 
 NAME = "reference"
@@ -54,12 +55,7 @@ def served_reference(folder: Path) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{_port(process, log)}/v1"
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def _write_model(folder: Path) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from testbed.board.bundle_lines import ClaimedCost
 from testbed.budget import Budget
-from testbed.episode import MOST_CHARS_PER_TOKEN, TOOLS_SPENT
-from testbed.protocol import NO_ACTION
+from testbed.episode import MOST_CHARS_PER_TOKEN
+from testbed.protocol import NO_ACTION, TOOLS_SPENT
 from testbed.types import Message
 
 CONTEXT = "limit:context"  # the model's own, of which only the model can tell

@@ -1,0 +1,256 @@
+"""Answers that nearly speak the OpenAI protocol, or not at all: what becomes of each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from testbed.errors import (
+    ContextFull,
+    FaultKind,
+    InfrastructureError,
+    ModelBusy,
+    ModelError,
+    ModelNotAsked,
+    ModelUnavailable,
+    TransportError,
+)
+from testbed.models import Reply, Request
+from testbed.models.chat import Chat
+from testbed.protocol import parse
+from testbed.types import Message
+
+LOOKUP = {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object", "properties": {}}}}
+ASKED: list[Message] = [{"role": "user", "content": "Who?"}]
+USED = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+PAGE = "<html><head><title>Please log in</title></head></html>"
+
+
+def answer(message: Any = None, usage: Any = USED, finish: Any = "stop", **choice: Any) -> dict[str, Any]:
+    said = {"role": "assistant", "content": "<answer>4</answer>"} if message is None else message
+    choices = [{"index": 0, "message": said, "finish_reason": finish, **choice}]
+    return {"id": "x", "object": "chat.completion", "created": 0, "model": "x", "choices": choices, "usage": usage}
+
+
+def called(arguments: Any, name: Any = "lookup") -> dict[str, Any]:
+    call = {"id": "a", "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+@asynccontextmanager
+async def served(*answers: Any, status: int = 200, kind: str = "application/json") -> AsyncIterator[Chat]:
+    """A model of a server that gives these answers one after the other, the last one for ever."""
+    left = list(answers)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+        await reader.readexactly(int(length.partition(b":")[2]))
+        told = left.pop(0) if len(left) > 1 else left[0]
+        body = told if isinstance(told, bytes) else (told if isinstance(told, str) else json.dumps(told)).encode()
+        writer.write(
+            f"HTTP/1.1 {status} x\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+        )
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        model = Chat("openai:x", base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", patience=1e-3)
+        try:
+            yield model
+        finally:
+            await model.aclose()
+
+
+async def reply_to(told: Any, **how: Any) -> Reply:
+    async with served(told, **how) as model:
+        return await model.generate(Request(ASKED, [LOOKUP], max_tokens=64))
+
+
+async def replies_to(*told: Any) -> tuple[Reply, Reply]:
+    """A reply, and what is said after it and a tool's result were sent back."""
+    async with served(*told) as model:
+        first = await model.generate(Request(ASKED, [LOOKUP], max_tokens=64))
+        said: list[Message] = [*ASKED, {"role": "assistant", "content": first.text}]
+        said += [{"role": "tool", "content": "x"}] if parse(first.text).calls else []
+        return first, await model.generate(Request(said, [LOOKUP], max_tokens=64))
+
+
+@pytest.mark.parametrize(
+    ("told", "error", "message"),
+    [
+        ({"error": {"message": "slow down", "code": 429}}, ModelNotAsked, "429.*slow down"),
+        ({"error": {"message": "upstream", "code": "502"}}, ModelUnavailable, "502.*upstream"),
+        ({"error": "overloaded"}, ModelUnavailable, "500.*overloaded"),
+        ({"error": {"message": "x", "code": 99}}, ModelUnavailable, "500"),
+        (
+            {"object": "error", "message": "This model's maximum context length is 10 tokens", "code": 400},
+            ContextFull,
+            "10 tokens",
+        ),
+        (answer(finish="error", error={"message": "lost", "code": 502}), ModelUnavailable, "502"),
+    ],
+)
+async def test_an_error_that_came_as_an_answer_is_the_error_that_it_is(
+    told: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        await reply_to(told)
+
+
+async def test_an_error_that_came_as_an_answer_is_waited_for_like_others() -> None:
+    async with served({"error": {"message": "slow down", "code": 429}}, answer()) as model:
+        model._pace._patience = 5.0  # half a second is waited
+        reply = await model.generate(Request(ASKED, max_tokens=64))
+    assert (parse(reply.text).answer, reply.usage.resent) == ("4", 1)
+
+
+UNREADABLE = [
+    {**answer(), "choices": []},
+    {**answer(), "choices": [None]},
+    {**answer(), "choices": {}},
+    {**answer(), "choices": [{"index": 0, "message": None, "finish_reason": "stop"}]},
+    answer({"role": "assistant", "content": 4}),
+    answer({"role": "assistant", "content": "x", "tool_calls": [None]}),
+    answer(called("{}", name=4)),
+    {"detail": "no such thing"},
+    "null",
+    "[]",
+    "",
+    PAGE,
+    b'{"choices": "\xff"}',
+]
+
+
+async def test_an_answer_that_cannot_be_read_is_lost_and_ends_no_run() -> None:
+    async with served(*UNREADABLE) as model:
+        for _ in UNREADABLE:
+            with pytest.raises(TransportError, match="cannot be read"):
+                await model.generate(Request(ASKED, [LOOKUP], max_tokens=64))
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"),
+    [
+        (200, TransportError, "cannot be read"),
+        (302, ModelError, "base_url"),
+        (403, ModelError, "403"),
+        (413, ContextFull, "413"),
+        (502, ModelUnavailable, "502.*Please log in"),
+    ],
+)
+async def test_a_page_of_a_proxy_is_told_by_its_status(status: int, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as raised:
+        await reply_to(PAGE + "x" * 10_000, status=status, kind="text/html")
+    assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (402, "Insufficient Balance"),
+        (400, "filtered by the content management policy"),
+        (403, "Your input was flagged"),
+    ],
+)
+async def test_what_waiting_cannot_help_is_missing_at_once_and_ends_no_run(status: int, said: str) -> None:
+    with pytest.raises(ModelNotAsked, match=said) as raised:
+        await reply_to({"error": {"message": said}}, status=status)
+    assert isinstance(raised.value, InfrastructureError)
+    assert not raised.value.passing
+    assert not isinstance(raised.value, ModelBusy)
+
+
+@pytest.mark.parametrize(
+    ("message", "fault"),
+    [
+        (called({"query": "x"}), None),
+        (called(None), None),
+        ({"content": None, "function_call": {"name": "lookup", "arguments": '{"query": "x"}'}}, None),
+        ({**called("{}"), "role": "model"}, None),
+        (called("[1]"), FaultKind.PARSE_ERROR),
+        (called("4"), FaultKind.PARSE_ERROR),
+        (called([1]), FaultKind.PARSE_ERROR),
+        (called('{"query": NaN}'), FaultKind.PARSE_ERROR),
+    ],
+)
+async def test_calls_in_every_form_are_calls_and_wrong_arguments_the_models_fault(
+    message: Mapping[str, Any], fault: FaultKind | None
+) -> None:
+    first, second = await replies_to(answer(dict(message)), answer())
+    (call,) = parse(first.text).calls
+    assert call.fault is fault
+    assert parse(second.text).answer == "4"  # it could be sent back
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": "half \ud83d of one"},
+        called(json.dumps({"query": "\ud83d"})),
+        called("{}", name="look\ud83d"),
+    ],
+)
+async def test_half_a_character_can_be_sent_back(message: Any) -> None:
+    _, second = await replies_to(answer(message), answer())
+    assert parse(second.text).answer == "4"
+
+
+UNTRUE = [
+    None,
+    {},
+    [1, 2],
+    {"prompt_tokens": -5, "completion_tokens": 7},
+    {"prompt_tokens": 11, "completion_tokens": 0},
+    {"prompt_tokens": None, "completion_tokens": None},
+    {"prompt_tokens": "many", "completion_tokens": 7},
+    {"prompt_tokens": 11.5, "completion_tokens": 7},
+    {"prompt_tokens": 10**30, "completion_tokens": 7},
+]
+
+
+async def test_counts_that_cannot_be_true_are_estimated_and_that_is_said() -> None:
+    async with served(*[answer(usage=usage) for usage in UNTRUE]) as model:
+        replies = [await model.generate(Request(ASKED, max_tokens=64)) for _ in UNTRUE]
+        assert model.counts_are_approximate
+    assert {(reply.usage.prompt_tokens, reply.usage.generated_tokens) for reply in replies} == {(22, 5)}
+
+
+@pytest.mark.parametrize("finish", ["content_filter", "length"])
+async def test_what_was_cut_is_not_completed(finish: str) -> None:
+    async with served(answer({"role": "assistant", "content": "<answer>4"}, finish=finish)) as model:
+        model._native = False
+        reply = await model.generate(Request(ASKED, max_tokens=64))
+    assert (reply.finish, parse(reply.text).answer) == ("length", None)
+
+
+async def test_without_a_finish_a_reply_is_as_it_says_and_thoughts_are_no_part_of_it() -> None:
+    thought = {"role": "assistant", "content": "<answer>4</answer>", "reasoning_content": "<answer>9</answer>"}
+    reply = await reply_to(answer(thought, finish=None))
+    assert (reply.finish, parse(reply.text).answer) == ("stop", "4")
+
+
+@pytest.mark.parametrize("logprobs", [[], {"content": [None] * 7}, {"content": [{"token": "x", "logprob": None}] * 7}])
+async def test_logprobs_that_are_none_are_refused_by_name(logprobs: Any) -> None:
+    async with served(answer(logprobs=logprobs)) as model:
+        with pytest.raises(ModelError, match="leave logprobs out"):
+            await model.generate(Request(ASKED, max_tokens=64, logprobs=True))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"choices": [None]},
+        {"choices": [{"logprobs": {"tokens": ["a", "b"], "token_logprobs": ["x", {}]}}], "usage": []},
+        {"prompt_logprobs": [{"1": None}, 4], "tokens": [1, 2], "prompt": 4},
+        PAGE,
+    ],
+)
+async def test_a_server_that_tells_anything_is_one_that_cannot_score(told: Any) -> None:
+    async with served(told) as model:
+        with pytest.raises((ModelError, TransportError), match=r"cannot score texts|cannot be read"):
+            await model.score(ASKED, [], [0])
