@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def read_experiment(source: str | Path, plugins: Sequence[str] = (), agent: str 
         twice = re.search(r"'(arm|env)',?\) twice", str(error))
         told = f"write [[{twice[1]}]], with two brackets, for each of several." if twice else f"not valid TOML: {error}"
         raise ExperimentError(told, path=path, line=number) from None
-    return parse_experiment(with_agent(data, agent), path=path, text=text, plugins=plugins)
+    found = parse_experiment(with_agent(data, agent), path=path, text=text, plugins=plugins)
+    arguments: dict[Key, str] = {("model",): f"--agent {agent}"} if agent else {}
+    return replace(found, places=replace(found.places, arguments=arguments))
 
 
 def parse_experiment(

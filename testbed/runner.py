@@ -29,6 +29,7 @@ from testbed.errors import (
 from testbed.experiment import Cell, Experiment
 from testbed.models.base import Model
 from testbed.preparation import Arm, Prepared
+from testbed.run_again import begin
 from testbed.schedule import Progress, RetryQueue
 from testbed.stats.stopping import UNKNOWN, Outcomes
 from testbed.store import AttemptWriter, Run, Store
@@ -79,8 +80,7 @@ class Runner:
         self._allocation: Allocation | None = None
         self._index: dict[str, int] = {}  # of a task by its hash
         self._lost: dict[str, int] = {}  # by attempt id, tries that cost a reply which does not come again
-        self._heard = False  # whether the model has written anything since this run was started
-        self._stopping = False
+        self._stopping = self._heard = False  # heard: the model has written something since this run was started
 
     @property
     def tasks(self) -> list[Task]:
@@ -120,7 +120,7 @@ class Runner:
         try:
             await self._prepared.start()
             self._index = {task.hash: n for n, task in enumerate(self.tasks)}
-            self.store.add_run(self._record(), self.tasks)
+            begin(self.store, self._record(), self.tasks)
             finished = self.store.finished(self.experiment.name)
             self.progress.resumed = self.progress.done = len(finished)
             self._lost = self._lost_before()
@@ -132,6 +132,7 @@ class Runner:
                         self._allocation.turn(yoked=yoked)
                         await self._schedule(self._allocation, writer)
                         await writer.flush()  # what yoked attempts replay must be readable
+                        self.progress.elsewhere = writer.known
                     if self._stopping or self._allocation.over:
                         break
         finally:
@@ -145,12 +146,11 @@ class Runner:
             raise UsageError(
                 "arms stop early by a rule that the experiment's source does not have; parse it from data."
             )
-        arms = tuple(arm.record() for arm in self.arms)
         return Run(
             name=self.experiment.name,
             experiment=self.experiment.source,
             seed=self.experiment.seed,
-            arms=arms,
+            arms=tuple(arm.record() for arm in self.arms),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             samples={arm.spec.name: arm.spec.samples for arm in self.arms},
         )

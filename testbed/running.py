@@ -65,6 +65,8 @@ async def run_experiment(
         _tell(console, f"{counts.causes.told(where)}.")
     if told := counts.broken.told(where):
         _tell(console, f"{told}.")
+    for name in sorted({arm.model.name for arm in runner.arms if getattr(arm.model, "counts_are_approximate", False)}):
+        _tell(console, f"{name} did not tell all its tokens: four bytes of text count, and cost, as one.")
     if counts.gave_up and counts.done < counts.total:
         _tell(
             console,
@@ -83,9 +85,15 @@ async def run_experiment(
 def _sum_up(counts: Progress) -> str:
     """Such as "2,558 of 3,520 attempts are stored: 2,558 new, 0 from before; 0 lost to the infrastructure"."""
     scored = counts.done - counts.missing
+    new = max(0, scored - counts.resumed - counts.elsewhere)
+    twice = (
+        f", {counts.elsewhere:,} made here in vain, as another process at this experiment stored them first"
+        if counts.elsewhere
+        else ""
+    )
     return (
-        f"{scored:,} of {counts.total:,} attempts are stored: {scored - counts.resumed:,} new, {counts.resumed:,} from "
-        f"before; {counts.missing:,} lost to the infrastructure"
+        f"{scored:,} of {counts.total:,} attempts are stored: {new:,} new{twice}, {counts.resumed:,} from before; "
+        f"{counts.missing:,} lost to the infrastructure"
     )
 
 

@@ -20,6 +20,7 @@ class Progress:
     Attributes:
         total: attempts of the experiment at most; falls where sampling stops early.
         resumed: found in the store.
+        elsewhere: made here, but stored by another process before.
         done: durable, the resumed ones included.
         missing: ended by the infrastructure after all retries.
         causes: why those are missing.
@@ -36,6 +37,7 @@ class Progress:
 
     total: int = 0
     resumed: int = 0
+    elsewhere: int = 0
     done: int = 0
     missing: int = 0
     causes: Causes = field(default_factory=Causes)

@@ -37,12 +37,21 @@ control = "inert"
 """
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `made` has made once."""
+    return tmp_path_factory.mktemp("finished")
+
+
 @pytest.fixture
-def made(testbed: Callable[..., Done], tmp_path: Path) -> Path:
+def made(testbed: Callable[..., Done], tmp_path: Path, finished: Path) -> Path:
     """A folder with a finished run "small" in testbed.sqlite."""
-    (tmp_path / "small.toml").write_text(EXPERIMENT)
-    done = testbed("run", "small.toml")
-    assert done.code == 0, done.err
+    if not any(finished.iterdir()):
+        (tmp_path / "small.toml").write_text(EXPERIMENT)
+        done = testbed("run", "small.toml")
+        assert done.code == 0, done.err
+        shutil.copytree(tmp_path, finished, dirs_exist_ok=True)
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

@@ -186,3 +186,41 @@ def test_one_of_something_is_said_in_the_singular(testbed: Callable[..., Done], 
     assert "  tool: 1 task, 1 attempt, 0 successes\n" in done.out
     assert "  bare: 2 tasks, 2 attempts, 2 successes\n" in done.out
     assert "1 task has a scored attempt in one of the two arms only" in " ".join(testbed("report", "log").out.split())
+
+
+AGENT = """
+def solve(env):
+    env.reset()
+    return "7"
+"""
+WITH_AGENT = EXPERIMENT.replace('[model]\nid = "oracle"\n', "")
+
+
+@pytest.mark.parametrize("named", ["absent.py:solve", "agent.py:slve", "agent.py", "no_such_module:solve"])
+def test_a_wrong_agent_is_told_with_its_argument_and_not_with_a_line_of_the_file(
+    testbed: Callable[..., Done], files: Path, named: str
+) -> None:
+    (files / "mult.toml").write_text(WITH_AGENT, encoding="utf-8")
+    (files / "agent.py").write_text(AGENT, encoding="utf-8")
+    done = testbed("run", "mult.toml", "--agent", named)
+    assert (done.code, done.err.startswith(f"error: --agent {named}: ")) == (2, True)
+    assert "mult.toml" not in done.err
+
+
+def test_another_agent_than_the_run_was_started_with_is_told_in_a_sentence(
+    testbed: Callable[..., Done], files: Path
+) -> None:
+    (files / "mult.toml").write_text(WITH_AGENT, encoding="utf-8")
+    (files / "agent.py").write_text(AGENT, encoding="utf-8")
+    assert testbed("run", "mult.toml", "--agent", "agent.py:solve").code == 0
+    started = "error: run 'small' was started with --agent agent.py:solve, and "
+    told = testbed("run", "mult.toml").err
+    assert told == (
+        f"{started}now it is model reference. To go on with it, give --agent agent.py:solve again; to measure the new "
+        "one, give the experiment another name.\n"
+    )
+    (files / "agent.py").write_text(AGENT.replace("7", "8"), encoding="utf-8")
+    changed = testbed("run", "mult.toml", "--agent", "agent.py:solve").err
+    assert changed.startswith(f"{started}its file changed since. To go on with it, bring back what it was; ")
+    (files / "mult.toml").write_text(WITH_AGENT.replace("samples = 2", "samples = 3"), encoding="utf-8")
+    assert "Besides: samples 2 → 3" in testbed("run", "mult.toml").err

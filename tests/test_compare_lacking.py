@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from helpers.two_runs import LIVE, MEASURE, SPEC, add, sides, tasks, tool
+from testbed.report.analyse import analyse_run
 from testbed.report.compare_record import RunComparison
 from testbed.report.compare_runs import compare_sides
 from testbed.report.compare_text import print_comparison
@@ -65,8 +66,26 @@ def test_clusters_of_either_run_keep_tasks_together_whichever_is_named_first(tmp
         assert one.pass_1.low is not None
         assert one.pass_1.high is not None
         assert one.pass_1.high - one.pass_1.low > 1.5  # of two clusters; of twelve tasks it is half as wide
-        assert any("2 clusters only" in warning for warning in one.warnings)
         assert any("put tasks into clusters differently" in warning for warning in one.warnings)
+
+
+def test_a_comparison_warns_of_few_clusters_and_few_attempts_in_the_words_of_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    unequal = tuple(replace(task, cluster=f"c{max(0, n - 5)}") for n, task in enumerate(tasks(12)))
+    add(path, "r", unequal, {"x": [NO] * 12, "y": [YES] * 12}, specs={"x": SPEC, "y": LIVE})
+    with Store.open(path, create=False) as store:
+        report = analyse_run(store, "r").warnings
+    found = compared((path, "r:x"), (path, "r:y")).warnings
+    for beginning in ("The 12 tasks come in 7 clusters", "No task can count as expanded yet"):
+        (ours,) = [told for told in report if told.startswith(beginning)]
+        assert ours.replace("of x there", "of A there") in found
+
+
+@pytest.mark.parametrize(("n", "few"), [(5, True), (10, False)])
+def test_intervals_of_ratios_of_few_tasks_are_qualified(tmp_path: Path, n: int, few: bool) -> None:
+    path = tmp_path / "s.sqlite"
+    add(path, "r", tasks(n), {"x": [NO] * n, "y": [YES] * n}, specs={"x": SPEC, "y": LIVE}, tokens={"y": 20})
+    assert ("intervals of ratios hold the truth less often" in shown(compared((path, "r:x"), (path, "r:y")))) == few
 
 
 def test_clusters_under_other_names_are_the_same_ones(tmp_path: Path) -> None:

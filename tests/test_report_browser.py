@@ -13,10 +13,12 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from helpers.browser import axe, browser, complaints, drawn, prefer, press, resize, scrolls_sideways, texts
+from helpers.browser import axe, browser, complaints, drawn, opens, prefer, press, resize, scrolls_sideways, texts
+from helpers.report_page import active, chosen, rows
 from helpers.reported import ARMS, ATTEMPTS, TASKS, Reported, reported
 
 LIVE = list(ARMS)[2]
+TO_MAP = ("gain", "groups", "verdicts", "map")  # charts that lead to the map of tasks
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +45,6 @@ def page(chromium: Any, report: Reported) -> Any:
     return chromium
 
 
-def rows(driver: Any) -> list[str]:
-    return texts(driver, "#map-body th > bdi")
-
-
 def test_every_chart_is_drawn_without_complaint_and_without_any_request(page: Any, report: Reported) -> None:
     assert complaints(page) == []
     assert "could not be drawn" not in page.find_element("tag name", "body").text
@@ -55,6 +53,8 @@ def test_every_chart_is_drawn_without_complaint_and_without_any_request(page: An
         "return [...document.querySelectorAll('svg.marks')].map(e => e.getAttribute('aria-label'))"
     )
     assert sorted(labels) == sorted(chart.description for chart in report.charts)
+    names = "return [...document.querySelectorAll('#chart-gain svg text')].map(e => e.textContent)"
+    assert "null row" in page.execute_script(names)  # which has room, and is not cut
 
 
 def test_a_screen_reader_is_told_of_each_chart_once_and_by_its_name(page: Any, report: Reported) -> None:
@@ -283,27 +283,13 @@ def held(chromium: Any, report: Reported) -> Any:
     return chromium
 
 
-def active(driver: Any) -> dict[str, Any]:
-    """The element with the focus: its name, what shows of the focus, and how far it lies from its point's middle."""
-    found: dict[str, Any] = driver.execute_script(
-        "const own = document.activeElement, style = getComputedStyle(own), box = own.getBoundingClientRect();"
-        "const marks = [...own.closest('.plot')?.querySelectorAll('svg *') ?? []].filter(m => m.__data__?.href);"
-        "const mark = marks[[...own.parentElement.children].indexOf(own)]?.getBoundingClientRect();"
-        "const off = (a, b, c, d) => Math.abs(a + b / 2 - c - d / 2);"
-        "return {name: own.getAttribute('aria-label'), to: own.getAttribute('href'), outline: style.outlineStyle,"
-        "off: mark ? Math.max(off(box.x, box.width, mark.x, mark.width), off(box.y, box.height, mark.y, mark.height))"
-        ": null, chart: own.closest('.plot')?.querySelector('.chart').id, text: own.innerText}"
-    )
-    return found
-
-
 def test_every_point_that_leads_somewhere_is_reached_by_keyboard_and_says_what_it_is(held: Any) -> None:
     points = held.execute_script(
         "return [...document.querySelectorAll('.points:not([hidden])')].map(group => [group.parentElement"
         ".querySelector('.chart').id, [...group.children].map(link => link.getAttribute('aria-label'))])"
     )
     charts = {key.removeprefix("chart-").partition("_")[0] for key, _ in points}
-    assert charts == {"creation", "frontier", "ladder", "reach", "front"}
+    assert charts == {"creation", "frontier", "ladder", "reach", "front"} | {"gain", "groups", "verdicts", "map"}
     for key, names in points:
         before = (
             "const all = [...document.querySelectorAll('a, button, input, select, summary, [tabindex=\"0\"]')]"
@@ -317,9 +303,11 @@ def test_every_point_that_leads_somewhere_is_reached_by_keyboard_and_says_what_i
         walked = [Keys.ARROW_RIGHT] * (len(names) - 1) if len(names) < 50 else [Keys.END]
         ActionChains(held).send_keys(*walked).perform()
         found = active(held)
-        assert (found["name"], found["outline"], found["to"][:13]) == (names[-1], "solid", "#transcripts-")
+        assert (found["name"], found["outline"]) == (names[-1], "solid")
+        assert found["to"].startswith(("#map?", "#table-") if key[6:] in TO_MAP else "#transcripts-")
         assert found["off"] < 2
-        assert all(name.startswith(("arm ", "step ")) and re.search(r"\d\.\d\d", name) for name in names)
+        assert all(name.startswith(("arm ", "step ", "group ")) for name in names)
+        assert all(re.search(r"\d\.\d\d", name) or "verdict" in name for name in names)
         assert texts(held, f"#{key} ~ .told") == [names[-1]]  # for those who see
     assert {name.split(",")[0] for _, names in points for name in names} >= {f"arm {arm}" for arm in ARMS}
 
@@ -337,23 +325,50 @@ def test_arrows_up_and_down_change_the_arm_and_points_stay_under_the_focus_on_a_
 
 
 def test_a_point_and_a_cell_are_followed_by_keyboard_to_transcripts_in_the_page(held: Any) -> None:
-    opened = "return [...document.querySelectorAll('details[open]')].map(e => e.id)"
     held.execute_script("document.querySelectorAll('#transcripts details').forEach(e => { e.open = false; })")
     press(held, "#chart-front_usd ~ .points a:last-child", Keys.ENTER)
-    assert (held.execute_script(opened), active(held)["text"].startswith(LIVE)) == (["transcripts-3"], True)
+    opens(held, ["transcripts-3"])
+    assert active(held)["text"].startswith(LIVE)
     cell = "#map-body tr:nth-child(21) td:nth-child(4) a"
     assert (
         held.find_element("css selector", cell).get_attribute("aria-label").startswith(f"24/24, expanded, {LIVE}, 20 +")
     )
     press(held, cell, Keys.ENTER)
-    assert held.execute_script(opened) == ["transcripts-3", "cell-21-3"]
+    opens(held, ["transcripts-3", "cell-21-3"])
     assert "24 of 24 solved, expanded: 20 + 20?" in active(held)["text"]
     assert held.find_element("css selector", "#cell-21-3 .tx-assistant").is_displayed()
     held.execute_script("document.querySelectorAll('#transcripts details').forEach(e => { e.open = false; })")
     press(held, cell, Keys.ENTER)  # the same address again
-    assert held.execute_script(opened) == ["transcripts-3", "cell-21-3"]
+    opens(held, ["transcripts-3", "cell-21-3"])
     assert held.execute_script("return window.planted") is None
     assert complaints(held) == []
+
+
+def test_a_verdict_and_a_group_lead_to_their_tasks_in_the_map(held: Any, report: Reported) -> None:
+    names = held.execute_script(
+        "return [...document.querySelectorAll('#chart-verdicts ~ .points a')].map(link => link.ariaLabel)"
+    )
+    one = next(n for n, name in enumerate(names, 1) if name.startswith(f"arm {LIVE}, verdict expanded, tasks "))
+    count = names[one - 1].rpartition(" ")[2]
+    for _ in range(2):  # the same address again
+        held.execute_script("document.getElementById('map-reset').click()")
+        press(held, f"#chart-verdicts ~ .points a:nth-child({one})", Keys.ENTER)
+        told = f"Tasks 1 to {count} of {count} that match, of {TASKS}."
+        assert chosen(held) == ["all groups", LIVE, "expanded", LIVE, told]
+        assert held.execute_script("return document.activeElement.id") == "map-rows"
+    press(held, "#chart-groups ~ .points a:first-child", Keys.ARROW_DOWN)
+    first, second, arm = *report.analysis.groups[:2], report.analysis.comparisons[0].arm
+    assert active(held)["name"].startswith(f"group {second.name}, arm {arm}, ")
+    press(held, "#chart-groups ~ .points a:first-child", Keys.ENTER)
+    assert (chosen(held)[:4], f" of {first.tasks}" in chosen(held)[4]) == ([first.name, arm, "any verdict", arm], True)
+    mark = held.execute_script(  # on the figure that stands on the cell
+        "return [...document.querySelectorAll('#chart-groups text')].filter(t => t.__data__?.href).pop()"
+    )
+    held.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
+    ActionChains(held).move_to_element(mark).click().perform()
+    assert chosen(held)[:2] == [report.analysis.groups[-1].name, report.analysis.comparisons[-1].arm]
+    assert complaints(held) == []
+    held.execute_script("document.getElementById('map-reset').click(); location.hash = ''")
 
 
 def test_a_point_is_followed_by_mouse_to_transcripts_in_the_page(held: Any) -> None:

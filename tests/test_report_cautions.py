@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from test_report_claims import drawn, effect, text
+from testbed.calibration.suites import made_up
 from testbed.report.analyse import analyse
 from testbed.report.findings import findings
 from testbed.report.record import Effect
@@ -22,6 +23,12 @@ def ended(data: Outcomes, arm: int, how: str, part: float = 1.0) -> Outcomes:
     codes = data.ended.astype(object)
     codes[failed[: round(part * failed.size)]] = how
     return replace(data, ended=codes.astype(np.str_))
+
+
+def kept(data: Outcomes, rows: np.ndarray) -> Outcomes:
+    """Some of the attempts."""
+    columns = ("task", "arm", "sample", "success", "cost", "ended", "faults", "redrawn")
+    return replace(data, **{name: getattr(data, name)[rows] for name in columns})
 
 
 def warned(data: Outcomes) -> str:
@@ -69,6 +76,35 @@ def test_that_no_task_can_be_called_expanded_is_said_with_the_attempts_that_it_t
     assert (found.comparisons[0].full.figures.verdicts.counts[Verdict.EXPANDED] == 6) == enough
     assert ("No task can count as expanded yet" in told) == (not enough)
     assert enough or f"at most {attempts} attempts at a task, and it takes 140 without a success" in told
+
+
+def test_of_which_arms_no_task_can_be_called_expanded_is_said_by_name() -> None:
+    """The bare arm has 160 attempts at half of the tasks and 8 at the others, to which one arm is limited."""
+    chances = {name: {"all": np.full(6, chance)} for name, chance in (("bare", 0.0), ("tool", 1.0), ("few", 1.0))}
+    data = made_up(chances, 160, np.random.default_rng(0))
+    some = kept(data, ~((data.arm == 2) & (data.task < 3)) & ~((data.arm == 0) & (data.task > 2) & (data.sample > 7)))
+    (told,) = [told for told in analyse(some, replicates=100).warnings if "expanded" in told]
+    assert told.startswith("No task can count as expanded by few yet: of bare there are at most 8 attempts at a task")
+    none = kept(data, (data.arm > 0) | (data.sample < 8))
+    (told,) = [told for told in analyse(none, replicates=100).warnings if "expanded" in told]
+    assert told.startswith("No task can count as expanded yet: of bare there are at most 8 attempts at a task")
+
+
+def test_no_experiment_is_advised_to_ask_for_more_of_imported_attempts() -> None:
+    data = drawn([0.0] * 4, [1.0] * 4, 4)
+    imported = replace(data, arms=tuple(replace(arm, spec={**arm.spec, "imported": True}) for arm in data.arms))
+    for some, advised in ((data, True), (imported, False)):
+        told = warned(some)
+        assert "No task can count as expanded yet" in told
+        assert ("samples = 140" in told) == advised
+
+
+def test_one_attempt_is_told_in_the_singular() -> None:
+    said = text(analyse(drawn([0.2] * 6, [0.9] * 6, 2), replicates=100))
+    assert "the part that up to 1 attempt of the bare arm reaches too, creation the part that it does not" in said
+    assert "Creation is what up to 1 attempt of bare does not reach." in said
+    once = ended(drawn([0.0], [1.0], 1), 0, "agent:error")
+    assert "In 1 of 1 attempt of arm 'bare' the agent's own code" in warned(once)
 
 
 def test_creation_is_always_creation_beyond_so_many_attempts() -> None:

@@ -83,6 +83,11 @@ def test_a_secret_of_a_corpus_is_not_shown() -> None:
         ),
         ("live", {"lookahead": {"kind": "tree", "width": 3, "version": "1"}}, "looks ahead: tree search (width 3); 16"),
         ("live", {"budget": {"turns": 8, "calls": {"search": 2}}}, "budget 8 turns, 2 calls of search"),
+        (
+            "live",
+            {"budget": {"turns": 1, "seconds": 60.0, "usd": 0.5, "calls": {"search": 1}}},
+            "budget 1 turn, 60 seconds, 0.5 USD, 1 call of search",
+        ),
     ],
 )
 def test_an_arm_says_how_its_tools_answer_and_what_it_searches(control: str, spec: dict[str, Any], said: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from jinja2.utils import htmlsafe_json_dumps
@@ -13,10 +14,12 @@ from jinja2.utils import htmlsafe_json_dumps
 from helpers.outcomes import ARITHMETIC, demo, outcomes, tasks_of
 from testbed.report.analyse import analyse
 from testbed.report.chart import Chart
+from testbed.report.chart_labels import PLACE, cut
 from testbed.report.charts import charts
 from testbed.report.charts_tasks import DRAWN, map_chart
+from testbed.report.map_links import MOST, map_links
 from testbed.report.page import render_page
-from testbed.report.page_map import MOST, map_data
+from testbed.report.page_map import map_data
 from testbed.report.record import Analysis
 from testbed.report.transcript_links import TranscriptLinks
 from testbed.report.transcript_pages import choose
@@ -78,6 +81,19 @@ def test_the_map_s_verdicts_are_counted_as_the_table_counts_them(analysis: Analy
         assert comparison.full is not None
         counts = comparison.full.figures.verdicts.counts
         assert {v.value: own.verdicts.count(v.value) for v in Verdict} == counts
+
+
+def test_a_group_of_the_report_leads_to_its_tasks_in_the_map_and_to_no_other(analysis: Analysis) -> None:
+    found, links = map_data(analysis, None), map_links(analysis)
+    assert found is not None
+    assert links is not None
+    for group in analysis.groups:
+        place = parse_qs(links.to(group=group.name).removeprefix("#map?"))["group"][0]
+        name, numbers = found["filters"][int(place)]
+        assert name == group.name
+        assert sum(row[1] in numbers for row in found["rows"]) == group.tasks
+    assert links.to(arm="python", verdict="expanded") == "#map?arm=2&verdict=0"
+    assert links.to(arm="null row", instead="#table-gain") == "#table-gain"
 
 
 def test_arms_of_which_nothing_is_claimed_have_no_verdicts_in_the_map() -> None:
@@ -217,6 +233,12 @@ def test_a_label_of_tasks_that_no_text_can_hold_is_shown_all_the_same() -> None:
     found = analyse(outcomes(tasks, {"bare": [(8, 2)] * 60, "python": [(8, 6)] * 60}), elicitation=4, replicates=100)
     assert "a‹U+D800›‹U+202E›" in render_page(found)
     render_page(found).encode("utf-8")
+
+
+@pytest.mark.parametrize("whole", ["calculator", "x" * 14, "表" * 7, "a表b表c表d", "表aa表aa表"])
+def test_a_name_is_cut_only_where_it_has_no_room(whole: str) -> None:
+    assert cut(whole, 7 * PLACE) == whole
+    assert cut(whole + "表" * 7, 7 * PLACE).endswith("…")
 
 
 def test_a_picture_of_very_many_groups_draws_the_largest_and_says_so() -> None:

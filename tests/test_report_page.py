@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import altair
+import jsonschema
 import pytest
 
 from testbed.errors import UsageError
@@ -163,6 +165,15 @@ def test_names_that_look_like_markup_stay_text(hostile: Analysis) -> None:
     assert any(HOSTILE[2] in json.dumps(spec, ensure_ascii=False) for spec in specs)
 
 
+def test_every_chart_keeps_the_schema_of_vega_lite(analysis: Analysis) -> None:
+    """Which the report does not look at again whenever it makes one."""
+    keeps = jsonschema.Draft7Validator(altair.load_schema())
+    drawn = charts(analysis)
+    for chart in drawn:
+        assert not [error.message for error in keeps.iter_errors(chart.spec)], chart.key
+    assert not keeps.is_valid({**drawn[0].spec, "height": "high"})
+
+
 def test_every_chart_has_a_place_a_caption_and_a_description(page: Page, analysis: Analysis) -> None:
     drawn = charts(analysis)
     assert {c.key for c in drawn} == {
@@ -177,6 +188,9 @@ def test_every_chart_has_a_place_a_caption_and_a_description(page: Page, analysi
         assert chart.spec["description"] == chart.description
         assert chart.caption in chart.description
         assert chart.title in chart.description
+    said = next(c.caption for c in drawn if c.key == "creation")
+    assert said.startswith("What is left of the gain as creation if")
+    assert said.count("within reach of patience.") == 1
     assert "null row: elicitation" in next(c.description for c in drawn if c.key == "gain")
 
 
@@ -264,6 +278,9 @@ def test_every_chart_becomes_a_png_and_an_svg(analysis: Analysis, tmp_path: Path
         else:
             root = ET.fromstring(path.read_text(encoding="utf-8"))
             assert any("python" in (element.text or "") for element in root.iter())
+    drawn = {path.stem: path.read_text(encoding="utf-8") for path in written if path.suffix == ".svg"}
+    assert ">null row<" in drawn["gain"]  # names that have room are not cut
+    assert ">Multiplication, 4 digits<" in drawn["groups"]
 
 
 def test_one_attempt_per_task_draws_no_curve_and_claims_no_split() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from helpers.command import Done
+from testbed import running
+from testbed.experiment_file import read_experiment
 from testbed.runner import UNHEARD, Runner
+from testbed.store import Store
 
 EXPERIMENT = """
 samples = {samples}
@@ -115,3 +119,18 @@ def test_a_limit_on_money_that_can_never_bind_is_refused(
 def test_a_limit_on_money_with_prices_is_taken(testbed: Callable[..., Done], tmp_path: Path, unreachable: str) -> None:
     write(tmp_path, model=f"{unreachable}\nusd_per_million = {{ input = 1, output = 2 }}", budget="usd = 0.01")
     assert "usd_per_million" not in testbed("run", "run.toml").err
+
+
+async def test_of_two_processes_at_one_run_each_counts_what_it_stored_itself(where: str, tmp_path: Path) -> None:
+    write(tmp_path, model='id = "oracle"', samples=8)
+    source = str(tmp_path / "run.toml")
+    with Store.open(where) as one, Store.open(where) as other:
+        runners = [Runner(read_experiment(source), store, concurrency=2) for store in (one, other)]
+        counts = await asyncio.gather(*(runner.run() for runner in runners))
+        assert len(one.finished("run")) == 32
+    assert sum(c.done - c.resumed - c.elsewhere for c in counts) == 32
+    assert all(c.done == 32 for c in counts)
+    for count in counts:
+        told = running._sum_up(count)
+        assert f"{32 - count.resumed - count.elsewhere} new" in told
+        assert (f", {count.elsewhere} made here in vain" in told) == bool(count.elsewhere)

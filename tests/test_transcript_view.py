@@ -154,6 +154,7 @@ def ended(code: str, *said: Message, **changes: object) -> str:
 def test_why_an_attempt_ended_is_told_in_words() -> None:
     assert ended("answered") == "It answered, and the answer was graded."
     assert ended("limit:turns") == "It ran out of turns (limit 8)."
+    assert amounts({"seconds": 1234.6, "usd": 0.25, "turns": 1}) == "1,235 seconds, 0.25 USD, 1 turn"
     assert ended("limit:seconds") == "It ran out of seconds."
     late = ended("limit:generated_tokens", says("<answer>4</answer>"), answer=None)
     assert late == "It ran out of generated tokens (limit 300); the answer came after that and does not count."

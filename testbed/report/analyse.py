@@ -151,7 +151,7 @@ def analyse(
         ladder=ladder(arms, base, settings),
         curves=tuple(curves(arms, axes, settings)),
         warnings=(
-            *warnings_of(outcomes, arms, base, summaries, comparisons),
+            *warnings_of(outcomes, arms, base, summaries, comparisons, name),
             *searches(arms, base, settings),
             *([copied] if copied else []),
         ),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from testbed.experiment import Measure
+from testbed.report.curves_missing import curve_if_missing
 from testbed.report.record import ArmSummary, Curve, Reach
-from testbed.scoring import known
 from testbed.stats import (
     ArmOutcomes,
     Estimate,
@@ -48,6 +48,8 @@ class Arm:
         ended: how attempts ended → number, the missing included.
         fixed: attempts per task that were made whatever their outcomes; 0 where all were.
         every: all its attempts, where sampling stopped early.
+        unbroken: as `outcomes`, with those missing that an error of the agent's own ended; None without any such.
+        every_unbroken: as `every`, likewise.
         lookahead: how its attempts search over the environment; empty where they do not.
         unrecorded: components of cost that are not known of every scored attempt.
         offered: what identifies each of its tools, under its control.
@@ -64,6 +66,8 @@ class Arm:
     ended: Mapping[str, int]
     fixed: int = 0
     every: ArmOutcomes | None = None
+    unbroken: ArmOutcomes | None = None
+    every_unbroken: ArmOutcomes | None = None
     lookahead: Mapping[str, Any] = field(default_factory=dict)
     unrecorded: frozenset[str] = frozenset()
     offered: Sequence[Any] = ()
@@ -77,6 +81,30 @@ class Arm:
     def judged(self) -> ArmOutcomes:
         """All its attempts: what verdicts are made from."""
         return self.outcomes if self.every is None else self.every
+
+    @property
+    def open(self) -> ArmOutcomes:
+        """Its attempts, all of those missing that do not say what it can do: see `testbed.report.broken`."""
+        return self.outcomes if self.unbroken is None else self.unbroken
+
+    def open_on(self, tasks: Sequence[str]) -> ArmOutcomes:
+        """The same on `tasks`, which all have an attempt."""
+        position = {task: i for i, task in enumerate(self.open.tasks)}
+        return self.open.take([position[task] for task in tasks])
+
+    def mapped(self, change: Callable[[ArmOutcomes], ArmOutcomes]) -> Arm:
+        """The arm with its attempts changed, in every form in which it has them."""
+
+        def of(own: ArmOutcomes | None) -> ArmOutcomes | None:
+            return None if own is None else change(own)
+
+        return replace(
+            self,
+            outcomes=change(self.outcomes),
+            every=of(self.every),
+            unbroken=of(self.unbroken),
+            every_unbroken=of(self.every_unbroken),
+        )
 
     @cached_property
     def scored(self) -> ArmOutcomes:
@@ -102,32 +130,6 @@ class Arm:
     def labels(self, tasks: Sequence[str]) -> list[str]:
         """Cluster labels of `tasks`."""
         return [self.clusters[task] for task in tasks]
-
-
-def same_model(one: Arm, other: Arm) -> bool:
-    """Whether two arms are of one model, wherever it ran."""
-    if isinstance(one.model, Mapping) and isinstance(other.model, Mapping):
-        return known(one.model) == known(other.model)
-    return bool(one.model == other.model)
-
-
-def same_tools(one: Arm, other: Arm) -> bool:
-    """Whether two arms offer the same tools with the same options and contents, whatever comes back under a control."""
-    mine, theirs = (sorted(map(_tool, arm.offered), key=lambda tool: str(tool[0])) for arm in (one, other))
-    if one.tools != other.tools or len(mine) != len(theirs):
-        return False
-    # Of a tool that is not ours, what it is made of is not known under every control.
-    return all(a[0] == b[0] and (not a[1] or not b[1] or a[1] == b[1]) for a, b in zip(mine, theirs, strict=True))
-
-
-def _tool(offered: Any) -> tuple[Any, Any]:
-    """The face of a tool and its content, without the control that it is under."""
-    if not isinstance(offered, Mapping):
-        return offered, None
-    content = offered.get("content")
-    if isinstance(content, Mapping) and content.keys() == {"control", "of"}:
-        content = content["of"]
-    return offered.get("schema"), None if isinstance(content, Mapping) and "source" in content else content
 
 
 def mean(
@@ -168,6 +170,8 @@ def if_missing(arm: ArmOutcomes, k: int) -> Range | None:
 def gain_if_missing(lower: Arm, upper: Arm, tasks: Sequence[str] | None, k: int) -> Range | None:
     """Least and greatest mean difference of reach at `k` attempts over the ways in which missing ones could have ended.
 
+    Those that an error of an agent's own ended count as missing here.
+
     Args:
         lower: the arm stepped from.
         upper: the arm stepped to.
@@ -176,13 +180,13 @@ def gain_if_missing(lower: Arm, upper: Arm, tasks: Sequence[str] | None, k: int)
     """
     wanted = None if tasks is None else set(tasks)
     first, second = (
-        {o.tasks[i] for i in np.flatnonzero(o.n + o.missing >= k).tolist()} for o in (lower.outcomes, upper.outcomes)
+        {o.tasks[i] for i in np.flatnonzero(o.n + o.missing >= k).tolist()} for o in (lower.open, upper.open)
     )
     made = first & second if wanted is None else first & second & wanted
     own = [task for task in lower.outcomes.tasks if task in made]
     if not own:
         return None
-    before, after = lower.on(own, unscored=True), upper.on(own, unscored=True)
+    before, after = lower.open_on(own), upper.open_on(own)
     if not before.missing.any() and not after.missing.any():
         return None
     (worst, best), (least, most) = (
@@ -260,6 +264,7 @@ def _curves(arms: Sequence[Arm], axis: str, grids: Sequence[FloatArray], setting
             reach=tuple(float(x) for x in band.value),
             low=None if band.low is None else tuple(float(x) for x in band.low),
             high=None if band.high is None else tuple(float(x) for x in band.high),
+            if_missing=curve_if_missing(arm.outcomes, axis, grid, settings.seed),
         )
 
 

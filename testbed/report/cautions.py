@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,10 @@ import numpy as np
 from testbed.report.arms import Arm
 from testbed.report.record import ArmComparison, ArmSummary
 from testbed.report.scored import tally, tool_names
+from testbed.report.words import attempts, counted, in_shell, joined
 from testbed.stats import attempts_still_needed
 from testbed.stats.repeats import Repeats
-from testbed.types import AGENT_ERROR, CONTEXT_FULL, COST_COMPONENTS, Control, Task
+from testbed.types import AGENT_ERROR, CONTEXT_FULL, COST_COMPONENTS, Control
 
 if TYPE_CHECKING:
     from testbed.store import Outcomes
@@ -26,8 +28,9 @@ def warnings_of(
     bare: Arm | None,
     summaries: Iterable[ArmSummary],
     comparisons: Iterable[ArmComparison],
+    name: str = "",
 ) -> Iterable[str]:
-    """Every warning there is, in the order in which they matter."""
+    """Every warning there is, in the order in which they matter; `name` is the run's, as commands name it."""
     present = {arm.name for arm in arms}
     for record in outcomes.arms:
         if record.name not in present:
@@ -68,11 +71,14 @@ def warnings_of(
                 "were not sampled independently, its verdicts and its reach at several attempts claim too much."
             )
     for arm in summaries:
-        yield from _broken(arm)
-    yield from _too_few_for_verdicts(comparisons)
+        own = f"arm {arm.name!r}"
+        yield from mistaken(own, arm.ended, arm.attempts, listing(name, arm.name))
+        yield from _faulty(arm)
+    imported = any(record.spec.get("imported") for record in outcomes.arms)  # no experiment can ask for more of them
+    yield from too_few_for_verdicts(comparisons, hint=not imported)
     yield from _never_called(outcomes)
     yield from _partly_recorded(outcomes)
-    yield from _few_clusters(outcomes.tasks)
+    yield from few_clusters([task.cluster or task.hash for task in outcomes.tasks])
     for other in arms:
         if bare is not None and other.model is not None and bare.model is not None and other.model != bare.model:
             whose = "not the tools' alone" if other.tools else "the model's"
@@ -81,39 +87,69 @@ def warnings_of(
         yield from (f"{comparison.arm} against {comparison.bare}: {note}" for note in comparison.notes)
 
 
-def _broken(arm: ArmSummary) -> Iterable[str]:
-    """Failures that mostly tell of a mistake in an agent, a tool or a limit, and not of what a model can do."""
-    whole = f"of {arm.attempts:,} attempts of arm {arm.name!r}"
-    after = f"They count as failures; what was said in them: testbed show RUN --arm {arm.name!r} --failed."
-    if raised := arm.ended.get(AGENT_ERROR, 0):
-        yield f"In {raised:,} {whole} the agent's own code raised an error. {after}"
-    if full := arm.ended.get(CONTEXT_FULL, 0):
+def mistaken(whose: str, ended: Mapping[str, int], attempts: int, show: str) -> Iterable[str]:
+    """Failures that mostly tell of a mistake in an agent or a limit, and not of what a model can do.
+
+    Args:
+        whose: the arm.
+        ended: how its attempts ended → number.
+        attempts: its scored attempts.
+        show: the command that lists its failures.
+    """
+    whole = f"of {counted(attempts, 'attempt')} of {whose}"
+    after = f"They count as failures; what was said in them: {show}."
+    if raised := ended.get(AGENT_ERROR, 0):
+        yield (
+            f"In {raised:,} {whole} the agent's own code raised an error, so that they do not tell what it can do. "
+            f"{after} Mend the agent and run the experiment under another name."
+        )
+    if full := ended.get(CONTEXT_FULL, 0):
         yield f"In {full:,} {whole} the model's context was full. {after}"
-    for end, count in arm.ended.items():
-        if end.startswith("limit:") and end != CONTEXT_FULL and count > arm.attempts / 2:
+    for end, count in ended.items():
+        if end.startswith("limit:") and end != CONTEXT_FULL and count > attempts / 2:
             limit = end.removeprefix("limit:").replace("_", " ")
             yield f"{count:,} {whole} were ended by the limit on {limit}, which may be too tight to answer within."
+
+
+def listing(run: str, arm: str) -> str:
+    """The command that lists the failures of an arm, ready for a shell."""
+    return f"testbed show {in_shell(run)} --arm {shlex.quote(arm)} --failed"
+
+
+def _faulty(arm: ArmSummary) -> Iterable[str]:
     called = arm.cost.get("tool_calls", 0.0) * arm.attempts
     if called and arm.faults > called / 2:
         yield f"{arm.faults:,} of about {called:,.0f} calls of tools in arm {arm.name!r} were faulty."
 
 
-def _too_few_for_verdicts(comparisons: Iterable[ArmComparison]) -> Iterable[str]:
-    """How many bare attempts it takes for a task that they never solve to be out of reach, where there are fewer."""
-    for comparison in comparisons:
-        if comparison.full is None or not comparison.full.figures.tasks:
-            continue
+def too_few_for_verdicts(comparisons: Iterable[ArmComparison], *, hint: bool = True) -> Iterable[str]:
+    """How many bare attempts it takes for a task that they never solve to be out of reach, where there are fewer.
+
+    Args:
+        comparisons: of a run.
+        hint: also say how to have as many.
+    """
+    judged = [c for c in comparisons if c.full is not None and c.full.figures.tasks]
+    lacking: dict[tuple[str, int, int], list[ArmComparison]] = {}
+    for comparison in judged:
+        assert comparison.full is not None
         bare = comparison.full.figures.verdicts.bare
         none = np.zeros_like(bare.n)
         needed = attempts_still_needed(none, none, bare.p_out, bare.p_in, bare.alpha).if_all_fail
         if (bare.n < needed).all():
-            yield (
-                f"No task can count as expanded yet: of {comparison.bare} there are at most {bare.n.max():,} attempts "
-                f"at a task, and it takes {needed.min():,.0f} without a success to show that a task is out of its "
-                f"reach. For such verdicts, give it samples = {needed.min():.0f} in an experiment of another name; "
-                "what was made is used again."
-            )
-            return
+            lacking.setdefault((comparison.bare, int(bare.n.max()), int(needed.min())), []).append(comparison)
+    for (name, most, needed_), own in lacking.items():
+        by = "" if len(own) == len(judged) else f" by {joined([comparison.arm for comparison in own])}"
+        # Where attempts broke, more of them would break, too: what broke them comes first.
+        more = (
+            f" For such verdicts, give it samples = {needed_} in an experiment of another name; what was made is used "
+            "again."
+        )
+        yield (
+            f"No task can count as expanded{by} yet: of {name} there are at most {attempts(most)} at a task, and it "
+            f"takes {needed_:,} without a success to show that a task is out of its reach."
+            f"{more if hint and not any(comparison.broken for comparison in own) else ''}"
+        )
 
 
 def _alike(repeats: Repeats) -> str:
@@ -125,12 +161,13 @@ def _alike(repeats: Repeats) -> str:
     return "; ".join(signs)
 
 
-def _few_clusters(tasks: Sequence[Task]) -> Iterable[str]:
-    sizes = np.unique([task.cluster or task.hash for task in tasks], return_counts=True)[1]
+def few_clusters(labels: Sequence[str]) -> Iterable[str]:
+    """Says so where tasks, given by the labels of their clusters, come in few clusters of unequal size."""
+    sizes = np.unique(labels, return_counts=True)[1]
     equal = sizes.sum() ** 2 / (sizes**2).sum()
     if sizes.min() < sizes.max() and 1 < equal < ENOUGH_CLUSTERS:
         yield (
-            f"The {len(tasks)} tasks come in {sizes.size} clusters of unequal size, worth about {equal:.0f} equal "
+            f"The {len(labels):,} tasks come in {sizes.size} clusters of unequal size, worth about {equal:.0f} equal "
             "ones. With so few, intervals hold the truth less often than they say if large clusters are harder or "
             "easier than small ones."
         )
@@ -143,7 +180,7 @@ def _never_called(outcomes: Outcomes) -> Iterable[str]:
         own = outcomes.cost[(outcomes.arm == position) & (outcomes.success >= 0), COST_COMPONENTS.index("tool_calls")]
         if own.size and not own.any():  # NaN, of calls that were not recorded, counts as some
             yield (
-                f"Arm {record.name!r}: its tools were called in none of {own.size:,} attempts; its gain is that of "
+                f"Arm {record.name!r}: its tools were called in none of {attempts(own.size)}; its gain is that of "
                 "offering them."
             )
 

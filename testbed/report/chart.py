@@ -10,6 +10,7 @@ import altair as alt
 
 from testbed.report.cells import Table
 from testbed.report.chart_labels import with_whole_characters
+from testbed.report.map_links import MapLinks
 from testbed.report.palette import DASHES, GREY, LINES, SHAPES
 from testbed.report.record import Analysis
 
@@ -73,7 +74,8 @@ def chart(
 ) -> Chart:
     """A chart as wide as its container; `figures` are what it shows, in a sentence."""
     description = f"{title}. {caption} {figures}"
-    spec = drawn.properties(width="container", description=description).to_dict()
+    # Not validated: Altair looks at each part as it is made, and the whole would take as long again as all else here.
+    spec = drawn.properties(width="container", description=description).to_dict(validate=False)
     spec["height"] = height if height is not None else step if isinstance(step, dict) else {"step": step}
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     return Chart(key, title, caption, description, with_whole_characters(_drawable(spec)), table, own, small)
@@ -151,6 +153,11 @@ def linked(row: dict[str, Any], arm: str, link: LinkOf | None) -> dict[str, Any]
     return {**row, "href": where} if where else row
 
 
-def href(link: LinkOf | None) -> dict[str, alt.Href]:
-    """The encoding by which a point leads to its transcripts; nothing where there are none."""
+def to_map(row: dict[str, Any], tasks: MapLinks | None, instead: str = "#map-title", **asked: str) -> dict[str, Any]:
+    """A mark's data, with the way to the map filtered as asked where the page has one."""
+    return row if tasks is None else {**row, "href": tasks.to(**asked, instead=instead)}
+
+
+def href(link: LinkOf | MapLinks | None) -> dict[str, alt.Href]:
+    """The encoding by which a mark leads where its data say; nothing where there is nothing to lead to."""
     return {} if link is None else {"href": alt.Href("href", type="nominal")}

@@ -20,8 +20,16 @@ _GUIDES = {"x": "axis", "y": "axis"} | dict.fromkeys(("color", "fill", "stroke",
 
 def cut(text: str, pixels: int) -> str:
     """A name that takes about so many pixels at most."""
-    found = re.match(rf"(?s)((?:[{_WIDE_HERE}]|[^{_WIDE_HERE}]{{1,2}}){{{pixels // PLACE}}}).+$", text)
+    found = re.match(f"(?s)({_places(_WIDE_HERE, pixels)}).+$", text)
     return f"{found[1]}…" if found else text
+
+
+def _places(wide: str, pixels: int) -> str:
+    """So many places: a wide character each, or two others, or one that no other follows.
+
+    Without the last condition a place may hold one character as well as two, and names that fit are cut.
+    """
+    return f"(?:[{wide}]|[^{wide}]{{2}}|[^{wide}](?![^{wide}])){{{pixels // PLACE}}}"
 
 
 def with_whole_characters(spec: Any) -> Any:
@@ -49,5 +57,5 @@ def _channel(name: str, value: Any) -> Any:
 
 def _expression(pixels: int) -> str:
     """What `cut` does, for Vega."""
-    pattern = f"^((?:[{_WIDE}]|[^{_WIDE}]{{1,2}}){{{pixels // PLACE}}}).+$".replace("\\", "\\\\")
+    pattern = f"^({_places(_WIDE, pixels)}).+$".replace("\\", "\\\\")
     return f"replace(datum.label, regexp('{pattern}', 'us'), '$1…')"

@@ -10,53 +10,63 @@ from typing import Any
 
 import altair as alt
 
-from testbed.report.chart import Chart, LinkOf, arm_axis, chart, scale
+from testbed.report.chart import Chart, LinkOf, arm_axis, chart, href, scale, to_map
 from testbed.report.charts_curves import creation_chart, reach_chart
 from testbed.report.charts_fronts import cost_front_chart, elicitation_chart
 from testbed.report.charts_tasks import ladder_chart, map_chart
 from testbed.report.comparison_tables import null_rows
+from testbed.report.map_links import MapLinks
 from testbed.report.palette import EFFECTS, PARTS, VERDICTS
 from testbed.report.record import Analysis, Group
 from testbed.report.tables import SHORT_EFFECT
-from testbed.report.words import AXES, figure, no_claims, null_name, number
+from testbed.report.words import AXES, broken_in, figure, no_claims, null_name, number
 from testbed.stats import Estimate, Figures, Verdict
 
 __all__ = ["Chart", "charts"]
 
+TOO_FEW = "nothing seen, too few tasks to tell"
 MOST_GROUPS = 60  # in a picture: more rows are read in a table
 
 
-def charts(analysis: Analysis, link: LinkOf | None = None) -> tuple[Chart, ...]:
+def charts(analysis: Analysis, link: LinkOf | None = None, tasks: MapLinks | None = None) -> tuple[Chart, ...]:
     """Every chart for which there is something to show, in reading order.
 
     Args:
         analysis: what to show.
         link: where an arm's transcripts are, relative to the page; points lead there.
+        tasks: where the page shows the map of tasks filtered; groups, parts of gains and verdicts lead there.
     """
     axes = [axis for axis in AXES if any(c.axis == axis and len(c.spend) > 1 for c in analysis.curves)]
     return (
-        *_gain(analysis),
-        *_groups(analysis),
+        *_gain(analysis, tasks),
+        *_groups(analysis, tasks),
         *creation_chart(analysis, link),
         *elicitation_chart(analysis, link),
         *ladder_chart(analysis, link),
         *(reach_chart(analysis, axis, link) for axis in axes),
         *(cost_front_chart(analysis, front, link) for front in analysis.fronts),
-        *_verdicts(analysis),
-        *map_chart(analysis),
+        *_verdicts(analysis, tasks),
+        *map_chart(analysis, tasks),
     )
 
 
-def _verdicts(analysis: Analysis) -> Iterator[Chart]:
+def _verdicts(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
     rows = [(c.arm, c.full.figures) for c in analysis.comparisons if c.full is not None]
     rows += [(null_name(analysis), figures) for figures in null_rows(analysis)]
     if not rows:
         return
     names = [verdict.value for verdict in Verdict]
     values = [
-        {"arm": arm, "verdict": verdict, "tasks": f.verdicts.counts[verdict], "place": place}
+        to_map(
+            {"arm": arm, "verdict": verdict, "tasks": f.verdicts.counts[verdict], "place": place},
+            tasks,
+            instead="#table-verdicts",
+            arm=arm,
+            verdict=verdict,
+        )
         for arm, f in rows
         for place, verdict in enumerate(names)
+        if f.verdicts.counts[verdict]
     ]
     bars = (
         alt.Chart(alt.InlineData(values=values))
@@ -76,13 +86,14 @@ def _verdicts(analysis: Analysis) -> Iterator[Chart]:
             ),
             order=alt.Order("place", type="quantitative"),
             tooltip=[alt.Tooltip(field, type="nominal") for field in ("arm", "verdict", "tasks")],
+            **href(tasks),
         )
     )
     said = "; ".join(f"{arm}: " + ", ".join(f"{n} {v}" for v, n in f.verdicts.counts.items() if n) for arm, f in rows)
     yield chart(
         "verdicts",
         f"Verdicts against {analysis.bare}",
-        f"Tasks by verdict. {no_claims(analysis)}".strip(),
+        " ".join(filter(None, ("Tasks by verdict.", no_claims(analysis), broken_in(analysis)))),
         f"{said}.",
         bars,
         step=26,
@@ -90,14 +101,15 @@ def _verdicts(analysis: Analysis) -> Iterator[Chart]:
     )
 
 
-def _gain(analysis: Analysis) -> Iterator[Chart]:
+def _gain(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
     rows = [(c.arm, c.full.figures) for c in analysis.comparisons if c.full is not None]
     rows += [(null_name(analysis), figures) for figures in null_rows(analysis)]
     if not rows:
         return
     arms, parts = [arm for arm, _ in rows], list(PARTS)
     level = analysis.settings.level
-    base = alt.Chart(alt.InlineData(values=[row for arm, f in rows for row in _bars(arm, f)])).encode(
+    bars = [to_map(bar, tasks, instead="#table-gain", arm=arm) for arm, f in rows for bar in _bars(arm, f)]
+    base = alt.Chart(alt.InlineData(values=bars)).encode(
         y=arm_axis(arms), yOffset=alt.YOffset("part", type="nominal", sort=parts)
     )
     title = "difference in the share of tasks solved"
@@ -111,6 +123,7 @@ def _gain(analysis: Analysis) -> Iterator[Chart]:
             x=alt.X("value", type="quantitative", title=title, axis=alt.Axis(tickCount=6)),
             color=alt.Color("part", type="nominal", title=None, sort=parts, scale=scale(parts, list(PARTS.values()))),
             tooltip=tooltip,
+            **href(tasks),
         ),
         base.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=1.5)
@@ -126,7 +139,7 @@ def _gain(analysis: Analysis) -> Iterator[Chart]:
         f"Gain over {analysis.bare}, split",
         f"Elicitation and creation to the right, loss to the left, with {level} intervals; the "
         f"{null_name(analysis)} shows what the same figures look like when nothing differs. "
-        f"{no_claims(analysis)}".strip(),
+        f"{no_claims(analysis)} {broken_in(analysis)}".strip(),
         f"{said}.",
         layers,
         step={"step": 16, "for": "offset"},
@@ -152,14 +165,14 @@ def _signed(estimate: Estimate, sign: int) -> tuple[float, float]:
     return ends[0], ends[1]
 
 
-def _groups(analysis: Analysis) -> Iterator[Chart]:
+def _groups(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
     if not any(effect.elicitation for group in analysis.groups for effect in group.effects):
         return
     arms = [str(analysis.bare), *(c.arm for c in analysis.comparisons)]
     groups, left = _largest(analysis.groups)
-    names = [_label(group) for group in groups]
+    names = [group.name for group in groups]
     words = [SHORT_EFFECT[effect] for effect in EFFECTS]
-    base = alt.Chart(alt.InlineData(values=[row for group in groups for row in _cells(group)])).encode(
+    base = alt.Chart(alt.InlineData(values=[cell for group in groups for cell in _cells(group, tasks)])).encode(
         x=alt.X(
             "arm",
             type="nominal",
@@ -167,7 +180,7 @@ def _groups(analysis: Analysis) -> Iterator[Chart]:
             title=None,
             axis=alt.Axis(orient="top", labelAngle=-35, labelLimit=140, labelOverlap=False),
         ),
-        y=alt.Y("group", type="nominal", sort=names, title=None, axis=alt.Axis(labelLimit=150, ticks=False)),
+        y=alt.Y("group", type="nominal", sort=names, title=None, axis=alt.Axis(labelLimit=170, ticks=False)),
     )
     done = base.transform_filter("isValid(datum.effect)")
     tooltip = [alt.Tooltip(f, type="nominal") for f in ("group", "arm", "did", "pass@1", "gain", "creation")]
@@ -182,8 +195,11 @@ def _groups(analysis: Analysis) -> Iterator[Chart]:
                 legend=alt.Legend(columns=2),
             ),
             tooltip=tooltip,
+            **href(tasks),
         ),
-        done.mark_text(fontSize=12, color="#000000").encode(text=alt.Text("pass@1", type="nominal")),
+        done.mark_text(fontSize=12, color="#000000").encode(
+            text=alt.Text("pass@1", type="nominal"), tooltip=tooltip, **href(tasks)
+        ),
         base.transform_filter("!isValid(datum.effect)")
         .mark_text(fontSize=12)
         .encode(text=alt.Text("pass@1", type="nominal")),
@@ -193,7 +209,7 @@ def _groups(analysis: Analysis) -> Iterator[Chart]:
         "What each arm did, by group of tasks",
         "A cell's number is the arm's pass@1 on the group, its colour what the arm did there compared with "
         f"{analysis.bare}, as far as the intervals and verdicts support it; where it did several things, the one "
-        f"whose part is largest.{left}",
+        f"whose part is largest.{left} {broken_in(analysis)}".strip(),
         "The table of groups holds the same.",
         layers,
         step=22,
@@ -210,18 +226,15 @@ def _largest(groups: Sequence[Group]) -> tuple[list[Group], str]:
     return [groups[i] for i in sorted(kept)], said
 
 
-def _cells(group: Group) -> Iterator[dict[str, Any]]:
+def _cells(group: Group, tasks: MapLinks | None) -> Iterator[dict[str, Any]]:
     by_arm = {effect.arm: effect for effect in group.effects}
     for arm in group.arms:
-        cell: dict[str, Any] = {"group": _label(group), "arm": arm.arm, "pass@1": number(arm.pass_1.value)}
+        cell: dict[str, Any] = {"group": group.name, "arm": arm.arm, "pass@1": number(arm.pass_1.value)}
         effect = by_arm.get(arm.arm)
         if effect is not None and effect.creation is not None:
             cell["effect"] = SHORT_EFFECT[effect.foremost]
-            cell["did"] = ", ".join(e.value for e in effect.effects)
+            cell["did"] = TOO_FEW if effect.too_few else ", ".join(e.value for e in effect.effects)
             cell["gain"] = figure(effect.gain, signed=True)
             cell["creation"] = figure(effect.creation)
+            cell = to_map(cell, tasks, group=group.name, arm=arm.arm)
         yield cell
-
-
-def _label(group: Group) -> str:
-    return f"{group.within}, {group.label}" if group.within else group.label

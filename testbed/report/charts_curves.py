@@ -7,12 +7,13 @@ from typing import Any
 
 import altair as alt
 
-from testbed.report.cells import Row, Table
+from testbed.report.cells import Cell, Row, Table
 from testbed.report.chart import Chart, LinkOf, chart, colours, dashes, href, line_key, linked
 from testbed.report.record import Analysis, Curve
-from testbed.report.words import AXES, figure, number, without_missing
-from testbed.stats import Estimate
+from testbed.report.words import AXES, MOVES, broken_in, figure, number, span, without_missing
+from testbed.stats import Estimate, Range
 
+DOTTED = "could have moved a curve as far as its dotted lines"
 ROWS = 8  # of the table of a reach curve
 
 
@@ -37,8 +38,12 @@ def reach_chart(analysis: Analysis, axis: str, link: LinkOf | None = None) -> Ch
         alt.Tooltip("reach", type="quantitative", format=".2f"),
         alt.Tooltip("interval", type="nominal", title=f"{level} band"),
     ]
+    lost = any(curve.if_missing for curve in curves)
+    if lost:
+        tooltip.append(alt.Tooltip("either way", type="nominal", title="missing either way"))
     layers = alt.layer(
         base.mark_area(opacity=0.15).encode(low, high, colour),
+        *(_either_way(base, colour, share) if lost else ()),
         base.mark_line(strokeWidth=2.5).encode(reach, colour, dash),
         base.mark_point(size=60, opacity=0, filled=True).encode(reach, detail="arm:N", tooltip=tooltip, **href(link)),
     )
@@ -47,13 +52,20 @@ def reach_chart(analysis: Analysis, axis: str, link: LinkOf | None = None) -> Ch
         f"reach_{axis}",
         f"Reach against {name}",
         f"Share of tasks solved at least once within a spend of {name}, with simultaneous {level} bands. "
-        f"{without_missing(analysis)}".strip(),
+        f"{without_missing(analysis, DOTTED if lost else MOVES)}".strip(),
         f"Last points: {ends}.",
         layers,
         height=260,
         own=_table(analysis, curves, axis),
         small=True,
     )
+
+
+def _either_way(base: alt.Chart, colour: alt.Color, share: str) -> Iterator[alt.Chart]:
+    """Dotted lines below and above a curve, as far as missing attempts could move it."""
+    dotted = base.transform_filter("isValid(datum.least)").mark_line(strokeWidth=1.5, strokeDash=[1, 3])
+    for end in ("least", "most"):
+        yield dotted.encode(alt.Y(end, type="quantitative", title=share), colour, detail="arm:N")
 
 
 def _points(curve: Curve) -> Iterator[dict[str, Any]]:
@@ -63,7 +75,12 @@ def _points(curve: Curve) -> Iterator[dict[str, Any]]:
         yield {
             "arm": curve.arm, "spend": _short(spend), "reach": _short(reach), "low": _short(low), "high": _short(high),
             "interval": "none" if curve.low is None else f"{number(low)} to {number(high)}",
+            **({} if curve.if_missing is None else _limits(curve.if_missing[i])),
         }  # fmt: skip
+
+
+def _limits(bounds: Range) -> dict[str, Any]:
+    return {"least": _short(bounds.low), "most": _short(bounds.high), "either way": span(bounds)}
 
 
 def _short(value: float) -> float:
@@ -77,14 +94,15 @@ def _table(analysis: Analysis, curves: Sequence[Curve], axis: str) -> Table:
     chosen = sorted({spends[round(i * (len(spends) - 1) / (ROWS - 1))] for i in range(ROWS)})
     rows = []
     for spend in chosen:
-        cells = []
+        cells: list[Cell] = []
         for curve in curves:
             if spend not in curve.spend:
                 cells.append(("",))
                 continue
             i = curve.spend.index(spend)
             low, high = (None if end is None else end[i] for end in (curve.low, curve.high))
-            cells.append((figure(Estimate(curve.reach[i], low, high)),))
+            either = [] if curve.if_missing is None else [f"{span(curve.if_missing[i])}, missing either way"]
+            cells.append((figure(Estimate(curve.reach[i], low, high)), *either))
         rows.append(Row(f"{spend:,.4g}", tuple(cells)))
     title = f"Reach against {AXES[axis]} at some spends [{analysis.settings.level} band]"
     return Table(f"reach-{axis}", title, AXES[axis], tuple(curve.arm for curve in curves), tuple(rows))
@@ -138,12 +156,15 @@ def creation_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterator[C
     said = "; ".join(
         f"{arm}: {number(one.creation[0].value)} to {number(one.creation[-1].value)}" for arm, one in found.items()
     )
+    caption = (
+        f"What is left of the gain as creation if elicitation may take that many attempts of {analysis.bare}, with "
+        f"pointwise {level} intervals. True creation does not rise; a fall that the intervals tell from noise was "
+        "within reach of patience."
+    )
     yield chart(
         "creation",
         "Creation, as elicitation may spend more",
-        f"What is left of the gain as creation if elicitation may take that many attempts of {analysis.bare}, with "
-        f"pointwise {level} intervals. True creation does not rise; a fall that the intervals tell from noise was "
-        f"within reach of patience. {without_missing(analysis)}".strip(),
+        " ".join(filter(None, (caption, without_missing(analysis), broken_in(analysis)))),
         f"From the least to the greatest spend: {said}.",
         layers,
         height=260,

@@ -10,9 +10,20 @@ import altair as alt
 from testbed.report.chart import Chart, LinkOf, chart, href, linked, point_key
 from testbed.report.fronts import ElicitationCurve
 from testbed.report.fronts_missing import PointIfMissing, points_of
-from testbed.report.fronts_tables import MOVES, cost_span, fewer_than_bare, of_fewer, priced
+from testbed.report.fronts_tables import NATS_MOVE, cost_span, fewer_than_bare, of_fewer, priced
 from testbed.report.record import Analysis
-from testbed.report.words import AXES, at_least, attempts, figure, number, share, span, without_missing
+from testbed.report.words import (
+    AXES,
+    MOVES,
+    at_least,
+    attempts,
+    broken_in,
+    figure,
+    number,
+    share,
+    span,
+    without_missing,
+)
 from testbed.stats.pareto import ArmOnFront, CostFront
 
 SOLVED = "share of tasks solved"
@@ -190,7 +201,7 @@ def elicitation_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterato
         "task settle it. Points: the other arms, at the least nats that re-weighting would have to spend to succeed as "
         f"often at every task; a line to the left ends at the lower limit, and to the right there is none. Dashed: "
         f"{found.paid:.2f} nats, the most that the best of {found.budget} spends."
-        f"{_further(fewer_than_bare(found), without_missing(analysis))}",
+        f"{_further(fewer_than_bare(found), without_missing(analysis, NATS_MOVE), broken_in(analysis))}",
         f"{said}.",
         layers,
         height=300,

@@ -7,16 +7,17 @@ from typing import Any
 
 import altair as alt
 
-from testbed.report.chart import Chart, LinkOf, arm_axis, chart, href, linked, scale
+from testbed.report.chart import Chart, LinkOf, arm_axis, chart, href, linked, scale, to_map
+from testbed.report.map_links import MapLinks
 from testbed.report.palette import STEPS, VERDICTS
 from testbed.report.record import Analysis
-from testbed.report.words import attempts, counted, figure
+from testbed.report.words import attempts, broken_in, counted, figure
 from testbed.stats import Verdict
 
 DRAWN = 1_500  # tasks of the map, at most: a picture has no more columns
 
 
-def map_chart(analysis: Analysis) -> Iterator[Chart]:
+def map_chart(analysis: Analysis, tasks: MapLinks | None = None) -> Iterator[Chart]:
     """Every task as a column of verdicts, equal ones beside one another."""
     found = analysis.map
     judged = [arm for arm in found.arms if any(arm.verdicts)] if found is not None else []
@@ -28,7 +29,12 @@ def map_chart(analysis: Analysis) -> Iterator[Chart]:
     every = max(1, -(-len(columns) // DRAWN))
     drawn = columns[every // 2 :: every]
     values = [
-        {"arm": arm.arm, "from": every * start, "to": min(every * end, len(columns)), "verdict": verdict}
+        to_map(
+            {"arm": arm.arm, "from": every * start, "to": min(every * end, len(columns)), "verdict": verdict},
+            tasks,
+            arm=arm.arm,
+            verdict=verdict,
+        )
         for i, arm in enumerate(judged)
         for start, end, verdict in _runs([own[i] for own in drawn])
         if verdict
@@ -51,6 +57,7 @@ def map_chart(analysis: Analysis) -> Iterator[Chart]:
             alt.X2("to"),
             colour,
             tooltip=[alt.Tooltip(name, type="nominal") for name in ("arm", "verdict")],
+            **href(tasks),
         )
     )
     told = "" if every == 1 else f" Every {every}th of {len(columns):,} tasks is drawn."
@@ -58,7 +65,7 @@ def map_chart(analysis: Analysis) -> Iterator[Chart]:
         "map",
         f"Verdicts task by task, against {analysis.bare}",
         "A column is a task, the same in every row: what one arm expands and another does not stands one above the "
-        f"other.{told}",
+        f"other.{told} {broken_in(analysis)}".strip(),
         "The table of verdicts has the counts, the map below every task.",
         bars,
         step=28,
@@ -136,7 +143,7 @@ def ladder_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterator[Cha
         "ladder",
         "Ladder from bare to live",
         f"What each step adds to reach within {attempts(analysis.settings.operating)}, paired over tasks, with {level} "
-        "intervals; its colour says what the step separates.",
+        f"intervals; its colour says what the step separates. {broken_in(analysis)}".strip(),
         f"{said}.",
         layers,
         step=30,

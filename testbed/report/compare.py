@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from testbed.experiment import Measure
 from testbed.report.arms import Arm, gain_if_missing, mean
+from testbed.report.broken import broken_of, judged, left_open, verdicts_left_open
 from testbed.report.record import ArmComparison, Solved
 from testbed.stats import ArmOutcomes, Estimate, Repeats, compare_arms, reach_at_k
 
 IntArray = npt.NDArray[np.int64]
 NO_INTERVAL = Estimate(None, None, None)
+_MORE = " More bare attempts would call less of the gain creation."
 
 
 def compare(
@@ -35,7 +39,7 @@ def compare(
         note = "no task has a scored attempt in both, so nothing is compared."
         empty = Solved(0, 0, 0, 0, int(bare.outcomes.n.max()), int(arm.outcomes.n.max()))
         return ArmComparison(arm.name, bare.name, 0, NO_INTERVAL, settings.operating, None, None, empty, False, (note,))
-    notes = _left_out(bare, arm, common)
+    notes, broken = _left_out(bare, arm, common), broken_of(bare, arm)
     left, right = bare.on(common), arm.on(common)
     solved = _solved(left, right)
     enough = np.flatnonzero((left.n >= 2) & (right.n >= 2))
@@ -46,8 +50,12 @@ def compare(
         )
         gain = _gain(bare, left, right, 1, settings)
         bounds = gain_if_missing(bare, arm, None, 1)
-        return ArmComparison(arm.name, bare.name, len(common), gain, 1, None, None, solved, False, tuple(notes), bounds)
+        return ArmComparison(
+            arm.name, bare.name, len(common), gain, 1, None, None, solved, False, tuple(notes), bounds, broken
+        )
     operating, elicitation = spends_of(left.take(enough), right.take(enough), settings, asked, notes)
+    if broken:
+        notes = [note.removesuffix(_MORE) for note in notes]  # the attempts there are come first
     enough = readable(left, right, operating, elicitation)
     if enough.size < len(common):
         notes.append(
@@ -61,8 +69,11 @@ def compare(
         alpha=settings.alpha, replicates=settings.replicates, seed=settings.seed, clusters=bare.clusters,
         everything=_everything(bare, arm),
         second_bare=null.on_two() if null is not None else None,
-        judged={one.name: one.every for one in (bare, arm, null) if one is not None and one.every is not None},
+        judged=judged([one for one in (bare, arm, null) if one is not None]),
     )  # fmt: skip
+    if broken:
+        held = verdicts_left_open(full.figures.verdicts, full.figures.tasks, bare, arm, settings)
+        full = replace(full, figures=replace(full.figures, verdicts=held))
     if full.figures.clusters < 2:
         notes.append(
             ("there is one task only" if len(left.tasks) == 1 else f"all {len(left.tasks)} tasks are in one cluster")
@@ -89,14 +100,18 @@ def compare(
         claims=not (_copies(bare, full.bare_repeats) or _copies(arm, full.tool_repeats)),
         notes=tuple(notes),
         gain_if_missing=gain_if_missing(bare, arm, None, operating),
+        broken=broken,
     )
 
 
 def _everything(bare: Arm, arm: Arm) -> tuple[ArmOutcomes, ArmOutcomes]:
-    """Both arms on all tasks they share, those included that only have missing attempts: they count in bounds."""
+    """Both arms on all tasks they share, those included that only have missing attempts: they count in bounds.
+
+    So do attempts that an error of an agent's own ended, as if they were missing.
+    """
     known = set(arm.outcomes.tasks)
     tasks = [task for task in bare.outcomes.tasks if task in known]
-    return bare.on(tasks, unscored=True), arm.on(tasks, unscored=True)
+    return left_open(bare, tasks), left_open(arm, tasks)
 
 
 def readable(bare: ArmOutcomes, arm: ArmOutcomes, operating: int, elicitation: int) -> IntArray:
@@ -128,8 +143,7 @@ def spends_of(bare: ArmOutcomes, arm: ArmOutcomes, settings: Measure, asked: boo
     if elicitation < settings.elicitation:
         notes.append(
             f"elicitation up to {elicitation} instead of {settings.elicitation} bare attempts: most tasks have "
-            f"{typical}, and half of them choose what the others measure. More bare attempts would call less of the "
-            "gain creation."
+            f"{typical}, and half of them choose what the others measure.{_MORE}"
         )
     elif 2 * elicitation > typical > 2:
         notes.append(

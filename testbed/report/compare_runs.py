@@ -89,7 +89,7 @@ def compare_sides(
         within_reach=_within_reach(compared, turned=reference == "B"),
         ratios=dict(_ratios(ours, theirs, left.arm, right.arm, labels, settings)),
     )
-    told = cautions(found, left, right, len(set(labels)), joined=clusters is not None, same_store=same_store)
+    told = cautions(found, left, right, labels, joined=clusters is not None, same_store=same_store)
     return replace(found, warnings=tuple(told))
 
 
@@ -126,8 +126,7 @@ def _on(arm: Arm, common: CommonTasks, clusters: Mapping[str, str] | None) -> Ar
     def of(outcomes: ArmOutcomes) -> ArmOutcomes:
         return outcomes.take([n for n, task in enumerate(outcomes.tasks) if task in wanted])
 
-    every = None if arm.every is None else of(arm.every)
-    return replace(arm, outcomes=of(arm.outcomes), every=every, clusters=arm.clusters if clusters is None else clusters)
+    return replace(arm.mapped(of), clusters=arm.clusters if clusters is None else clusters)
 
 
 def _bare_side(left: Side, right: Side) -> str:

@@ -15,6 +15,8 @@ from testbed.report.text import print_tables
 from testbed.report.words import AXES, amount, attempts, counted
 from testbed.stats import Estimate
 
+ENOUGH_FOR_RATIOS = 10  # tasks; docs/compare.md says how often intervals of ratios hold with fewer
+
 
 def print_comparison(found: RunComparison, console: Console | None = None) -> None:
     """Prints a comparison.
@@ -97,6 +99,8 @@ def _costs(found: RunComparison) -> Table:
             ratio = found.ratios.get(axis)
             rows.append(Row(name, (*sides, _ratio(ratio) if ratio else ("",))))
     notes = ["Means per scored attempt, over tasks. Seconds are those of the clock where and when each run was made."]
+    if found.tasks < ENOUGH_FOR_RATIOS and any(ratio.low is not None for ratio in found.ratios.values()):
+        notes.append("Of so few tasks, intervals of ratios hold the truth less often than they say.")
     columns = ("A", "B", f"B / A [{found.settings.level}]")
     return Table("costs", "Cost of an attempt", "component", columns, tuple(rows), told(notes))
 

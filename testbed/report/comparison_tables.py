@@ -6,7 +6,17 @@ from collections.abc import Iterable
 
 from testbed.report.cells import Cell, Row, Table, either_way, estimate, told
 from testbed.report.record import Analysis, ArmComparison
-from testbed.report.words import NONE, attempts, equivalent, further, joined, no_claims, null_name, null_note
+from testbed.report.words import (
+    NONE,
+    attempts,
+    broken_in,
+    equivalent,
+    further,
+    joined,
+    no_claims,
+    null_name,
+    null_note,
+)
 from testbed.stats import Figures, Range, SupportRow, Verdict
 
 
@@ -22,7 +32,7 @@ def gain(analysis: Analysis) -> Table:
         else:
             rows.append(Row(comparison.arm, _gain_cells(comparison.full.figures)))
     rows += [Row(null_name(analysis), _gain_cells(f), "null") for f in null_rows(analysis)]
-    notes = [null_note(analysis), no_claims(analysis)]
+    notes = [null_note(analysis), no_claims(analysis), broken_in(analysis)]
     return Table("gain", f"Gain over {analysis.bare}", "arm", columns, tuple(rows), told(notes))
 
 
@@ -38,7 +48,8 @@ def creation(analysis: Analysis) -> Table:
     notes = [
         f"What is left as creation if elicitation may take as many attempts of {analysis.bare} as the column says. "
         "True creation does not rise with them. Where an interval excludes 0, that many attempts do not explain the "
-        "whole gain."
+        "whole gain.",
+        broken_in(analysis),
     ]
     title = f"Creation, by how many attempts of {analysis.bare} elicitation may take"
     return Table("creation", title, "arm", columns, tuple(rows) if len(spends) > 1 else (), told(notes))
@@ -62,7 +73,13 @@ def missing(analysis: Analysis) -> Table:
         "Each figure's range if all missing attempts of either arm had failed, or all succeeded, tasks without any "
         "scored attempt included. The figures above leave missing attempts out."
     ]
-    return Table("missing", "Missing attempts, either way", "arm", columns, tuple(rows), told(notes))
+    title = "Missing attempts, either way"
+    if any(c.broken for c in analysis.comparisons):
+        title = "Missing attempts and the agent's own errors, either way"
+        notes.append(
+            "Attempts that an error of the agent's own ended count as missing in these ranges, and as failures above."
+        )
+    return Table("missing", title, "arm", columns, tuple(rows), told(notes))
 
 
 def verdicts(analysis: Analysis) -> Table:
@@ -80,6 +97,7 @@ def verdicts(analysis: Analysis) -> Table:
         "needed are attempts of both arms at all tasks; what is needed is a projection from the rates seen so far.",
         _discoveries(analysis, full),
         no_claims(analysis),
+        broken_in(analysis),
     ]
     return Table("verdicts", f"Verdicts on tasks, against {analysis.bare}", "arm", columns, tuple(rows), told(notes))
 
@@ -99,7 +117,8 @@ def support(analysis: Analysis) -> Table:
         "name. SRR: share of what the bare arm solves that the other still solves. NDR: share of what the other solves "
         "that is new. SDS: their harmonic mean. NSCR: net change. All four mean little but beside the null row, and "
         "only at its spend. They take the arms' attempts at a task as independent: arms that share their random "
-        "numbers and differ little retain more than this says."
+        "numbers and differ little retain more than this says.",
+        broken_in(analysis),
     ]
     return Table("support", f"Support against {analysis.bare}", "arm", columns, tuple(rows), told(notes))
 
@@ -117,7 +136,8 @@ def equivalents(analysis: Analysis) -> Table:
         f"Nats: budgeted free-energy gain at equal attempts ({budgets}), mean over tasks: about the "
         "natural log of how many times as likely success became (0.69 for twice), as far as so many attempts can tell. "
         f"Bare attempts to match: the fewest whose mean reach is that of the arm at {read}; > n: more than the n that "
-        "there are."
+        "there are.",
+        broken_in(analysis),
     ]
     title = f"The gain over {analysis.bare} in other units"
     return Table("equivalents", title, "arm", columns, tuple(rows), told(notes))

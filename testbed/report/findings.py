@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from testbed.report.record import Analysis, ArmComparison, Effect, Group, GroupEffect
-from testbed.report.words import NONE, attempts, counted, figure, further
+from testbed.report.words import NONE, attempts, broken_told, counted, figure, further
 from testbed.stats import Estimate, Verdict
 
 _VERBS = {
@@ -41,13 +41,16 @@ class Finding:
 def headline(analysis: Analysis, comparison: ArmComparison) -> str:
     """The whole gain of an arm and its parts, in one sentence."""
     where = f"on {counted(comparison.tasks, 'task')} at {attempts(comparison.operating)}"
-    gain = figure(comparison.gain, signed=True)
+    gain = f"gain {figure(comparison.gain, signed=True)}"
+    doubt = f"{broken_told(comparison.broken)} " if comparison.broken else ""
+    if doubt:  # stands first: figures read as claims
+        gain = f"{doubt}G{gain[1:]}"
     if comparison.full is None:
-        return f"gain {gain} {where}; not split into elicitation and creation."
+        return f"{gain} {where}; not split into elicitation and creation."
     f = comparison.full.figures
     parts = f"elicitation {figure(f.elicitation_part)} + creation {figure(f.creation)} - loss {figure(f.loss)}"
     level = f" ({analysis.settings.level} intervals)" if comparison.gain.low is not None else ""
-    return f"gain {gain} {where} = {parts}{level}.{_creation_beyond(analysis, comparison)}"
+    return f"{gain} {where} = {parts}{level}.{_creation_beyond(analysis, comparison)}"
 
 
 def _creation_beyond(analysis: Analysis, comparison: ArmComparison) -> str:
@@ -55,7 +58,7 @@ def _creation_beyond(analysis: Analysis, comparison: ArmComparison) -> str:
     if not comparison.elicitation or comparison.full is None:
         return ""
     bare, asked = comparison.bare, f"{attempts(comparison.elicitation)} of {comparison.bare}"
-    told = f" Creation is what up to {asked} do not reach"
+    told = f" Creation is what up to {asked} {'does' if comparison.elicitation == 1 else 'do'} not reach"
     curve = comparison.full.creation_by_spend
     if curve is None or not curve.spends or curve.spends[-1] <= comparison.elicitation:
         return f"{told}."
@@ -151,6 +154,9 @@ def _phrase(kind: Effect, name: str, effect: GroupEffect) -> str:
     if kind is Effect.LOST:
         return f"{name}: {_lost(effect)}loss {_figure(effect.loss)}{_only_these(effect.loss)}"
     gain = f"gain {figure(effect.gain, signed=True)}"
+    if kind is Effect.UNDETERMINED and effect.broken:
+        errors = f"the agent's own errors ended {attempts(effect.broken)} at them"
+        return f"{name}: {size}, {gain}; undetermined, as {errors}"
     if kind is Effect.UNDETERMINED and effect.open_as_missing:
         return f"{name}: {size}, {gain} of the scored attempts; undetermined, as attempts are missing"
     if kind is Effect.UNDETERMINED and effect.gain is not None and (effect.gain.low or 0.0) > 0:

@@ -10,10 +10,12 @@ from testbed.report.fronts_missing import spoken
 from testbed.report.record import Analysis
 from testbed.report.words import (
     AXES,
+    MOVES,
     NONE,
     amount,
     at_least,
     attempts,
+    broken_in,
     counted,
     joined,
     number,
@@ -24,7 +26,11 @@ from testbed.report.words import (
 from testbed.stats import Estimate, Range
 from testbed.stats.pareto import CostFront
 
-MOVES = "could move this either way"
+#: Why nats have no range as reach has one: they are neither least nor greatest at an end of what could have been.
+NATS_MOVE = (
+    "could move this either way: success as far as the table of arms says; nats by no simple bounds, since these are "
+    "least where both arms succeed alike"
+)
 
 
 def fronts(analysis: Analysis) -> Table:
@@ -150,7 +156,8 @@ def frontier(analysis: Analysis) -> Table:
         f"{found.budget} spends at most {found.paid:.2f}: an arm whose lower limit lies beyond that does what so many "
         "attempts do not pay for.",
         fewer_than_bare(found),
-        without_missing(analysis),
+        without_missing(analysis, NATS_MOVE),
+        broken_in(analysis),
     ]
     title = f"What re-weighting {found.bare} can buy"
     return Table("frontier", title, "policy", columns, tuple(rows), told(notes))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from testbed.experiment import Measure
 from testbed.report.arms import Arm, FloatArray, gain_if_missing, if_missing, mean, reach
+from testbed.report.broken import broken_on
 from testbed.report.record import ArmComparison, Effect, Group, GroupArm, GroupEffect
 from testbed.report.unseen import visible
 from testbed.stats import (
@@ -35,6 +36,11 @@ IntArray = npt.NDArray[np.int64]
 def group_of(task: Task) -> str:
     """The family or the kind that a task's labels name; empty where they name none."""
     return visible(str(task.meta.get("family") or task.meta.get("kind") or ""))
+
+
+def environment_name(id_: str) -> str:
+    """What the report calls an environment: its id without a version."""
+    return re.sub(r"-v\d+$", "", id_.removeprefix("imported:"))
 
 
 def by_group(
@@ -71,7 +77,7 @@ def by_group(
 def _members(tasks: Sequence[Task], label: Callable[[Task], str]) -> Iterator[tuple[str, str, list[str]]]:
     environments: dict[str, dict[str, list[str]]] = {}
     for task in tasks:
-        families = environments.setdefault(re.sub(r"-v\d+$", "", task.environment.removeprefix("imported:")), {})
+        families = environments.setdefault(environment_name(task.environment), {})
         families.setdefault(label(task), []).append(task.hash)
     for environment, families in environments.items():
         yield "", environment, [task for hashes in families.values() for task in hashes]
@@ -137,6 +143,7 @@ def _effect(
         needed=int(open_tasks.sum()) if np.isfinite(open_tasks).all() else None,
         gain_if_missing=gain_if_missing(bare, arm, tasks, comparison.operating),
         open_as_missing=open_as_missing and comparison.claims,
+        broken=int(broken_on(bare, own).sum() + broken_on(arm, own).sum()),
     )
 
 

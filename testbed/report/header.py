@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from testbed.report.record import Analysis
 from testbed.report.subject import ArmSubject, Subject, TaskSource
+from testbed.report.transcript_view import amounts
 from testbed.report.words import counted, joined
 from testbed.types import Control
 
@@ -76,14 +78,14 @@ def _budget(subject: Subject) -> str:
     return f"of an attempt: {budgets[0] or 'no limit'}" if same else "differs, see the arms"
 
 
-def _limits(budget: Mapping[str, object]) -> str:
-    told = []
+def _limits(budget: Mapping[str, Any]) -> str:
+    told: dict[str, float] = {}
     for key, value in budget.items():
         if isinstance(value, Mapping):  # limits on single tools
-            told += [f"{limit} {key} of {tool}" for tool, limit in value.items()]
+            told |= {f"{key}.{tool}": limit for tool, limit in value.items()}
         else:
-            told.append(f"{value:,} {key.replace('_', ' ')}" if isinstance(value, int) else f"{value} {key}")
-    return ", ".join(told)
+            told[key] = value
+    return amounts(told)
 
 
 def _measure(analysis: Analysis) -> str:

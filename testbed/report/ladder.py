@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from testbed.experiment import Measure
-from testbed.report.arms import Arm, gain_if_missing, mean, same_model, same_tools
+from testbed.report.alike import same_model, same_tools
+from testbed.report.arms import Arm, gain_if_missing, mean
 from testbed.report.record import Rung
 from testbed.stats import reach_at_k
 from testbed.types import Control

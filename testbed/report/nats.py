@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from testbed.report.arms import Arm, same_model, same_tools
+from testbed.report.alike import same_model, same_tools
+from testbed.report.arms import Arm
 from testbed.scoring import known
 from testbed.stats import ArmOutcomes, Estimate, cluster_bootstrap, confidence_sequence, least_reweighting
 from testbed.stats.energy import bernoulli_kl, best_of_n_kl_bound

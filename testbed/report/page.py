@@ -17,6 +17,7 @@ from testbed.errors import UsageError
 from testbed.report.files import write_file
 from testbed.report.findings import findings, headline, unflagged
 from testbed.report.header import header
+from testbed.report.map_links import map_links
 from testbed.report.page_map import map_data
 from testbed.report.palette import VERDICTS
 from testbed.report.record import Analysis
@@ -25,7 +26,7 @@ from testbed.report.transcript_links import TranscriptLinks
 from testbed.report.transcript_page import transcript_css
 from testbed.report.transcripts_inside import TranscriptsInside
 from testbed.report.unseen import visible_in
-from testbed.report.words import joined, reading
+from testbed.report.words import broken_in, in_shell, joined, reading
 
 if TYPE_CHECKING:
     from testbed.report.chart import Chart, LinkOf
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 PICTURE_WIDTH = 720  # pixels, before scaling
 PICTURE_SCALE = 2
 GLANCE = ("groups", "gain")  # charts that stand first
+TO_MAP = (*GLANCE, "verdicts", "map")  # charts whose marks lead to the map of tasks
 SECTIONS = (  # the others: key and title of a section, how its charts' keys begin, and what holds of all
     ("elicitation", "Elicitation or creation", ("creation", "frontier", "ladder"), ""),
     (
@@ -65,12 +67,14 @@ def render_page(analysis: Analysis, links: TranscriptLinks | TranscriptsInside |
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # six bytes a letter for most of the world's
     environment.filters["whole"] = _whole_intervals
     template = environment.from_string(_packaged("page.html.j2"))
-    drawn = charts(analysis, _link_of(links))
+    drawn = charts(analysis, _link_of(links), map_links(analysis))
     tables = every_table(analysis)
     scripts = _scripts()
     return template.render(
         analysis=analysis,
         arms=joined([arm.name for arm in analysis.arms]),
+        run=in_shell(analysis.name),
+        broken=broken_in(analysis),
         header=header(analysis),
         reading=reading(analysis),
         conclusions=[
@@ -83,6 +87,7 @@ def render_page(analysis: Analysis, links: TranscriptLinks | TranscriptsInside |
         sections=list(_sections(drawn, mapped=analysis.map is not None)),
         charts=drawn,
         map=map_data(analysis, links),
+        to_map=TO_MAP,
         links=links,
         inside=links if isinstance(links, TranscriptsInside) else None,
         folder=unquote(links.folder) if isinstance(links, TranscriptLinks) else "",

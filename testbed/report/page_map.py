@@ -6,15 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from testbed.report.map_links import MOST, ORDER, group_filters, map_groups, row_group
 from testbed.report.record import Analysis
 from testbed.report.transcript_links import TranscriptLinks
 from testbed.report.transcripts_inside import TranscriptsInside
 from testbed.report.verdict_map import VerdictMap
-from testbed.stats import Verdict
 
-ORDER = (Verdict.EXPANDED, Verdict.LOST, Verdict.PRESERVED, Verdict.OUT_OF_REACH, Verdict.UNDETERMINED)
 ROOM = 6_000_000  # bytes of the page that the map may take; prompts are shortened to fit
-MOST = 50_000  # rows: beyond, not even hashes fit
 MOST_BYTES = 6  # that a character takes in a script of the page
 HASH = 16  # characters of a hash that stand for it: enough for `testbed show --task`
 
@@ -23,9 +21,10 @@ def map_data(analysis: Analysis, links: TranscriptLinks | TranscriptsInside | No
     """Rows of the map as JSON values; None without one.
 
     A row is [prompt, number of the group, hash, then three numbers for each arm: successes, attempts, place of the
-    verdict in "verdicts" or -1]. "missing" has, by number of the row and of the arm, the missing attempts of cells that
-    have some. With links into a folder, "folder" is where the tasks' transcripts are; with transcripts in the page,
-    "inside" has, by number of the row, the numbers of the arms that have some.
+    verdict in "verdicts" or -1]. "filters" are groups to choose by, each a name and the numbers of the rows' groups.
+    "missing" has, by number of the row and of the arm, the missing attempts of cells that have some. With links into a
+    folder, "folder" is where the tasks' transcripts are; with transcripts in the page, "inside" has, by number of the
+    row, the numbers of the arms that have some.
     """
     found = analysis.map
     if found is None or not found.tasks or not found.arms:
@@ -33,15 +32,14 @@ def map_data(analysis: Analysis, links: TranscriptLinks | TranscriptsInside | No
     tasks = found.tasks[:MOST]
     fixed = 12 * len(found.arms) + HASH + 16
     room = max(0, ROOM // len(tasks) - fixed)
-    groups: dict[str, int] = {}
+    groups = map_groups(found)
     words = {str(verdict): place for place, verdict in enumerate(ORDER)}
     columns = [
         (arm.successes.tolist(), arm.attempts.tolist(), [words.get(v, -1) for v in arm.verdicts]) for arm in found.arms
     ]
     rows = []
     for i, task in enumerate(tasks):
-        name = f"{task.environment}, {task.group}" if task.group else task.environment
-        row: list[str | int] = [_cut(task.prompt, room), groups.setdefault(name, len(groups)), task.hash[:HASH]]
+        row: list[str | int] = [_cut(task.prompt, room), groups[row_group(task)], task.hash[:HASH]]
         for column in columns:
             row += [values[i] for values in column]
         rows.append(row)
@@ -50,6 +48,7 @@ def map_data(analysis: Analysis, links: TranscriptLinks | TranscriptsInside | No
         "bare": analysis.bare or "",
         "arms": [arm.arm for arm in found.arms],
         "groups": list(groups),
+        "filters": group_filters(analysis),
         "verdicts": [str(verdict) for verdict in ORDER],
         "missing": _missing(found, len(tasks)),
         "left": len(found.tasks) - len(tasks),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from testbed.report.cautions import ENOUGH_CLUSTERS
+from testbed.report.cautions import few_clusters, listing, mistaken, too_few_for_verdicts
 from testbed.report.words import attempts, counted
 from testbed.report.words import joined as in_a_row
 
@@ -17,7 +17,7 @@ _NO_FACTOR = ("seed", "attempts")  # what differs by chance or in number alone i
 
 
 def cautions(
-    found: RunComparison, left: Side, right: Side, clusters: int, *, joined: bool, same_store: bool
+    found: RunComparison, left: Side, right: Side, clusters: Sequence[str], *, joined: bool, same_store: bool
 ) -> Iterator[str]:
     """Every warning there is, in the order in which they matter.
 
@@ -25,13 +25,13 @@ def cautions(
         found: the comparison.
         left: side A.
         right: side B.
-        clusters: of the tasks that are compared.
+        clusters: of each task that is compared.
         joined: whether the runs put tasks into clusters differently.
         same_store: whether both runs are in one store.
     """
     yield from _of_tasks(found)
     yield from _of_arms(found, left, right)
-    yield from _of_attempts(found, same_store=same_store)
+    yield from _of_attempts(found, left, right, same_store=same_store)
     waiting = dict.fromkeys((side.run.name, side.unfinished) for side in (left, right) if side.unfinished)
     yield from (f"{run!r}: {text}" for run, text in waiting)
     if left.measure != right.measure:
@@ -41,11 +41,7 @@ def cautions(
             "The runs put tasks into clusters differently: here those are together that either run puts together, "
             "which makes intervals wider if anything."
         )
-    if 1 < clusters < ENOUGH_CLUSTERS:
-        yield (
-            f"The tasks form {clusters} clusters only: intervals are wide, and with fewer than {ENOUGH_CLUSTERS} their "
-            "level is approximate."
-        )
+    yield from few_clusters(clusters)
     if not found.verdicts.claims and found.verdicts.full is not None:
         yield (
             "Repeated attempts look like copies of one another, so that only pass@1 says anything: what several "
@@ -57,6 +53,8 @@ def cautions(
                 f"The gain is over {found.reference}, which is not bare: where a table or a sentence says bare, it is "
                 f"{found.reference} that is meant."
             )
+        imported = any(side.record.spec.get("imported") for side in (left, right))
+        yield from too_few_for_verdicts([found.verdicts], hint=not imported)
         yield from found.verdicts.notes
     elif 0 < found.verdicts.tasks < found.tasks:
         have = "task has" if found.verdicts.tasks == 1 else "tasks have"
@@ -105,7 +103,7 @@ def _of_arms(found: RunComparison, left: Side, right: Side) -> Iterator[str]:
         )
 
 
-def _of_attempts(found: RunComparison, *, same_store: bool) -> Iterator[str]:
+def _of_attempts(found: RunComparison, left: Side, right: Side, *, same_store: bool) -> Iterator[str]:
     shared = found.shared
     if shared is not None and shared.attempts:
         if same_store:
@@ -125,6 +123,10 @@ def _of_attempts(found: RunComparison, *, same_store: bool) -> Iterator[str]:
     ]
     if missing:
         yield f"The infrastructure ended attempts of {in_a_row(missing)}. They are left out of every figure."
+    for side in (left, right):
+        whose = f"{side.letter} (all of arm {side.record.name!r} of run {side.run.name!r})"
+        scored = int((side.outcomes.success >= 0).sum())
+        yield from mistaken(whose, side.arm.ended, scored, listing(side.run.name, side.record.name))
     fixed = [
         f"the first {attempts(side.fixed)} of each task in {side.letter}"
         for side in (found.left, found.right)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from testbed.stats import Comparison, Estimate, Range, Repeats
 
@@ -93,6 +93,8 @@ class Curve:
         low: lower limits of a simultaneous band: all curves of one axis lie inside theirs together, at the report's
             level; None with fewer than two clusters of tasks.
         high: upper limits, or None.
+        if_missing: at each spend, the range of the reach over the ways in which missing attempts could have ended; None
+            without any.
     """
 
     arm: str
@@ -101,6 +103,7 @@ class Curve:
     reach: tuple[float, ...]
     low: tuple[float, ...] | None
     high: tuple[float, ...] | None
+    if_missing: tuple[Range, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,9 @@ class ArmComparison:
         notes: what could not be computed as asked, and why.
         gain_if_missing: range of the gain over the ways in which missing attempts could have ended; None without any.
             Those of the other figures are in `full`.
+        broken: arm → attempts that an error of its agent's own ended, and of how many scored ones; arms without any are
+            left out. They count as failures in every figure, and as missing in whatever is claimed, in verdicts and in
+            ranges over missing attempts.
     """
 
     arm: str
@@ -155,3 +161,4 @@ class ArmComparison:
     claims: bool
     notes: tuple[str, ...]
     gain_if_missing: Range | None = None
+    broken: Mapping[str, tuple[int, int]] = field(default_factory=dict)

@@ -57,6 +57,7 @@ class GroupEffect:
         bare_attempts: fewest bare attempts at a task of the group.
         spent: attempts of both arms at the group's tasks.
         open_as_missing: whether scored attempts alone support a claim, but not however the missing ones had ended.
+        broken: attempts of both arms that an error of an agent's own ended: failures in the figures, open in claims.
         needed: further attempts, of both arms, until the undetermined tasks are settled at the rates seen so far; None
             where that is out of sight.
         gain_if_missing: range of the gain over the ways in which missing attempts could have ended; None without any.
@@ -76,6 +77,7 @@ class GroupEffect:
     needed: int | None
     gain_if_missing: Range | None
     open_as_missing: bool = False
+    broken: int = 0
 
     @property
     def too_few(self) -> bool:
@@ -114,6 +116,11 @@ class Group:
     tasks: int
     arms: tuple[GroupArm, ...]
     effects: tuple[GroupEffect, ...]
+
+    @property
+    def name(self) -> str:
+        """What it is called where its environment does not stand above it."""
+        return f"{self.within}, {self.label}" if self.within else self.label
 
 
 @dataclass(frozen=True)

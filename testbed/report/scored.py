@@ -13,7 +13,7 @@ from testbed.report.arms import Arm
 from testbed.report.design import asked_for
 from testbed.stats import ArmOutcomes
 from testbed.stats.stopping import StoppingRule
-from testbed.types import COST_COMPONENTS
+from testbed.types import AGENT_ERROR, COST_COMPONENTS
 
 if TYPE_CHECKING:
     from testbed.store import ArmRecord, Outcomes
@@ -47,6 +47,17 @@ def scored_arms(outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None = N
         recorded = {
             c: np.nan_to_num(values) for c, values in costs.items() if values[made].sum() > 0
         }  # not if any is NaN
+        # A search draws from streams of its own, so its attempts have no partners in other arms.
+        samples = None if record.spec.get("lookahead") else outcomes.sample[first]
+        ended = tally(outcomes.ended[rows])
+        unbroken = every_unbroken = None
+        if ended.get(AGENT_ERROR):
+            held = np.where(outcomes.ended == AGENT_ERROR, np.int8(-1), outcomes.success)
+            unbroken = ArmOutcomes.from_codes(
+                record.name, hashes, outcomes.task[first], held[first], costs=recorded, samples=samples
+            )
+            if rule is not None:
+                every_unbroken = ArmOutcomes.from_codes(record.name, hashes, outcomes.task[rows], held[rows])
         found.append(
             Arm(
                 name=record.name,
@@ -61,14 +72,15 @@ def scored_arms(outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None = N
                     outcomes.task[first],
                     outcomes.success[first],
                     costs=recorded,
-                    # A search draws from streams of its own, so its attempts have no partners in other arms.
-                    samples=None if record.spec.get("lookahead") else outcomes.sample[first],
+                    samples=samples,
                 ),
                 clusters=clusters,
                 faults=outcomes.faults[rows][scored],
-                ended=tally(outcomes.ended[rows]),
+                ended=ended,
                 fixed=rule.least if rule is not None else 0,
                 every=every,
+                unbroken=unbroken,
+                every_unbroken=every_unbroken,
                 lookahead=record.spec.get("lookahead", {}),
                 unrecorded=frozenset(c for c, values in costs.items() if np.isnan(values[made]).any()),
             )

@@ -190,9 +190,9 @@ def _renamed(arm: Arm, name: str) -> Arm:
     def of(outcomes: ArmOutcomes) -> ArmOutcomes:
         return replace(outcomes, arm=name)
 
-    return replace(arm, name=name, outcomes=of(arm.outcomes), every=None if arm.every is None else of(arm.every))
+    return replace(arm.mapped(of), name=name)
 
 
 def without_samples(arm: Arm) -> Arm:
     """An arm whose attempts have no partners in the other: their random streams differ."""
-    return replace(arm, outcomes=replace(arm.outcomes, samples=None, missing_samples=None))
+    return arm.mapped(lambda outcomes: replace(outcomes, samples=None, missing_samples=None))

@@ -13,7 +13,7 @@ from testbed.report.groups import SMALL
 from testbed.report.nats_words import table as nats
 from testbed.report.record import Analysis, ArmSummary, Effect, Group, Reach
 from testbed.report.record_groups import TELLING
-from testbed.report.words import AXES, amount, attempts, counted, number, span
+from testbed.report.words import AXES, amount, attempts, broken_in, counted, number, span
 
 SHORT_EFFECT = {
     Effect.CREATED: "created",
@@ -153,7 +153,8 @@ def groups(analysis: Analysis) -> Table:
         "however missing attempts had ended. Expanded: tasks came within reach, be it by creation or elicitation. "
         f"No sign: every part is within {SMALL:g} of none, and the interval of the gain holds 0 and nothing beyond "
         f"{TELLING:g}, which is what was seen and no claim that there is none. Undet.: undetermined, it needs more "
-        "tasks or attempts."
+        "tasks or attempts.",
+        broken_in(analysis),
     ]
     if not any(c.full for c in analysis.comparisons):
         notes = ["pass@1 of each arm."]
@@ -175,6 +176,7 @@ def ladder(analysis: Analysis) -> Table:
     notes = [
         f"Difference of reach within {attempts(spend)}{fewer}.",
         *(text for word, text in _STEPS.items() if word in meanings),
+        *([broken_in(analysis)] if broken_in(analysis) else []),
     ]
     return Table("ladder", "Ladder from bare to live", "step", tuple(columns), tuple(rows), (" ".join(notes),))
 

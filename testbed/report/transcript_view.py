@@ -205,11 +205,15 @@ def amounts(of: Mapping[str, float]) -> str:
 
 
 def _amount(component: str, amount: float) -> str:
-    shown = f"{amount:,.0f}" if amount == int(amount) else f"{amount:,.3g}"
+    shown = _number(amount)
     if component.startswith("calls."):
         return f"{shown} call{'' if amount == 1 else 's'} of {component.removeprefix('calls.')}"
     name = NAMES.get(component, component)
     return f"{shown} {name.removesuffix('s') if amount == 1 else name}"
+
+
+def _number(amount: float) -> str:
+    return f"{amount:,.0f}" if amount == int(amount) or amount >= 100 else f"{amount:.3g}"
 
 
 def _fault(kind: str) -> str:
@@ -235,7 +239,7 @@ def why_it_ended(attempt: Attempt, budget: Mapping[str, Any]) -> str:
         return "The conversation no longer fitted into the model's context."
     if kind == "limit":
         limit = budget.get(what)
-        allowed = f" (limit {limit:,})" if is_amount(limit) else ""
+        allowed = f" (limit {_number(limit)})" if is_amount(limit) else ""
         late = last is not None and parse(text_of(last)).answer is not None and last.get("role") == "assistant"
         rest = "; the answer came after that and does not count" if late else ""
         return f"It ran out of {NAMES.get(what, what)}{allowed}{rest}."

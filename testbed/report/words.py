@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 
 from testbed.report.record import Analysis, Leaks
 from testbed.stats import Estimate, Range, SampleEquivalent
@@ -20,6 +21,7 @@ AXES = {
     "usd": "USD",
 }
 NONE = "n/a"
+MOVES = "could move this either way"
 LONGEST_PROMPT = 80  # characters of a prompt in a sentence
 
 
@@ -108,6 +110,11 @@ def equivalent(found: SampleEquivalent) -> tuple[str, str]:
     return one(found.k), f"[{one(found.low)}, {one(found.high)}]" if found.interval else "[no interval]"
 
 
+def in_shell(run: str) -> str:
+    """A run's name as an argument of a command; RUN where it has none."""
+    return shlex.quote(run) if run else "RUN"
+
+
 def leaks_told(leaks: Leaks | None) -> str:
     """What the guard against leaks found; empty where it found nothing."""
     if leaks is None:
@@ -162,9 +169,11 @@ def _reading(analysis: Analysis) -> str:
         )
     operating = _range({c.operating for c in analysis.comparisons}, s.operating)
     elicitation = _range({c.elicitation for c in analysis.comparisons if c.elicitation}, s.elicitation)
+    one = elicitation == attempts(1)
     return (
         f"An arm is read at {operating}. Gain is what it adds to the bare arm there: elicitation is the part that up "
-        f"to {elicitation} of the bare arm reach too, creation the part that they do not, loss what became worse. "
+        f"to {elicitation} of the bare arm {'reaches' if one else 'reach'} too, creation the part that "
+        f"{'it does' if one else 'they do'} not, loss what became worse. "
         f"Intervals are {s.level}, over tasks. The estimates of the parts add up to the gain exactly, so that noise "
         "may take one below 0; their intervals are about the true parts, which are never below 0. A task is "
         f"accessible if its reach within {attempts(s.elicitation)}, the chance that at least one of them succeeds, is "
@@ -180,7 +189,23 @@ def no_claims(analysis: Analysis) -> str:
     return f"Nothing is claimed for {joined(names)}: repeated attempts look like copies of one another."
 
 
-def without_missing(analysis: Analysis, instead: str = "could move this either way") -> str:
+def broken_told(broken: Mapping[str, tuple[int, int]]) -> str:
+    """Says that attempts which an error of the agent's own ended are no evidence; empty where there are none."""
+    if not broken:
+        return ""
+    told = joined([f"{count:,} of {counted(of, 'attempt')} of {arm}" for arm, (count, of) in broken.items()])
+    return (
+        f"An error of the agent's own ended {told}. These count as failures in the figures, and what would not hold "
+        "however they had ended is not claimed."
+    )
+
+
+def broken_in(analysis: Analysis) -> str:
+    """The same of all arms that are compared."""
+    return broken_told({arm: found for c in analysis.comparisons for arm, found in c.broken.items()})
+
+
+def without_missing(analysis: Analysis, instead: str = MOVES) -> str:
     """Names the arms that a figure leaves missing attempts of out, and says what that means for it."""
     lost = [f"{arm.name} {arm.missing:,}" for arm in analysis.arms if arm.missing]
     return f"Missing attempts ({', '.join(lost)}) are left out, and {instead}." if lost else ""

@@ -48,12 +48,14 @@ class Upsert:
         action = f"DO UPDATE SET {changes} WHERE {update}" if update else "DO NOTHING"
         self._tail = f" ON CONFLICT ({key}) {action}"
 
-    def __call__(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
-        """Writes rows, whose keys must differ."""
+    def __call__(self, connection: sa.Connection, rows: Sequence[Row]) -> int:
+        """Writes rows, whose keys must differ; returns how many it wrote, and did not find settled."""
+        written = 0
         for at in range(0, len(rows), _ROWS):
             some = rows[at : at + _ROWS]
             statement = self._head + ", ".join([self._row] * len(some)) + self._tail
-            connection.exec_driver_sql(statement, tuple(chain.from_iterable(some)))
+            written += connection.exec_driver_sql(statement, tuple(chain.from_iterable(some))).rowcount
+        return written
 
 
 class AttemptTable:
@@ -71,15 +73,19 @@ class AttemptTable:
         self._attempts = Upsert(attempts, "id", "attempts.status = 'missing'", sign)
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
 
-    def write(self, connection: sa.Connection, batch: Iterable[Attempt]) -> None:
-        """Writes attempts within the caller's transaction; not for two threads at once."""
+    def write(self, connection: sa.Connection, batch: Iterable[Attempt]) -> int:
+        """Writes attempts within the caller's transaction; not for two threads at once.
+
+        Returns:
+            How many of them were complete there already, and stay as they are.
+        """
         latest: dict[str, Attempt] = {}
         for attempt in batch:
             if attempt.id not in latest or latest[attempt.id].status is Status.MISSING:
                 latest[attempt.id] = attempt
         with_text = [attempt for attempt in latest.values() if attempt.transcript]
         self._transcripts(connection, list(zip([a.id for a in with_text], self._compress(with_text), strict=True)))
-        self._attempts(connection, [attempt_row(attempt) for attempt in latest.values()])
+        return len(latest) - self._attempts(connection, [attempt_row(attempt) for attempt in latest.values()])
 
     def _compress(self, batch: Sequence[Attempt]) -> list[bytes]:
         if not batch:
@@ -167,6 +173,9 @@ class AttemptWriter:
         batch: attempts that are written without waiting for more.
         interval: seconds after which fewer are written.
         backlog: attempts not yet durable at which `add` waits.
+
+    Attributes:
+        known: attempts so far that were complete in the store before: another process made the same meanwhile.
     """
 
     def __init__(
@@ -174,6 +183,7 @@ class AttemptWriter:
     ) -> None:
         self._database, self._table = database, AttemptTable(database)
         self._batch, self._interval, self._backlog = batch, interval, backlog
+        self.known = 0
         self._waiting: list[Attempt] = []
         self._writing: asyncio.Future[None] | None = None
         self._in_flight = 0
@@ -256,7 +266,8 @@ class AttemptWriter:
 
     def _write(self, batch: list[Attempt]) -> None:
         with self._database.writing() as connection:
-            self._table.write(connection, batch)
+            known = self._table.write(connection, batch)
+        self.known += known
 
     def _written(self, batch: list[Attempt], done: asyncio.Future[None]) -> None:
         self._writing, self._in_flight = None, 0

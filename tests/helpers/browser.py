@@ -136,3 +136,9 @@ def press(driver: Any, selector: str, *keys: str) -> None:
     """Keys for what has the focus, after that was put on an element."""
     driver.execute_script("document.querySelector(arguments[0]).focus()", selector)
     ActionChains(driver).send_keys(*keys).perform()
+
+
+def opens(page: Any, wanted: list[str]) -> None:
+    """Waits until just these parts of the page are open: browsers tell of a new address a moment after the key."""
+    opened = "return [...document.querySelectorAll('details[open]')].map(e => e.id)"
+    WebDriverWait(page, 10).until(lambda d: d.execute_script(opened) == wanted)

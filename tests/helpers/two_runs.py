@@ -47,17 +47,19 @@ def add(
     tokens: Mapping[str, int] | None = None,
     created: str = "2026-01-01T00:00:00+00:00",
     stops: Mapping[str, Mapping[str, Any]] | None = None,
+    failed: Mapping[str, str] | None = None,
 ) -> None:
     """Adds a run: of each arm, the outcomes of its attempts at each task; None is missing.
 
-    Arms in `stops` stop early: their attempts per task are given as in an experiment file.
+    Arms in `stops` stop early: their attempts per task are given as in an experiment file. Failures of an arm in
+    `failed` ended as it says.
     """
     records = {arm: _record(arm, (specs or {}).get(arm, SPEC)) for arm in arms}
     samples = {arm: max(map(len, rows)) for arm, rows in arms.items()}
     stopping = {"arm": [{"name": arm, "samples": dict(rule)} for arm, rule in stops.items()]} if stops else {}
     run = Run(name, {"measure": dict(measure), **stopping}, seed, tuple(records.values()), created, samples)
     attempts = [
-        _attempt(task, records[arm], n, seed, success, (tokens or {}).get(arm, 10))
+        _attempt(task, records[arm], n, seed, success, (tokens or {}).get(arm, 10), (failed or {}).get(arm))
         for arm, rows in arms.items()
         for task, row in zip(listed, rows, strict=True)
         for n, success in enumerate(row)
@@ -71,7 +73,9 @@ def _record(name: str, spec: Mapping[str, Any]) -> ArmRecord:
     return ArmRecord(digest({key: value for key, value in spec.items() if key != "name"}), name, spec)
 
 
-def _attempt(task: Task, arm: ArmRecord, sample: int, seed: int, success: bool | None, tokens: int) -> Attempt:
+def _attempt(
+    task: Task, arm: ArmRecord, sample: int, seed: int, success: bool | None, tokens: int, failed: str | None
+) -> Attempt:
     lost = success is None
     return Attempt(
         id=attempt_id(task.hash, arm.hash, sample, seed),
@@ -80,7 +84,7 @@ def _attempt(task: Task, arm: ArmRecord, sample: int, seed: int, success: bool |
         sample=sample,
         seed=seed,
         status=Status.MISSING if lost else Status.COMPLETE,
-        ended="missing:sandbox_died" if lost else "answered",
+        ended="missing:sandbox_died" if lost else failed if failed and not success else "answered",
         success=success,
         score=None,
         answer=None if lost else "4",
