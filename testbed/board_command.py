@@ -63,11 +63,14 @@ def create(
     """
     from testbed.board import boards
     from testbed.board.database import BoardDatabase
+    from testbed.board.expanding import too_few_samples
 
     board = boards.read_board_file(file, plugin or [])
     with BoardDatabase.open(store) as db:
         made = boards.create(db, board)
     print(f"board {made.slug!r} of {store}: {len(made.tasks)} tasks, hash {made.hash}")
+    if few := too_few_samples(made):
+        print(f"note: {few}", file=sys.stderr)
 
 
 @app.command("list", epilog="Example: testbed board list --store board.sqlite")
@@ -110,8 +113,9 @@ def serve(
         typer.Option("--corpus", help="File, folder or environment: a corpus to check entries with; may be repeated."),
     ] = None,
     public_url: Annotated[
-        str, typer.Option(help="Address at which people reach it, such as https://example.org; it stands in all links.")
-    ] = "",
+        str | None,
+        typer.Option(help="Address at which people reach it, such as https://example.org; it stands in all links."),
+    ] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Serve the boards of a store, check the entries that are sent, and rank them. Ctrl-C ends it."""
@@ -120,12 +124,14 @@ def serve(
     from testbed.board.serving import Address
     from testbed.board.serving import serve as run
     from testbed.board.settings import Settings
+    from testbed.errors import UsageError
 
+    if public_url is not None and not public_url.strip():  # a variable of the shell that is not set
+        raise UsageError("--public-url is empty: write https://example.org, or leave it out.")
     for file in plugin or []:
         registry.load_plugin(file)
-    settings = Settings(
-        models=tuple(model or Settings.models), corpora=tuple(corpus or ()), public_url=public_address(public_url)
-    )
+    address = public_address(public_url or "")
+    settings = Settings(models=tuple(model or Settings.models), corpora=tuple(corpus or ()), public_url=address)
     run(store, settings, Address(host, port, certificate, key))
 
 
@@ -141,7 +147,8 @@ def submit(
     """Send a run to a board as an entry, and wait for what is found when it is checked.
 
     The token is read from TESTBED_TOKEN. A run that does not fit the board is refused before anything is sent; a
-    submission that was cut goes on when the same command is given again. Ends with 1 where the entry is rejected.
+    submission that was cut goes on when the same command is given again. Ends with 1 where the entry is
+    rejected, or was taken back before: a withdrawn entry, or a replaced one, stays one.
     """
     from dataclasses import asdict
 
@@ -158,7 +165,7 @@ def submit(
         print_json(asdict(sent))
     else:
         print(sent.told())
-    if sent.state == "rejected":
+    if not sent.accepted:
         raise typer.Exit(1)
 
 

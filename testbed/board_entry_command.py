@@ -64,12 +64,12 @@ def _ask(page: str, method: str, what: str, **body: Any) -> None:
     """
     import httpx
 
-    from testbed.board.link import Link
+    from testbed.board.link import Link, address_of
     from testbed.errors import UsageError
     from testbed.remote_client import check_encrypted
 
     base, found, id_ = page.partition("/entries/")
-    if not found or not id_.isalnum():
+    if not found or not id_.isalnum() or address_of(base) is None:
         raise UsageError(f"{page!r:.200} is no entry's page; it looks like https://example.org/entries/0123….")
     check_encrypted(page)
     token = os.environ.get("TESTBED_TOKEN", "")

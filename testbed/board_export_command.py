@@ -50,7 +50,7 @@ def export(
     with BoardDatabase.open(store, create=False) as db:
         if kind == "archive":
             moved = write_archive(db, board, file)
-            left = f"; {moved.left_out} left out, which were rejected, withdrawn or made against the server"
+            left = f"; {moved.left_out} left out, which were rejected, replaced, withdrawn or made against the server"
             print(f"wrote board {board!r} with {_entries(moved.entries)} to {file}{left if moved.left_out else ''}")
             return
         text, count = _text(db, board, kind, entry, dataset, task, address.rstrip("/"))
@@ -92,7 +92,7 @@ def _text(
         if not results:
             raise UsageError(f"board {board!r} has no results of an entry {entry!r:.60}.")
     if kind == "json":
-        return forms.as_json(found, results, address), len(results)
+        return forms.as_json(found, results, address, shown.not_shown(db, board)), len(results)
     if kind == "csv":
         return forms.as_csv(found, results, address), len(results)
     if kind == EVERY_EVAL_EVER:

@@ -33,7 +33,7 @@ from testbed.board.database import BoardDatabase
 from testbed.board.limits import TokenLimit
 from testbed.board.refusals import NotSignedIn, Overloaded, TooMany
 from testbed.board.schema import tokens
-from testbed.errors import UnknownName, UsageError
+from testbed.errors import StoreError, UnknownName, UsageError
 
 
 def forget(db: BoardDatabase) -> None:
@@ -283,6 +283,42 @@ async def test_wrong_tokens_are_soon_refused_unread_and_only_from_where_they_com
     for _ in range(40):
         await limit(with_token("right"), nothing, nothing)  # its own address is one of many behind a proxy, maybe
     assert checked[10:] == ["right"]
+
+
+async def test_an_address_that_has_to_wait_is_told_so_at_once_and_holds_up_nobodys_turn() -> None:
+    go_on = threading.Event()
+
+    def check(token: str) -> None:
+        if token == "slow":
+            go_on.wait(20)
+        raise NotSignedIn("wrong")
+
+    limit = TokenLimit(nothing, check, Verified())
+    wrong = (limit(with_token(f"wrong {n}"), nothing, nothing) for n in range(10))
+    await asyncio.gather(*wrong, return_exceptions=True)
+    slow = [asyncio.create_task(limit(with_token("slow", f"192.0.2.{n}"), nothing, nothing)) for n in (2, 3)]
+    await asyncio.sleep(0)  # all turns are taken
+    try:
+        with pytest.raises(TooMany, match="too many wrong tokens"):
+            await asyncio.wait_for(limit(with_token("wrong"), nothing, nothing), 5)
+    finally:
+        go_on.set()
+        await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_only_wrong_tokens_are_counted_as_such() -> None:
+    def check(token: str) -> None:
+        raise NotSignedIn("wrong") if token == "wrong" else StoreError("the database does not answer")
+
+    limit = TokenLimit(nothing, check, Verified())
+    for _ in range(20):
+        with pytest.raises(StoreError):
+            await limit(with_token("right"), nothing, nothing)
+    for _ in range(10):
+        with pytest.raises(NotSignedIn):
+            await limit(with_token("wrong"), nothing, nothing)
+    with pytest.raises(TooMany):
+        await limit(with_token("wrong"), nothing, nothing)
 
 
 async def test_a_right_token_that_many_requests_bring_at_once_is_checked_once_and_counts_for_nothing() -> None:

@@ -17,6 +17,7 @@ from testbed.board import boards, uploads
 from testbed.board.archive import read_archive, write_archive
 from testbed.board.database import BoardDatabase
 from testbed.board.schema import entries
+from testbed.board.settings import Settings
 from testbed.errors import DataError, UsageError
 
 
@@ -75,6 +76,14 @@ def test_an_entry_that_is_rejected_while_the_archive_is_written_is_whole_in_it(
     assert [state for *_, state in entered(elsewhere)] == ["rejected"]
 
 
+def test_whoever_runs_the_board_brings_in_more_entries_than_an_account_may_send(
+    archive: tuple[Path, bytes, str], elsewhere: BoardDatabase
+) -> None:
+    none = Settings(open_uploads=0, entries=0, waiting=0)
+    assert read_archive(elsewhere, archive[0], none).entries == 1
+    assert len(entered(elsewhere)) == 1
+
+
 def test_reading_it_again_changes_nothing(archive: tuple[Path, bytes, str], elsewhere: BoardDatabase) -> None:
     first = read_archive(elsewhere, archive[0]).board
     again = read_archive(elsewhere, archive[0]).board
@@ -96,6 +105,10 @@ def with_head(**values: object) -> Callable[[str, bytes], bytes]:
     return change
 
 
+def titled(name: str, data: bytes) -> bytes:
+    return data.replace(b'"title": "an entry"', b'"title": "an\\nentry"') if name == "board.json" else data
+
+
 def shorter(name: str, data: bytes) -> bytes:
     return data[:-1] if name.endswith(".bundle") else data
 
@@ -104,6 +117,7 @@ def shorter(name: str, data: bytes) -> bytes:
     ("change", "said"),
     [
         (shorter, "damaged or changed"),
+        (titled, "cannot be taken: a title is one line"),
         (with_head(archive=9), "form 9"),
         (with_head(entries=[{"id": "x"}]), "no archive of a board"),
         (with_head(entries=[{"id": "f" * 32, "account": "ann", "title": "", "content": ""}]), "is not in it"),

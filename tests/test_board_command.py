@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from helpers.boards import VAULTS, a_board, a_run, board_file
+from helpers.boards import SUMS, VAULTS, a_board, a_run, board_file
 from testbed.board.accounts import check
 from testbed.board.board_file import SECRET_VARIABLE
 from testbed.board.database import BoardDatabase
@@ -48,6 +48,22 @@ def test_a_board_is_created_and_listed(testbed, tmp_path: Path) -> None:
     assert listed.out.split("\n")[1].split() == ["sums", "Sums", "of", "one", "digit", "6", "0", "no"]
     (row,) = testbed("board", "list", "--json").data
     assert (row["board"], row["tasks"], row["private"]) == ("sums", 6, False)
+
+
+@pytest.mark.usefixtures("store")
+def test_whoever_creates_a_board_is_told_where_no_task_of_it_can_count_as_expanded(testbed, tmp_path: Path) -> None:
+    enough = board_file(tmp_path, SUMS.replace("bare = 6", "bare = 31"), slug="enough")
+    assert testbed("board", "create", str(enough)).err == ""
+    few = SUMS.replace("tools = 4", "tools = 2")
+    assert testbed("board", "create", str(board_file(tmp_path, few))).err == (
+        "note: no task of board 'sums' can count as expanded: it takes 31 attempts without tools to show that a task "
+        "is out of reach and 3 attempts with them to show that it is within it, and the board has bare = 6 and "
+        "tools = 2. It is frozen: for such verdicts, create one under another slug with bare = 31 and tools = 3, "
+        "or a smaller elicitation in [measure].\n"
+    )
+    beyond = SUMS.replace("elicitation = 4", "elicitation = 1_000_000_000_000")
+    done = testbed("board", "create", str(board_file(tmp_path, beyond, slug="beyond")))
+    assert "with a smaller elicitation" in done.err
 
 
 @pytest.mark.usefixtures("store")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +13,18 @@ import sqlalchemy as sa
 
 from helpers.board_entries import boarded, place
 from helpers.board_pages import Served
-from helpers.boards import FREE, a_board, client, listening
+from helpers.boards import FREE, VAULTS, a_board, client, listening
 from testbed.board import archive, audit, boards, entry_changes, uploads
 from testbed.board.accounts import create_token
 from testbed.board.app import create_app
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
+from testbed.board.entry_changes import NotShown
 from testbed.board.refusals import NotValid
-from testbed.board.schema import entries
+from testbed.board.schema import entries, remote_entries, sessions
 from testbed.board.service import Steps, Worker
 from testbed.board.settings import Settings
+from testbed.board.verify.resent import replace
 from testbed.store.schema import unpack
 
 
@@ -74,8 +77,8 @@ def test_a_withdrawn_entry_is_gone_from_every_page_and_stays_in_the_log(served: 
     text = served.page("/boards/sums")
     assert f"/entries/{entry}" not in text
     assert f"/entries/{other}" in text
-    assert "somebody, who withdrew 1 entry" in text
-    assert "somebody has withdrawn 1 entry from this board" in served.page(f"/entries/{other}")
+    assert "somebody, who withdrew 1 entry<" in text
+    assert "On this board, somebody withdrew 1 entry." in served.page(f"/entries/{other}")
     own = served.page(f"/entries/{entry}")
     assert "It was withdrawn, for good" in own
     assert 'id="arms"' not in own
@@ -85,6 +88,28 @@ def test_a_withdrawn_entry_is_gone_from_every_page_and_stays_in_the_log(served: 
     assert [found["id"] for found in served.http.get("/api/boards/sums/results.json").json()["entries"]] == [other]
     (noted,) = audit.read(served.db, action="entry.withdraw")
     assert noted.detail == {"board": "sums", "of": "somebody", "was": "verified", "title": "First"}
+
+
+def test_entries_that_were_replaced_until_chance_was_kind_are_counted_where_everybody_sees_it(
+    served: Served, testbed: Any, tmp_path: Path
+) -> None:
+    entry, other, rejected, _ = served.ids
+    with served.db.writing() as connection:
+        for old in (entry, rejected):
+            replace(connection, old, other, "somebody")
+    told = "somebody replaced 2 entries with nearly equal ones"
+    assert told.replace(" ", ", who ", 1) + "<" in served.page("/boards/sums")
+    assert f"On this board, {told}. Of many" in served.page(f"/entries/{other}")
+    page = served.page(f"/entries/{entry}")
+    assert "It was replaced, for good" in page
+    assert f'<a href="/entries/{other}">That entry</a>' in page
+    refused = asked(served, "POST", f"/api/entries/{entry}/withdraw")  # which would count it as another thing
+    assert (refused.status_code, "is replaced: it has no results" in refused.json()["error"]) == (409, True)
+    assert asked(served, "POST", f"/api/entries/{other}/withdraw").status_code == 200
+    found = served.http.get("/api/boards/sums/results.json").json()
+    assert found["not_shown"] == {"somebody": {"withdrawn": 1, "replaced": 2, "unfinished": 0}}
+    assert testbed("board", "export", "sums", "sums.json", "--store", served.db.label).code == 0
+    assert json.loads((tmp_path / "sums.json").read_text())["not_shown"] == found["not_shown"]
 
 
 def test_a_board_whose_every_entry_was_withdrawn_is_ranked_anew(served: Served) -> None:
@@ -155,11 +180,36 @@ def test_another_page_and_a_missing_token_are_told(testbed: Any, monkeypatch: py
     page = f"http://127.0.0.1:9/entries/{'0' * 32}"
     for address, said in (
         ("http://127.0.0.1:9/boards/sums", "is no entry's page"),
+        (page.replace(":9", ":port"), "is no entry's page"),
+        (page.replace("127.0.0.1", "[::1"), "is no entry's page"),
         (page.replace("127.0.0.1", "example.org"), "without encryption"),
         (page, "set TESTBED_TOKEN"),
     ):
         done = testbed("board", "withdraw", address)
         assert (done.code, said in done.err) == (2, True), done.err
+
+
+def test_entries_that_were_begun_and_not_finished_are_counted_once_something_of_them_was_served(
+    db: BoardDatabase, tmp_path: Path
+) -> None:
+    board = boards.create(db, a_board(tmp_path, VAULTS))
+    shared = {"board": board.slug, "account": "ann", "title": '""', "manifest": "{}", "created": "2026"}
+    with db.writing() as connection:
+        for entry, state in (("untouched", "open"), ("seen", "open"), ("through", "open"), ("finished", "closed")):
+            connection.execute(remote_entries.insert().values(id=entry, state=state, **shared))
+        for n, (entry, state) in enumerate(
+            (("seen", "open"), ("through", "done"), ("through", "lost"), ("finished", "done"))
+        ):
+            row = {"entry": entry, "arm": "bare", "task": "t", "sample": n, "state": state}
+            connection.execute(sessions.insert().values(id=str(n), **row, steps="[]", created="2026"))
+    with db.reading() as connection:
+        (found,) = entry_changes.not_shown(connection, board.slug).items()
+    assert found == ("ann", NotShown(unfinished=2))
+    assert found[1].told == "has not finished 2 entries"
+    assert (
+        NotShown(1, 1, 1).told
+        == "withdrew 1 entry, replaced 1 entry with a nearly equal one and has not finished 1 entry"
+    )
 
 
 def test_changes_are_kept_in_either_database(db: BoardDatabase, tmp_path: Path) -> None:
@@ -169,7 +219,7 @@ def test_changes_are_kept_in_either_database(db: BoardDatabase, tmp_path: Path) 
         entry_changes.retitle(db, entry * 32, f"\U0001f600 {entry}")
     entry_changes.withdraw(db, "a" * 32, "somebody")
     with db.reading() as connection:
-        assert entry_changes.withdrawn(connection, "sums") == {"somebody": 1}
+        assert entry_changes.not_shown(connection, "sums") == {"somebody": NotShown(withdrawn=1)}
         titles = connection.scalars(sa.select(entries.c.title).order_by(entries.c.id)).all()
     assert [unpack(title) for title in titles] == ["\U0001f600 a", "\U0001f600 b"]
     with pytest.raises(NotValid, match="1 to 200 characters"):

@@ -99,7 +99,7 @@ def test_a_chunk_of_nobody_is_not_even_read(db: BoardDatabase) -> None:
 
 
 def test_only_so_many_bytes_are_held_at_one_time(db: BoardDatabase) -> None:
-    app = application(db, replace(SMALL, held=1500))
+    app = application(db, replace(SMALL, held=1500, body_seconds=60.0))
     with listening(app, SMALL) as port, socket.create_connection(("127.0.0.1", port)) as slow:
         slow.sendall(head(1000) + b"x" * 999)
         time.sleep(0.2)
@@ -268,7 +268,9 @@ def test_a_sender_gets_its_burst_then_its_rate(monkeypatch: pytest.MonkeyPatch) 
     clock += 1e6
     assert [limit.wait("a") for _ in range(4)] == [0, 0, 0, 0.5]
     limit.put_back("a")
+    assert [limit.ahead("a") for _ in range(9)] == [0] * 9
     assert [limit.wait("a") for _ in range(2)] == [0, 0.5]
+    assert limit.ahead("a") == 0.5
 
 
 def test_what_is_kept_of_senders_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,17 +14,14 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from helpers.board_entries import boarded, place
-from helpers.boards import FREE, SUMS, a_board, client
+from helpers.boards import SUMS, a_board, client
 from testbed.board import boards, ranking
-from testbed.board.accounts import create_token
 from testbed.board.arm_rows import ArmRow
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
 from testbed.board.forms import as_csv
 from testbed.board.pages_compare import compared
-from testbed.board.quota import refuse_entry
 from testbed.board.reading import summary
-from testbed.board.refusals import Refused
 from testbed.board.results import BY_TASK, unpacked
 from testbed.board.schema import entries, entry_arms, entry_reports, rankings
 from testbed.board.shown import board_results
@@ -238,37 +235,3 @@ def test_what_is_too_long_for_a_page_is_loaded_as_text(transcripts: Any) -> None
     assert "attachment" in whole.headers["content-disposition"]
     assert http.get(f"/attempts/{attempt}/steps/32.txt").text == "the end\\ud800"
     assert [http.get(f"/attempts/{attempt}/steps/{n}.txt").status_code for n in (0, 33)] == [404, 404]
-
-
-# ---- entries of an account -------------------------------------------------------------------------------------------
-
-
-def begin(http: TestClient, digit: str) -> Any:
-    told = {"content": digit * 64, "bytes": 1, "chunks": [digit * 64]}
-    return http.post("/api/boards/sums/uploads", json=told)
-
-
-@pytest.mark.parametrize(("setting", "status"), [("entries", 403), ("waiting", 429)])
-def test_an_account_with_as_many_entries_as_it_may_have_is_refused_one_more(
-    db: BoardDatabase, board: Board, setting: str, status: int
-) -> None:
-    for entry, state in (("a", "verified"), ("b", "waiting"), ("c", "rejected"), ("d", "waiting")):
-        place(db, board, entry, [{"share": 0.5}], state=state)
-    most = {"entries": 3, "waiting": 2}[setting]
-    full: Any = {setting: most}
-    room: Any = {setting: most + 1}
-    somebody, other = (create_token(db, account, ["submit"]) for account in ("somebody", "other"))
-    with client(db, replace(FREE, **room), somebody) as http:
-        assert begin(http, "1").status_code == 200
-    with client(db, replace(FREE, **full), somebody) as http:
-        assert begin(http, "1").status_code == 200  # it was begun before
-        refused = begin(http, "2")
-        assert (refused.status_code, "the most that an account may have" in refused.text) == (status, True)
-        assert ("retry-after" in refused.headers) == (status == 429)
-    with client(db, replace(FREE, **full), other) as http:
-        assert begin(http, "2").status_code == 200
-    with pytest.raises(Refused, match="the most that an account may have"):  # so are attempts made against the server
-        refuse_entry(db, replace(FREE, **full), "somebody")
-    refuse_entry(db, replace(FREE, **full), "other")
-    with db.reading() as connection:
-        assert connection.scalar(sa.select(sa.func.count()).select_from(entries)) == 4

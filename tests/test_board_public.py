@@ -88,35 +88,55 @@ def test_over_a_real_socket_the_host_header_is_what_counts(db: BoardDatabase) ->
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [("", ""), ("https://Board.Example.org/", "https://board.example.org"), ("http://[::1]:80", "http://[::1]:80")],
+    [
+        ("", ""),
+        ("https://Board.Example.org/", "https://board.example.org"),
+        ("HTTP://[::1]:80", "http://[::1]:80"),
+        ("https://10.0.0.7:65535//", "https://10.0.0.7:65535"),
+        ("https://my_board.xn--bcher-kva.org", "https://my_board.xn--bcher-kva.org"),
+    ],
 )
 def test_an_address_is_kept_in_one_form(given: str, kept: str) -> None:
     assert public_address(given) == kept
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "said"),
     [
-        "board.example.org",
-        "ftp://board.example.org",
-        "https://",
-        "https://board.example.org/boards",
-        "https://board.example.org?x=1",
-        "https://ann:secret@board.example.org",
-        "https://board.example.org:port",
-        "https://b oard.example.org",
-        "https://bücher.example.org",
+        ("board.example.org", "does not begin with http"),
+        ("ftp://board.example.org", "does not begin with http"),
+        *[
+            (f"https://{name}", "is no server's name")
+            for name in ("", "/", ":80", "a..b", "-a.org", "a-", "a:b:c", "[]")
+        ],
+        *[(f"https://board.example.org:{port}", "port") for port in ("99999", "0", "", "1" * 5000)],
+        *[(f"https://{ip}", "is no IP address") for ip in ("999.1.1.1", "1.2.3", "0.0.0.256", "[::1::]", "[1.2.3.4]")],
+        ("https://board.example.org:port", "is no server's name"),
+        ("https://board.example.org/boards", "a path"),
+        *[(f"https://board.example.org{more}", "a query") for more in ("?", "?x=1", "/?")],
+        *[(f"https://board.example.org{more}", "a fragment") for more in ("#", "/#top")],
+        *[(f"https://{user}@board.example.org", "a user's name") for user in ("", ":", "ann:s%2Fcret", "ann:s/cret")],
+        *[(f"https://{name}", "a space, or a letter") for name in ("b oard", "board.org ", "b\toard", "bücher.org")],
+        ("https://board.example.org\\@evil.org", "a user's name"),
+        ("https://board.example.org\\evil", "a backslash"),
+        ("https://<script>.org", "is no server's name"),
     ],
 )
-def test_what_is_no_address_of_a_server_is_refused(db: BoardDatabase, url: str) -> None:
-    with pytest.raises(UsageError, match=r"https://example\.org"):
+def test_what_is_no_address_of_a_server_is_refused_with_what_is_wrong(url: str, said: str) -> None:
+    with pytest.raises(UsageError, match=r"Write https://example\.org") as refused:
         public_address(url)
-    with pytest.raises(UsageError):
-        create_app(db, replace(FREE, public_url=url))
+    assert said in str(refused.value)
+    assert "cret" not in str(refused.value)
+
+
+def test_no_application_is_made_for_one_that_is_none(db: BoardDatabase) -> None:
+    with pytest.raises(UsageError, match="it has a user's name"):
+        create_app(db, replace(FREE, public_url="https://@board.example.org"))
 
 
 def test_the_command_refuses_it_before_it_opens_anything(testbed, tmp_path: Path) -> None:
-    done: Done = testbed("board", "serve", "--public-url", "example.org")
-    assert done.code == 2
-    assert "https://example.org" in done.err
+    for address in ("example.org", ""):
+        done: Done = testbed("board", "serve", "--public-url", address)
+        assert done.code == 2
+        assert "https://example.org" in done.err
     assert not (tmp_path / "board.sqlite").exists()

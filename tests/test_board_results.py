@@ -6,6 +6,7 @@ import json
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -16,11 +17,13 @@ from testbed.board.arm_rows import ArmRow, read_rows
 from testbed.board.boards import Board
 from testbed.board.chart_pictures import in_surroundings
 from testbed.board.database import BoardDatabase
-from testbed.board.reading import charts_of
-from testbed.board.results import FIGURES, compute_entry, unpacked
+from testbed.board.expanding import too_few_samples
+from testbed.board.reading import charts_of, warnings_of
+from testbed.board.results import FIGURES, _warnings, compute_entry, unpacked
 from testbed.board.schema import entries, entry_arms, entry_reports
 from testbed.errors import UsageError
 from testbed.report.analyse import analyse_run
+from testbed.report.cautions import listing, mistaken
 from testbed.store import Store
 
 Made = tuple[BoardDatabase, Board, list[str]]
@@ -56,6 +59,25 @@ def test_figures_are_those_of_the_report_of_the_run(made: Made, tmp_path: Path) 
     assert tool.gain == compared.gain.value
     assert tool.figures["creation"]["value"] == compared.full.figures.creation.value
     assert tool.figures["verdicts"] == {str(k): v for k, v in compared.full.figures.verdicts.counts.items()}
+
+
+def test_a_page_advises_nothing_that_its_board_forbids(made: Made) -> None:
+    db, board, ids = made
+    with db.reading() as connection:
+        warnings = " ".join(warnings_of(connection, ids[0]))
+    assert "No task can count as expanded" in warnings
+    assert "it takes 31 without a success" in warnings
+    assert "it takes 31 attempts without tools" in too_few_samples(board)  # as whoever made it was told
+    assert "samples =" not in warnings
+
+
+def test_a_page_leads_to_transcripts_and_names_no_command() -> None:
+    failed = SimpleNamespace(name="bare", ended={"agent:error": 3, "limit:context": 2}, attempts=6)
+    told = (*mistaken("arm 'bare'", failed.ended, 6, listing("entry-1", "bare")), "Another.")
+    page = _warnings(SimpleNamespace(name="entry-1", arms=(failed,), comparisons=(), warnings=told))  # type: ignore[arg-type]
+    assert sum("testbed show" in one for one in told) == 2
+    assert sum("leads to" in one for one in page) == 2
+    assert (len(page), page[-1], "testbed" in " ".join(page)) == (3, "Another.", False)
 
 
 def test_counts_and_verdicts_stand_in_the_order_of_the_boards_tasks(made: Made, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from helpers.boards import FREE, a_board, client, listening
-from testbed.board import audit, boards, service
+from testbed.board import audit, boards, entry_changes, service
 from testbed.board.app import create_app
 from testbed.board.audit import now
 from testbed.board.boards import Board
@@ -30,9 +30,9 @@ def board(db: BoardDatabase, tmp_path: Path) -> Board:
     return boards.create(db, a_board(tmp_path))
 
 
-def add(db: BoardDatabase, id_: str, state: str = "waiting", board: str = "sums") -> None:
+def add(db: BoardDatabase, id_: str, state: str = "waiting", board: str = "sums", account: str = "ann") -> None:
     """An entry as a complete upload leaves it."""
-    row = {"id": id_, "board": board, "account": "ann", "title": pack(id_), "kind": "submitted", "manifest": "{}"}
+    row = {"id": id_, "board": board, "account": account, "title": pack(id_), "kind": "submitted", "manifest": "{}"}
     with db.writing() as connection:
         connection.execute(entries.insert().values(**row, state=state, reasons="[]", created=now()))
 
@@ -90,6 +90,30 @@ def test_entries_are_checked_in_order_and_their_board_ranked_once(db: BoardDatab
         add(db, id_)
     worker(db, doing).run_once()
     assert doing.done == ["verify b", "compute b", "verify a", "compute a", "rank sums"]
+
+
+def test_what_was_withdrawn_while_the_server_failed_at_it_stays_withdrawn(db: BoardDatabase, board: Board) -> None:
+    doing = Doing()
+    doing.fail["compute a"] = FAILURES
+    add(db, "a")
+    for _ in range(FAILURES - 1):
+        worker(db, doing).run_once()
+    assert state(db, "a") == "verified"
+    doing.hold = lambda: entry_changes.withdraw(db, "a", "ann")
+    worker(db, doing).run_once()
+    assert state(db, "a") == "withdrawn"
+    with pytest.raises(UsageError, match="it is withdrawn"):
+        check_again(db, "a")
+
+
+def test_an_account_with_many_entries_holds_up_nobody_else(db: BoardDatabase, board: Board) -> None:
+    doing = Doing()
+    for id_ in ("ann 1", "ann 2", "ann 3", "ann 4", "bob 1", "bob 2"):
+        add(db, id_, account=id_[:3])
+    doing.hold = lambda: len(doing.done) == 2 and add(db, "eve 1", account="eve")  # comes while others are checked
+    worker(db, doing).run_once()
+    checked = [what.removeprefix("verify ") for what in doing.done if what.startswith("verify")]
+    assert checked == ["ann 1", "bob 1", "eve 1", "ann 2", "bob 2", "ann 3", "ann 4"]
 
 
 def test_what_is_done_is_not_done_again(db: BoardDatabase, board: Board) -> None:
@@ -283,15 +307,15 @@ def test_stopping_waits_for_the_entry_at_hand_and_begins_no_other(db: BoardDatab
 
 def test_the_thread_outlives_a_database_that_is_away(db: BoardDatabase, board: Board, monkeypatch) -> None:
     doing, away = Doing(), [True, True]
-    usual = Worker._waiting
+    usual = Worker._next
 
-    def waiting(self: Worker) -> list[str]:
+    def next_(self: Worker, done: set[str]) -> str | None:
         if away:
             away.pop()
             raise RuntimeError("no database")
-        return usual(self)
+        return usual(self, done)
 
-    monkeypatch.setattr(Worker, "_waiting", waiting)
+    monkeypatch.setattr(Worker, "_next", next_)
     add(db, "a")
     service = Worker(db, doing.steps(), pause=0.01)
     service.start()

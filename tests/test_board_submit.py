@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from testbed.board import boards
 from testbed.board.accounts import create_token
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
+from testbed.board.schema import entries
 from testbed.board.submit import Submitted, submit
 from testbed.board.verify import verify_entry
 from testbed.errors import TransportError, UnknownName, UsageError
@@ -77,6 +79,30 @@ def test_a_run_is_sent_and_its_verdict_told(served: tuple[BoardDatabase, TestCli
     assert (told.entry, told.state) == (first.entry, "partly")
     assert f"http://127.0.0.1/entries/{told.entry}: partly verified\n  not checked (counts): " in told.told()
     assert "  checked (answers): all 60 attempts were gone through and graded again." in told.told()
+
+
+def test_sending_a_run_again_that_was_withdrawn_or_replaced_fails_and_says_so(
+    served: tuple[BoardDatabase, TestClient], run: Store, testbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, http = served
+    entry = sent(served, run).entry
+    monkeypatch.setenv("TESTBED_TOKEN", create_token(db, "ann", ["submit"]))
+    monkeypatch.setattr(httpx, "Client", lambda **_: SimpleNamespace(request=http.request, close=lambda: None))
+    said = {
+        "withdrawn": "withdrawn, which is for good: this run cannot be entered again. One with another arm can",
+        "replaced": "replaced",
+        "rejected": "rejected",
+    }
+    lines: list[str] = []
+    for state, told in said.items():
+        with db.writing() as connection:
+            connection.execute(entries.update().values(state=state))
+        again = sent(served, run)
+        assert (again.entry, again.state, again.told()) == (entry, state, f"{again.page}: {told}")
+        done = testbed("board", "submit", "mine", "--board", HERE, "--store", "run.sqlite")
+        assert (done.code, done.out) == (1, f"{again.told()}\n"), done.err
+        sent(served, run, title="Another", say=lambda line: lines.append(line))
+    assert "retitle" not in " ".join(lines)  # of what is gone
 
 
 def test_an_entry_is_called_as_its_run_unless_it_is_given_a_title_and_keeps_it(
@@ -200,7 +226,8 @@ def test_private_boards_and_wrong_addresses_and_names_are_told(
         submit(run, "mime", HERE, token, client=http)
     with pytest.raises(UsageError, match="401: the token is wrong"):
         submit(run, "mine", HERE, "tb_wrong", client=http, say=str)
-    for address in ("sums", "ftp://x/boards/sums", "https://example.org/", "https://example.org/boards/"):
+    odd = [f"http://{server}/boards/sums" for server in ("127.0.0.1:port", "[::1", "ann:secret@127.0.0.1", "")]
+    for address in ("sums", "ftp://x/boards/sums", "https://example.org/", "https://example.org/boards/", *odd):
         with pytest.raises(UsageError, match="is no board's address"):
             submit(run, "mine", address, token, client=http)
     with pytest.raises(UsageError, match="without encryption"):

@@ -10,6 +10,7 @@ from helpers.boards import a_board, a_database, a_run, client
 from helpers.bundles import Lines, bundle_of, upload
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
+from testbed.board.entry_changes import withdraw
 from testbed.board.schema import entries, entry_prints
 from testbed.board.verify import verify_entry
 from testbed.board.verify.prints import FEWEST, KEPT, Prints, keep, twins
@@ -92,6 +93,22 @@ def test_ones_own_entries_and_rejected_ones_are_not_noted(db: BoardDatabase, sen
     with db.reading() as connection:
         kept = connection.execute(entry_prints.select().where(entry_prints.c.entry == first)).all()
     assert [row.position for row in kept] == [0, 1]
+
+
+def test_what_was_withdrawn_does_not_come_back_packed_otherwise(
+    db: BoardDatabase, sent: tuple[Board, bytes, bytes]
+) -> None:
+    _, one, other = sent
+    first, _ = checked(db, one, "ann")
+    withdraw(db, first, "ann")
+    again = upload(db, "sums", shuffled(one), "ann")
+    assert verify_entry(db, again) == "rejected"
+    with db.reading() as connection:
+        (row,) = connection.execute(entries.select().where(entries.c.id == again))
+    (said,) = (reason["text"] for reason in unpack(row.reasons) if reason["level"] == "wrong")
+    assert f"are in entry {first}, which its author withdrew for good" in said
+    checked(db, other, "ann")  # another run can
+    checked(db, one, "bob")  # and whoever else made the same one
 
 
 def prints(*attempts: int) -> bytes:

@@ -83,6 +83,19 @@ def test_an_upload_goes_on_where_it_was_cut(ann: TestClient, board: BoardDatabas
         assert later.get(f"/api/uploads/{id_}").json()["missing"] == [0, 2]
 
 
+def test_an_upload_that_is_cut_into_other_pieces_begins_anew(ann: TestClient, board: BoardDatabase) -> None:
+    id_ = begin(ann).json()["upload"]
+    put(ann, id_, 0)
+    assert begin(ann, **announced(size=500)).json() == {
+        "upload": id_, "state": "open", "missing": [0, 1, 2, 3, 4], "entry": None
+    }  # fmt: skip
+    for n in range(5):
+        assert put(ann, id_, n, DATA[500 * n : 500 * (n + 1)]).status_code == 200
+    assert finish(ann, id_).json()["state"] == "complete"
+    assert begin(ann).json()["state"] == "complete"  # however it was cut
+    assert (rows(board, table), rows(board, upload_chunks)) == (1, 5)
+
+
 def test_every_step_may_be_sent_again_and_changes_nothing(ann: TestClient, board: BoardDatabase) -> None:
     id_ = begin(ann).json()["upload"]
     for _ in range(2):
@@ -110,7 +123,7 @@ def test_many_who_send_the_same_at_once_make_one_entry_for_each_account(board: B
         id_ = uploads.begin(board, SETTINGS, account, "sums", file).id
         for n in range(len(told["chunks"])):
             uploads.put(board, account, id_, n, DATA[1000 * n : 1000 * (n + 1)])
-        return uploads.complete(board, account, id_)
+        return uploads.complete(board, SETTINGS, account, id_)
 
     with ThreadPoolExecutor(8) as threads:
         ids = list(threads.map(send, ["ann", "bob"] * 8))
@@ -126,6 +139,16 @@ def test_a_piece_that_is_not_the_announced_one_is_refused_and_not_kept(ann: Test
     assert put(ann, id_, 3, b"x").status_code == 404
     assert put(ann, id_, 0, bytes(1001)).status_code == 413
     assert rows(board, upload_chunks) == 0
+
+
+def test_pieces_that_are_longer_together_than_was_announced_are_not_kept(ann: TestClient, board: BoardDatabase) -> None:
+    id_ = begin(ann, bytes=1500).json()["upload"]  # the three have 2500
+    assert put(ann, id_, 0).status_code == 200
+    assert put(ann, id_, 0).status_code == 200  # it is there already
+    refused = put(ann, id_, 1)
+    assert (refused.status_code, "announced with 1,500 bytes" in refused.json()["error"]) == (413, True)
+    assert put(ann, id_, 2).status_code == 200
+    assert rows(board, upload_chunks) == 2
 
 
 def test_an_upload_that_lacks_pieces_is_no_entry(ann: TestClient, board: BoardDatabase) -> None:

@@ -16,6 +16,7 @@ from helpers.bundles import Lines, bundle_of, examine, upload
 from testbed.board import verify
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
+from testbed.board.entry_changes import NotShown, not_shown
 from testbed.board.schema import entries, entry_run
 from testbed.board.verify import Means, one_pass, verify_entry
 from testbed.board.verify.draws import Choice, Draws
@@ -160,7 +161,11 @@ def test_a_model_that_is_here_goes_by_the_name_that_it_has_here(
             for name in ("Reference", "r\u0435ference", "refer\u200bence", "ｒｅｆｅｒｅｎｃｅ", "référence")
         ],
         *[(name, True) for name in ("reference/v2", "lab:Reference", "qwen2.5-O.5B", "my/qwen2.5-0.5b")],
+        *[(name, True) for name in ("rеfеrеnсе", "referеnce", "refer\u0301ence", "refer\u3164ence", "ʀᴇꜰᴇʀᴇɴᴄᴇ")],
+        *[(name, True) for name in ("REFERENCΕ", "🅡🅔🅕🅔🅡🅔🅝🅒🅔", "qwen2․5‑ο.5b", "qwen2.5−0.5b", "qvven2.5-0.5b")],
         *[(name, False) for name in ("preference", "references", "qwen2.5-1.5b", "文献", "", "gpt-6")],
+        # of as many letters as "reference", in other scripts
+        *[(name, False) for name in ("日本語文献大規模語", "Медведица", "Αφροδίτης", "референсы")],
     ],
 )
 def test_a_name_that_reads_like_that_of_a_model_which_is_here_is_told(said: str, odd: bool) -> None:
@@ -212,6 +217,7 @@ def test_a_run_packed_in_many_ways_is_one_entry_and_the_newest_stands(
     assert accepted(db)["there"] == made[-1:]
     with db.reading() as connection:
         rows = {row.id: unpack(row.reasons) for row in connection.execute(entries.select())}
+        assert not_shown(connection, "sums") == {"ann": NotShown(replaced=3)}
     for old, new in pairwise(made):
         assert [(reason["check"], reason["entry"]) for reason in rows[old]] == [("copies", new)]
     with client(db) as http:
@@ -232,7 +238,7 @@ def test_another_account_is_told_of_the_copy_and_whose_it_was_is_never_called_on
             row.id: [reason["entry"] for reason in unpack(row.reasons) if reason["level"] == "note"]
             for row in connection.execute(entries.select())
         }
-    assert noted == {first: [], copy: [first, first], newest: []}
+    assert noted == {first: [newest], copy: [first, first], newest: []}
 
 
 @pytest.fixture(scope="module")

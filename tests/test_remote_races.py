@@ -134,6 +134,12 @@ def test_what_cannot_be_taken_up_again_is_lost_and_holds_no_entry_open(
     found = how_it_stands(sums, begun)
     assert (found["state"], found["last"]["lost"]) == ("lost", "the server could not do its part")
     assert [a.status for a in attempts_of(sums, entry)] == [Status.MISSING]
+    monkeypatch.undo()
+    sums.finish(entry)
+    reasons = sums.get(f"entries/{entry['entry']}")["reasons"]
+    assert [one["text"] for one in reasons if one["check"] == "missing"] == [
+        "1 session was lost on this server; the attempts count as missing, and figures have bounds for them"
+    ]
 
 
 def test_no_more_entries_are_open_than_allowed_even_if_they_come_at_one_time(

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from testbed.board.accounts import check_account
 from testbed.board.board_file import SECRET_VARIABLE, BoardTables
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
-from testbed.board.schema import entries
+from testbed.board.refusals import Refused
+from testbed.board.schema import ACCEPTED, entries
 from testbed.board.schema import uploads as upload_table
 from testbed.board.settings import Settings
 from testbed.errors import DataError, UsageError
@@ -40,7 +42,7 @@ class Moved:
         board: the board.
         entries: entries whose bundles are in it.
         left_out: entries that are not: those made against a server, of which there is no bundle, and those
-            that were rejected or withdrawn.
+            that were rejected, replaced or withdrawn.
     """
 
     board: Board
@@ -68,7 +70,7 @@ def write_archive(db: BoardDatabase, slug: str, path: Path) -> Moved:
             query = sa.select(entries, upload_table.c.content)
             query = query.outerjoin(upload_table, upload_table.c.id == entries.c.id).where(entries.c.board == slug)
             rows = connection.execute(query.order_by(entries.c.created, entries.c.id)).all()
-            kept = [row for row in rows if row.content is not None and row.state not in ("rejected", "withdrawn")]
+            kept = [row for row in rows if row.content is not None and row.state in (uploads.WAITING, *ACCEPTED)]
             file.writestr(_HEAD, json.dumps(_told(board, kept)))
             for row in kept:
                 with file.open(_member(row.id), "w", force_zip64=True) as member:
@@ -96,7 +98,8 @@ def read_archive(db: BoardDatabase, path: Path, settings: Settings | None = None
     Args:
         db: the database.
         path: the archive.
-        settings: limits of an upload; the usual ones where left out.
+        settings: limits of an upload; the usual ones where left out. How many entries an account may have is no
+            matter: whoever reads an archive runs the board.
 
     Raises:
         DataError: it is no archive, or is damaged.
@@ -105,11 +108,12 @@ def read_archive(db: BoardDatabase, path: Path, settings: Settings | None = None
     try:
         with zipfile.ZipFile(path) as file:
             head = _head(file, path)
-            chunk = (settings or Settings()).chunk
-            sent = [(told, _announced(told, file, chunk, path)) for told in head["entries"]]  # before anything is kept
+            limits = replace(settings or Settings(), open_uploads=sys.maxsize, entries=sys.maxsize, waiting=sys.maxsize)
+            # All is read before anything is kept.
+            sent = [(told, _announced(told, file, limits, path)) for told in head["entries"]]
             board = boards.create(db, _board(head, path))
             for told, announced in sent:
-                _enter(db, settings or Settings(), board, told, announced, file)
+                _enter(db, limits, board, told, announced, file)
     except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError) as error:
         raise DataError(f"{path} is no archive of a board, or is damaged: {error}.") from error
     return Moved(board, len(head["entries"]), 0)
@@ -152,11 +156,11 @@ def _board(head: dict[str, Any], path: Path) -> Board:
     return board
 
 
-def _announced(told: dict[str, str], file: zipfile.ZipFile, chunk: int, path: Path) -> uploads.Announced:
+def _announced(told: dict[str, str], file: zipfile.ZipFile, limits: Settings, path: Path) -> uploads.Announced:
     """An entry's bundle as an upload announces it."""
     content, size, hashes = hashlib.sha256(), 0, []
     try:
-        for data in _pieces(told["id"], file, chunk):
+        for data in _pieces(told["id"], file, limits.chunk):
             content.update(data)
             size += len(data)
             hashes.append(hashlib.sha256(data).hexdigest())
@@ -166,7 +170,13 @@ def _announced(told: dict[str, str], file: zipfile.ZipFile, chunk: int, path: Pa
         raise DataError(
             f"{path}: the bundle of entry {told['id']:.32} is not the one that was sent: damaged or changed."
         )
-    return uploads.Announced(content.hexdigest(), size, tuple(hashes))
+    announced = uploads.Announced(content.hexdigest(), size, tuple(hashes))
+    try:
+        uploads.check_title(told["title"])
+        uploads.check_announced(limits, announced)
+    except Refused as error:
+        raise DataError(f"{path}: entry {told['id']:.32} cannot be taken: {error}") from error
+    return announced
 
 
 def _enter(
@@ -181,7 +191,7 @@ def _enter(
     for n, data in enumerate(_pieces(told["id"], file, settings.chunk)):
         if n in upload.missing:
             uploads.put(db, told["account"], upload.id, n, data)
-    uploads.complete(db, told["account"], upload.id, told["title"])
+    uploads.complete(db, settings, told["account"], upload.id, told["title"])
 
 
 def _pieces(id_: str, file: zipfile.ZipFile, chunk: int) -> Iterator[bytes]:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from testbed.board.results import SHOWN_STATES, counts_of
-from testbed.board.schema import entries, entry_arms
+from testbed.board.results import counts_of
+from testbed.board.schema import ACCEPTED, entries, entry_arms
 from testbed.stats import reach_at_k
 from testbed.store.schema import unpack
 from testbed.types import Control
@@ -100,7 +100,7 @@ def competing(control: str, reach: float | None) -> bool:
 def read_rows(connection: sa.Connection, board: str) -> list[ArmRow]:
     """Every arm of a board's entries whose figures are shown, by entry and position."""
     query = sa.select(entry_arms).join(entries, entries.c.id == entry_arms.c.entry)
-    query = query.where(entries.c.board == board, entries.c.state.in_(SHOWN_STATES))
+    query = query.where(entries.c.board == board, entries.c.state.in_(ACCEPTED))
     found = connection.execute(query.order_by(entries.c.created, entries.c.id, entry_arms.c.position))
     return [arm_row(row) for row in found]
 

@@ -29,7 +29,7 @@ ARM_KEYS = ("name", "tools", "control", "budget")
 SAMPLES_KEYS = ("bare", "tools")
 RULES_KEYS = ("tools", "corpora", "most_served")
 ANY = "any"
-_MOST_SAMPLES = 100_000
+MOST_SAMPLES = 100_000
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?")
 
 
@@ -160,7 +160,7 @@ class BoardTables(Tables):
             if kind not in table:
                 wanted = "attempts per task of an arm, as in bare = 32 and tools = 16"
                 self._fail(f"[samples] needs {kind}: {wanted}", ("samples",))
-            self._whole(table[kind], f"samples of {kind}", ("samples", kind), least=1, most=_MOST_SAMPLES)
+            self._whole(table[kind], f"samples of {kind}", ("samples", kind), least=1, most=MOST_SAMPLES)
 
     def _check_rules(self) -> None:
         table = self._table("rules", RULES_KEYS)

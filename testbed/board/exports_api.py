@@ -20,7 +20,8 @@ def _answers(media: str, example: str) -> dict[int | str, dict[str, Any]]:
 @router.get("/boards/{slug}/results.json", responses=_answers("application/json", "Every entry with its arms."))
 def board_json(slug: str, request: Request) -> Response:
     """All results of a board: entries that were checked, their arms, every figure with its limits."""
-    text = forms.as_json(*shown.board_results(request.app.state.db, slug), address_of(request))
+    db = request.app.state.db
+    text = forms.as_json(*shown.board_results(db, slug), address_of(request), shown.not_shown(db, slug))
     return Response(text, media_type="application/json")
 
 

@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from testbed.board.boards import Board
+from testbed.board.entry_changes import NotShown
 from testbed.board.shown import ArmResult, EntryResult
 
 PACKAGE = "capability-testbed"
@@ -39,13 +40,14 @@ _FORMULAS = ("=", "+", "-", "@")  # with which a cell begins that spreadsheets w
 _UNSEEN = ("C", "M", "Z")  # general categories of characters that a spreadsheet may pass over before such a sign
 
 
-def as_json(board: Board, results: Sequence[EntryResult], address: str) -> str:
+def as_json(board: Board, results: Sequence[EntryResult], address: str, not_shown: Mapping[str, NotShown]) -> str:
     """All results of a board, without figures of single tasks.
 
     Args:
         board: the board.
         results: what it found.
         address: of the server, without a slash at the end.
+        not_shown: what of each account the board does not show.
     """
     return json.dumps(
         {
@@ -55,6 +57,7 @@ def as_json(board: Board, results: Sequence[EntryResult], address: str) -> str:
                 {**vars(found), "arms": [vars(arm) for arm in found.arms], "url": _url(found, address)}
                 for found in results
             ],
+            "not_shown": {account: vars(counts) for account, counts in sorted(not_shown.items())},
         },
         ensure_ascii=False,
         allow_nan=False,

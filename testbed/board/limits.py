@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from testbed.board.faults import boundary
-from testbed.board.refusals import Overloaded, TooMany
+from testbed.board.refusals import NotSignedIn, Overloaded, TooMany
 from testbed.board.settings import Settings
 
 if TYPE_CHECKING:
@@ -119,20 +119,33 @@ class Buckets:
         with self._lock:
             left = self._now(who)
             granted = left >= 1
-            self._left[who] = (left - 1 if granted else left, time.monotonic())
-            if len(self._left) > _MOST_BUCKETS:
-                self._left.popitem(last=False)
-        return 0.0 if granted else (1 - left) / self._rate
+            self._keep(who, left - 1 if granted else left)
+        return 0.0 if granted else self._until(left)
+
+    def ahead(self, who: str) -> float:
+        """Seconds until this one may send something; takes nothing."""
+        with self._lock:
+            left = self._now(who)
+            self._keep(who, left)
+        return max(0.0, self._until(left))
 
     def put_back(self, who: str) -> None:
         """What was taken last does not count."""
         with self._lock:
-            self._left[who] = (min(self._size, self._now(who) + 1), time.monotonic())
+            self._keep(who, min(self._size, self._now(who) + 1))
 
     def _now(self, who: str) -> float:
         at = time.monotonic()
         left, last = self._left.pop(who, (self._size, at))
         return min(self._size, left + (at - last) * self._rate)
+
+    def _keep(self, who: str, left: float) -> None:
+        self._left[who] = (left, time.monotonic())
+        if len(self._left) > _MOST_BUCKETS:
+            self._left.popitem(last=False)
+
+    def _until(self, left: float) -> float:
+        return (1 - left) / self._rate
 
 
 class RateLimit:
@@ -195,6 +208,7 @@ class TokenLimit:
             Overloaded: too many others are being checked.
         """
         if scope["type"] != "lifespan" and (token := _token(scope)) and token not in self._verified:
+            _told_to_wait(self._wrong.ahead(_address(scope)))  # whoever has to wait holds up nobody's turn
             async with _turn(self._turns, "too many tokens are being checked; try again."):
                 await self._find_out(token, _address(scope))
         await self._app(scope, receive, send)
@@ -202,10 +216,16 @@ class TokenLimit:
     async def _find_out(self, token: str, address: str) -> None:
         if token in self._verified:  # found right while this one waited
             return
-        if (wait := self._wrong.wait(address)) > 0:
-            raise TooMany(f"too many wrong tokens; wait {wait:.1f} s.", retry_after=wait)
-        await asyncio.to_thread(self._check, token)  # in no thread of those that requests are worked on in
-        self._wrong.put_back(address)
+        _told_to_wait(self._wrong.wait(address))  # others from there have had their turn meanwhile
+        wrong = False
+        try:
+            await asyncio.to_thread(self._check, token)  # in no thread of those that requests are worked on in
+        except NotSignedIn:
+            wrong = True
+            raise
+        finally:
+            if not wrong:  # that a database does not answer is nobody's wrong token
+                self._wrong.put_back(address)
 
 
 class WriteLimit:
@@ -247,6 +267,11 @@ async def _turn(turns: asyncio.Semaphore, otherwise: str) -> AsyncIterator[None]
         yield
     finally:
         turns.release()
+
+
+def _told_to_wait(seconds: float) -> None:
+    if seconds > 0:
+        raise TooMany(f"too many wrong tokens; wait {seconds:.1f} s.", retry_after=seconds)
 
 
 def _token(scope: Scope) -> str:

@@ -15,6 +15,15 @@ _PATIENCE = 30.0  # seconds between two tries, at most
 _AGAIN = (429, 502, 503, 504)
 
 
+def address_of(text: str) -> httpx.URL | None:
+    """An address of the web, without a user's name, which would take the token's place; None if it is none."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return None
+    return url if url.scheme in ("http", "https") and url.host and not url.userinfo else None
+
+
 class Link:
     """Requests to one board.
 

@@ -16,7 +16,7 @@ from testbed.board import boards, pages_compare, pages_entry, pages_task
 from testbed.board.boards import Board
 from testbed.board.chart_pictures import in_surroundings
 from testbed.board.database import BoardDatabase
-from testbed.board.entry_changes import withdrawn
+from testbed.board.entry_changes import not_shown
 from testbed.board.entry_file import entry_file
 from testbed.board.public import address_of
 from testbed.board.ranking import address_key, tools_key
@@ -61,7 +61,7 @@ def ranking_page(
         models, toolsets = (facets.get(f"{by}_{kind}", []) for kind in ("models", "tools"))
         filters = Filters(by, _named(model, models), _named(tools, toolsets), state=state, **most)
         total, rows = ranked(connection, slug, filters, (page_number - 1) * PAGE_ROWS, PAGE_ROWS)
-        taken_back = withdrawn(connection, slug)
+        gone = not_shown(connection, slug)
     return page(
         request,
         "ranking.html.j2",
@@ -73,7 +73,7 @@ def ranking_page(
         models=models,
         toolsets=toolsets,
         rows=rows,
-        withdrawn=taken_back,
+        not_shown=gone,
         pages=Pages(page_number, total),
     )
 

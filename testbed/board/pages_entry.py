@@ -15,11 +15,11 @@ from testbed.board.arm_rows import ArmRow
 from testbed.board.boards import Board
 from testbed.board.chart_pictures import in_surroundings
 from testbed.board.database import BoardDatabase
-from testbed.board.entry_changes import withdrawn
+from testbed.board.entry_changes import NotShown, not_shown
 from testbed.board.reading import arms_of, charts_of, entry_of, title_of, warnings_of
 from testbed.board.refusals import NotFound
-from testbed.board.results import NO_VERDICT, SHOWN_STATES
-from testbed.board.schema import rankings
+from testbed.board.results import NO_VERDICT
+from testbed.board.schema import ACCEPTED, rankings
 from testbed.board.views import VERDICT_MARKS, Pages, page, picture
 from testbed.store.schema import unpack
 from testbed.types import Task, attempt_id
@@ -43,12 +43,12 @@ def entry_page(
     with db.reading() as connection:
         entry = entry_of(connection, id_)
         board = boards.get(db, entry.board)
-        shown = entry.state in SHOWN_STATES
+        shown = entry.state in ACCEPTED
         arms = arms_of(connection, id_) if shown else []
         charts = charts_of(connection, id_) if shown else []
         warnings = warnings_of(connection, id_) if shown else []
         places = connection.execute(_places(entry)).all() if shown else []
-        taken_back = withdrawn(connection, entry.board).get(entry.account, 0)
+        gone = not_shown(connection, entry.board).get(entry.account, NotShown())
     chosen = [i for i in range(len(board.tasks)) if not verdict or any(_code(arm, i) == verdict for arm in arms)]
     pages = Pages(page_number, len(chosen), MAP_ROWS)
     return page(
@@ -60,7 +60,7 @@ def entry_page(
         charts=charts,
         warnings=warnings,
         places=places,
-        withdrawn=taken_back,
+        not_shown=gone,
         rows=[_map_row(board, arms, i) for i in pages.of(chosen)] if arms else [],
         verdict=verdict,
         pages=pages,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -12,6 +14,11 @@ from testbed.board.refusals import Refused
 from testbed.errors import UsageError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")  # what a proxy, or whoever watches over a server, calls it on its machine
+_NAMED_USER = re.compile("//.*@")
+_LABEL = "[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
+_NAME = rf"(?P<name>{_LABEL}(\.{_LABEL})*)|\[(?P<v6>[0-9a-f:.]+)\]"
+_SERVER = re.compile(rf"(?:{_NAME})(?::(?P<port>[0-9]*))?", re.IGNORECASE)
+_LONGEST_NAME = 253
 _SCHEMES = {"http": {"http": "http", "websocket": "ws"}, "https": {"http": "https", "websocket": "wss"}}
 
 
@@ -26,19 +33,46 @@ def public_address(url: str) -> str:
     """
     if not url:
         return ""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port  # raises where it is no number
-    except ValueError:
-        host, parts = None, urlsplit("")
-    plain = url.isascii() and url.isprintable() and " " not in url
-    rest = (parts.path.strip("/"), parts.query, parts.fragment, parts.username or "", parts.password or "")
-    if not plain or parts.scheme not in ("http", "https") or not host or any(rest):
+    if wrong := _wrong(url):
+        shown = _NAMED_USER.sub("//…@", url)  # a password is not repeated
         raise UsageError(
-            f"{url!r:.200} is no address of a server: write https://example.org, with a port where it needs one, and "
-            "no path (letters beyond ASCII as xn--…)."
+            f"{shown!r:.200} is no address of a server: {wrong}. Write https://example.org, with a port where it needs "
+            "one, and no path."
         )
-    return f"{parts.scheme}://{parts.netloc.lower()}"
+    return url.lower().rstrip("/")
+
+
+def _wrong(url: str) -> str:
+    """What keeps an address from being a server's; "" if nothing does."""
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return "it holds a space, or a letter beyond ASCII, which is written as xn--…"
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() not in _SCHEMES:
+        return "it does not begin with http:// or https://"
+    for sign, what in (("@", "a user's name"), ("?", "a query"), ("#", "a fragment"), ("\\", "a backslash")):
+        if sign in rest:
+            return f"it has {what}"
+    server, _, path = rest.partition("/")
+    if path.strip("/"):
+        return "it has a path, and a board's pages begin at a server's root"
+    return _wrong_server(server)
+
+
+def _wrong_server(server: str) -> str:
+    found = _SERVER.fullmatch(server)
+    if found is None or len(found["name"] or "") > _LONGEST_NAME:
+        return f"{server!r:.100} is no server's name, or IPv6 address in brackets"
+    if found["port"] is not None and not 1 <= int(found["port"][:9] or 0) <= 65535:
+        return f"{found['port']!r:.20} is no port, which is a number from 1 to 65535"
+    last = (found["name"] or "").rsplit(".", 1)[-1]
+    try:
+        if found["v6"] is not None:
+            IPv6Address(found["v6"])
+        elif last.isdigit():  # browsers read whatever ends so as four numbers
+            IPv4Address(found["name"])
+    except ValueError:
+        return f"{server!r:.100} is no IP address"
+    return ""
 
 
 def address_of(request: Request) -> str:

@@ -16,8 +16,8 @@ from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
 from testbed.board.ranking import NO_TOOLS
 from testbed.board.refusals import NotFound
-from testbed.board.results import SHOWN_STATES, unpacked
-from testbed.board.schema import board_summaries, entries, entry_arms, entry_reports, rankings
+from testbed.board.results import unpacked
+from testbed.board.schema import ACCEPTED, board_summaries, entries, entry_arms, entry_reports, rankings
 from testbed.store.schema import pack, unpack
 
 _ID = re.compile("[0-9a-f]{32}")
@@ -64,9 +64,7 @@ def well_formed_id(id_: str, kind: str) -> str:
 
 def entry_counts(connection: sa.Connection) -> dict[str, int]:
     """Accepted entries by board."""
-    query = (
-        sa.select(entries.c.board, sa.func.count()).where(entries.c.state.in_(SHOWN_STATES)).group_by(entries.c.board)
-    )
+    query = sa.select(entries.c.board, sa.func.count()).where(entries.c.state.in_(ACCEPTED)).group_by(entries.c.board)
     return {board: count for board, count in connection.execute(query)}
 
 
@@ -95,7 +93,7 @@ def ranked(
     where = [
         rankings.c.board == board,
         rankings.c.by == filters.by,
-        entries.c.state.in_([filters.state] if filters.state else SHOWN_STATES),
+        entries.c.state.in_([filters.state] if filters.state else ACCEPTED),
     ]
     if filters.model:
         where.append(entry_arms.c.model == pack(filters.model))
@@ -146,14 +144,14 @@ def entry_of(connection: sa.Connection, id_: str) -> Any:
 def arms_of(connection: sa.Connection, entry: str) -> list[ArmRow]:
     """An accepted entry's arms; none of another."""
     query = sa.select(entry_arms).join(entries, entries.c.id == entry_arms.c.entry)
-    query = query.where(entry_arms.c.entry == entry, entries.c.state.in_(SHOWN_STATES))
+    query = query.where(entry_arms.c.entry == entry, entries.c.state.in_(ACCEPTED))
     return [arm_row(row) for row in connection.execute(query.order_by(entry_arms.c.position))]
 
 
 def charts_of(connection: sa.Connection, entry: str) -> list[dict[str, Any]]:
     """An accepted entry's charts."""
     query = sa.select(entry_reports.c.charts).join(entries, entries.c.id == entry_reports.c.entry)
-    data = connection.scalar(query.where(entry_reports.c.entry == entry, entries.c.state.in_(SHOWN_STATES)))
+    data = connection.scalar(query.where(entry_reports.c.entry == entry, entries.c.state.in_(ACCEPTED)))
     return [] if data is None else list(unpacked(data))
 
 
@@ -175,7 +173,7 @@ class ShownArm:
 def shown_arm(db: BoardDatabase, connection: sa.Connection, arm: str) -> ShownArm | None:
     """The accepted entry that an arm of the store belongs to; None of one that belongs to none."""
     query = sa.select(entry_arms).join(entries, entries.c.id == entry_arms.c.entry)
-    row = connection.execute(query.where(entry_arms.c.arm == arm, entries.c.state.in_(SHOWN_STATES))).first()
+    row = connection.execute(query.where(entry_arms.c.arm == arm, entries.c.state.in_(ACCEPTED))).first()
     if row is None:
         return None
     entry = entry_of(connection, row.entry)
@@ -203,7 +201,7 @@ def arms_at_task(connection: sa.Connection, board: str, position: int) -> list[A
     counts = (sa.func.substr(entry_arms.c[name], 4 * position + 1, 4, type_=sa.LargeBinary) for name in "nc")
     query = sa.select(entry_arms.c.entry, entry_arms.c.position, entry_arms.c.control, entry_arms.c.reach, *counts)
     query = query.join(entries, entries.c.id == entry_arms.c.entry)
-    query = query.where(entries.c.board == board, entries.c.state.in_(SHOWN_STATES))
+    query = query.where(entries.c.board == board, entries.c.state.in_(ACCEPTED))
     found = [
         AtTask(entry, place, int.from_bytes(n, "little"), int.from_bytes(c, "little"), competing(control, reach))
         for entry, place, control, reach, n, c in connection.execute(query)
@@ -216,6 +214,6 @@ def arms_by_key(connection: sa.Connection, keys: Sequence[tuple[str, int]]) -> d
     columns = [entry_arms.c.entry, entries.c.title, entries.c.state, *(entry_arms.c[name] for name in _LISTED)]
     query = sa.select(*columns).join(entries, entries.c.id == entry_arms.c.entry)
     wanted = set(keys)
-    query = query.where(entry_arms.c.entry.in_({entry for entry, _ in wanted}), entries.c.state.in_(SHOWN_STATES))
+    query = query.where(entry_arms.c.entry.in_({entry for entry, _ in wanted}), entries.c.state.in_(ACCEPTED))
     found = {(row.entry, row.position): row for row in connection.execute(query)}
     return {key: listed_arm(found[key]) for key in wanted if key in found}

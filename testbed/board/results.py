@@ -18,9 +18,10 @@ import zstandard
 from testbed.board import boards
 from testbed.board.chart_pictures import pictures
 from testbed.board.database import BoardDatabase
-from testbed.board.schema import entries, entry_arms, entry_reports, entry_run
+from testbed.board.schema import ACCEPTED, entries, entry_arms, entry_reports, entry_run
 from testbed.errors import UsageError
 from testbed.report.analyse import Analysis, analyse_run
+from testbed.report.cautions import listing, mistaken, too_few_for_verdicts
 from testbed.report.plain import plain
 from testbed.report.record import ArmComparison, ArmSummary
 from testbed.stats import Verdict
@@ -39,7 +40,7 @@ VERDICT_CODES = {
     Verdict.UNDETERMINED.value: "U",
 }
 NO_VERDICT = "-"
-SHOWN_STATES = ("verified", "partly")  # entries whose figures are shown
+_TRANSCRIPTS = "the transcripts that its column of tasks and verdicts leads to"
 _DIGITS = 6  # of figures per task: no page shows more
 
 
@@ -78,7 +79,7 @@ def compute_entry(db: BoardDatabase, entry_id: str) -> None:
         row = connection.execute(sa.select(entries.c.board, entries.c.state).where(entries.c.id == entry_id)).first()
     if row is None:
         raise UsageError(f"no entry has the id {entry_id!r}.")
-    if row.state not in SHOWN_STATES:
+    if row.state not in ACCEPTED:
         with db.writing() as connection:
             _forget(connection, entry_id)
         return
@@ -92,13 +93,27 @@ def compute_entry(db: BoardDatabase, entry_id: str) -> None:
     ]
     report = {
         "entry": entry_id,
-        "data": packed({"warnings": [] if board.private else plain(analysis.warnings)}),
+        "data": packed({"warnings": [] if board.private else plain(_warnings(analysis))}),
         "charts": packed(pictures(analysis, private=board.private)),
     }
     with db.writing() as connection:
         _forget(connection, entry_id)
         connection.execute(entry_arms.insert(), made)
         connection.execute(entry_reports.insert().values(**report))
+
+
+def _warnings(analysis: Analysis) -> list[str]:
+    """What readers of a page have to know, without what only whoever has the run could do.
+
+    A board's samples are frozen, so that more of them are nothing to advise.
+    """
+    few, told = too_few_for_verdicts(analysis.comparisons), too_few_for_verdicts(analysis.comparisons, hint=False)
+    otherwise = dict(zip(few, told, strict=True))
+    for arm in analysis.arms:
+        failures = (f"arm {arm.name!r}", arm.ended, arm.attempts)
+        commands = mistaken(*failures, listing(analysis.name, arm.name))
+        otherwise |= zip(commands, mistaken(*failures, _TRANSCRIPTS), strict=True)
+    return [otherwise.get(warning, warning) for warning in analysis.warnings]
 
 
 def packed(value: Any) -> bytes:

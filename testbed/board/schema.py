@@ -13,6 +13,9 @@ from testbed.types import digest
 
 board_schema = sa.MetaData()
 
+ACCEPTED = ("verified", "partly")  # states of entries that have results
+WITHDRAWN, REPLACED = "withdrawn", "replaced"  # of those that had some, and whose author took them back
+
 boards = sa.Table(
     "boards",
     board_schema,
@@ -87,7 +90,7 @@ entries = sa.Table(
     sa.Column("account", sa.String(64), nullable=False),
     sa.Column("title", sa.Text, nullable=False),  # JSON text
     sa.Column("kind", sa.String(16), nullable=False),  # "submitted" or "remote"
-    sa.Column("state", sa.String(16), nullable=False),  # "waiting", "verified", "partly", "rejected", "withdrawn"
+    sa.Column("state", sa.String(16), nullable=False),  # "waiting", "rejected", `ACCEPTED`, `WITHDRAWN`, `REPLACED`
     sa.Column("reasons", sa.Text, nullable=False),  # JSON: [{"check", "level": "ok|unchecked|wrong", "text"}]
     sa.Column("manifest", sa.Text, nullable=False),  # JSON: what its author says of it
     sa.Column("created", sa.String, nullable=False),

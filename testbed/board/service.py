@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -18,7 +18,7 @@ from testbed.board.boards import Board, get
 from testbed.board.database import BoardDatabase
 from testbed.board.faults import boundary, record
 from testbed.board.remote import entries as remote_entries
-from testbed.board.schema import audit, entries, entry_reports
+from testbed.board.schema import ACCEPTED, audit, entries, entry_reports
 from testbed.board.settings import Settings
 from testbed.errors import UsageError
 from testbed.store.schema import meta, pack, unpack
@@ -27,7 +27,6 @@ from testbed.types import digest
 FAILURES = 3  # times that a step of an entry may raise an error of the server's own
 BEGINNINGS = 10  # times that a check of an entry may begin, however it ends: one of them may be what kills the server
 RANKED_EVERY = 60.0  # seconds between rankings while many entries wait
-ACCEPTED = ("verified", "partly")
 _BEGUN, _FAILED, _AGAIN = "entry.check", "entry.check-failed", "entry.check-again"
 _OURS = "server"  # names the check in a reason that is no fault of the entry
 
@@ -70,6 +69,7 @@ class Worker:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._not_before: dict[str, float] = {}
+        self._turns: dict[str, int] = {}  # by account, which turn was its last
         self._ranked_at = 0.0
         self._thread: threading.Thread | None = None
 
@@ -92,9 +92,11 @@ class Worker:
     def run_once(self) -> None:
         """Does all that can be done now, in this thread."""
         self._ranked_at = time.monotonic()
-        for entry in self._waiting():
+        done: set[str] = set()
+        while (entry := self._next(done)) is not None:
             if self._stop.is_set():
                 return
+            done.add(entry)
             self._handle(entry)
             if time.monotonic() - self._ranked_at > RANKED_EVERY:
                 self._rank_all()
@@ -111,14 +113,22 @@ class Worker:
 
     # -- entries
 
-    def _waiting(self) -> list[str]:
-        """Ids of entries that are not decided, or accepted without figures, oldest first."""
+    def _next(self, done: Collection[str]) -> str | None:
+        """Id of an entry that is not decided, or accepted without figures, and not among those done; None without one.
+
+        Accounts take turns, each with its oldest: a check may take hours, and one account can have many waiting.
+        """
         reported = sa.select(entry_reports.c.entry)
         unfinished = sa.and_(entries.c.state.in_(ACCEPTED), entries.c.id.not_in(reported))
-        query = sa.select(entries.c.id).where(sa.or_(entries.c.state == "waiting", unfinished))
+        query = sa.select(entries.c.id, entries.c.account).where(sa.or_(entries.c.state == "waiting", unfinished))
         with self._db.reading() as connection:
-            found = connection.scalars(query.order_by(entries.c.created, entries.c.id)).all()
-        return [id_ for id_ in found if self._due(id_)]
+            found = connection.execute(query.order_by(entries.c.created, entries.c.id)).all()
+        due = [row for row in found if row.id not in done and self._due(row.id)]
+        if not due:
+            return None
+        chosen = min(due, key=lambda row: self._turns.get(row.account, 0))
+        self._turns[chosen.account] = 1 + max(self._turns.values(), default=0)
+        return str(chosen.id)
 
     def _handle(self, entry: str) -> None:
         """Checks an entry and works out its figures; an unexpected error is noted, and the entry waits on."""
@@ -203,7 +213,11 @@ def check_again(db: BoardDatabase, entry: str) -> None:
         # Who ran a remote entry's attempts has decided it: its figures alone are to be worked out.
         values = {"state": "waiting", "reasons": "[]", "decided": None}
         if row.kind == "remote":
-            values = {"state": remote_entries.STATE, "reasons": pack(remote_entries.REASONS), "decided": now()}
+            values = {
+                "state": remote_entries.STATE,
+                "reasons": pack(remote_entries.reasons(connection, entry)),
+                "decided": now(),
+            }
         connection.execute(entries.update().where(entries.c.id == entry).values(**values))
         note(connection, "", _AGAIN, entry)
 
@@ -216,10 +230,12 @@ def _count(connection: sa.Connection, action: str, subject: str) -> int:
 
 
 def _reject(connection: sa.Connection, entry: str, doing: str) -> None:
+    """Rejects an entry, unless its author has taken it off the board meanwhile: that is counted, and for good."""
     reasons = [{"check": _OURS, "level": "unchecked", "text": f"the server could not {doing}"}]
     values = {"state": "rejected", "reasons": pack(reasons), "decided": now()}
-    connection.execute(entries.update().where(entries.c.id == entry).values(**values))
-    note(connection, "", "entry.rejected", entry, reasons=reasons)
+    there = entries.update().where(entries.c.id == entry, entries.c.state.in_(("waiting", *ACCEPTED)))
+    if connection.execute(there.values(**values)).rowcount:
+        note(connection, "", "entry.rejected", entry, reasons=reasons)
 
 
 def _accepted(connection: sa.Connection, slug: str) -> str:

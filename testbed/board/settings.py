@@ -20,8 +20,9 @@ class Settings:
         ratio: how many times its own size an upload may unpack to.
         attempts: attempts in an upload, at most.
         open_uploads: uploads that an account may have under way.
-        entries: entries that an account may have, those that wait and those that were accepted, over all boards.
-        waiting: of these, those that wait to be checked.
+        entries: entries that an account may have over all boards: those that wait, those that were accepted, and what
+            is being sent or made.
+        waiting: of these, those that wait to be checked or are being sent.
         depth: how deeply the lists and objects of a JSON body may be nested.
         requests: requests per second that one address, or one token, may make for long.
         burst: requests that it may make at once.

@@ -8,13 +8,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from testbed.board import boards
+from testbed.board import boards, entry_changes
 from testbed.board.arm_rows import FoundArm, found_arm
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
+from testbed.board.entry_changes import NotShown
 from testbed.board.refusals import NotFound
-from testbed.board.results import BY_TASK, SHOWN_STATES, unpacked
-from testbed.board.schema import board_summaries, entries, entry_arms, rankings
+from testbed.board.results import BY_TASK, unpacked
+from testbed.board.schema import ACCEPTED, board_summaries, entries, entry_arms, rankings
 from testbed.store.schema import unpack
 from testbed.types import well_formed
 
@@ -74,12 +75,18 @@ def board_results(db: BoardDatabase, slug: str) -> tuple[Board, list[EntryResult
     board = boards.get(db, slug)
     with db.reading() as connection:
         listed = sa.select(entries.c.id, entries.c.title).where(entries.c.board == slug)
-        still = connection.execute(listed.where(entries.c.state.in_(SHOWN_STATES)))
+        still = connection.execute(listed.where(entries.c.state.in_(ACCEPTED)))
         titles = {row.id: well_formed(unpack(row.title)) for row in still}  # which may have been changed since
         query = sa.select(board_summaries.c.data)
         data = connection.scalar(query.where(board_summaries.c.board == slug, board_summaries.c.key == RESULTS))
     found = [] if data is None else unpacked(data)
     return board, [_result({**one, "title": titles[one["id"]]}) for one in found if one["id"] in titles]
+
+
+def not_shown(db: BoardDatabase, slug: str) -> dict[str, NotShown]:
+    """What of each account a board does not show, as its pages tell it."""
+    with db.reading() as connection:
+        return entry_changes.not_shown(connection, slug)
 
 
 def collected(db: BoardDatabase, slug: str) -> list[dict[str, Any]]:
@@ -118,8 +125,8 @@ def entry_results(db: BoardDatabase, entry: str) -> tuple[Board, EntryResult]:
 
 
 def _results(connection: sa.Connection, which: sa.ColumnElement[bool]) -> Iterator[EntryResult]:
-    shown = sa.select(entries).where(which, entries.c.state.in_(SHOWN_STATES))
-    ids = sa.select(entries.c.id).where(which, entries.c.state.in_(SHOWN_STATES))
+    shown = sa.select(entries).where(which, entries.c.state.in_(ACCEPTED))
+    ids = sa.select(entries.c.id).where(which, entries.c.state.in_(ACCEPTED))
     ranks: dict[tuple[str, int], dict[str, tuple[int, int]]] = {}
     for row in connection.execute(sa.select(rankings).where(rankings.c.entry.in_(ids))):
         ranks.setdefault((row.entry, row.position), {})[row.by] = (row.low, row.high)

@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Body, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from testbed.board import boards, entry_changes, quota, uploads
+from testbed.board import boards, entry_changes, uploads
 from testbed.board.accounts import Principal, principal
 from testbed.board.refusals import NotFound
-from testbed.board.schema import entries
+from testbed.board.schema import WITHDRAWN, entries
 from testbed.board.uploads import LONGEST_TITLE, Upload
 from testbed.store.schema import unpack
 
@@ -62,7 +62,7 @@ class Standing(BaseModel):
     """An upload as it stands."""
 
     upload: str
-    state: str = Field(description='"open", "complete", "verified", "partly" or "rejected".')
+    state: str = Field(description='"open", "complete", or what became of its entry.')
     missing: list[int] = Field(description="Chunks that are still to be sent.")
     entry: str | None = Field(description="Address of its entry, once there is one.")
 
@@ -105,7 +105,7 @@ class Verdict(BaseModel):
     entry: str
     board: str
     title: str
-    state: Literal["waiting", "verified", "partly", "rejected", "withdrawn"]
+    state: Literal["waiting", "verified", "partly", "rejected", "replaced", "withdrawn"]
     reasons: list[Finding]
     created: str
     decided: str | None
@@ -145,7 +145,6 @@ def begin(slug: Slug, beginning: Beginning, who: Submitter, request: Request) ->
     """Begin an upload, or learn how far it came: the same bundle always has the same upload."""
     state = request.app.state
     announced = uploads.Announced(beginning.content, beginning.bytes, tuple(beginning.chunks))
-    quota.refuse_upload(state.db, state.settings, who.account, slug, beginning.content)
     return _standing(uploads.begin(state.db, state.settings, who.account, slug, announced))
 
 
@@ -171,7 +170,7 @@ def put(
 def complete(id: Id, ending: Ending, who: Submitter, request: Request, response: Response) -> Standing:
     """Make an entry of the pieces. It then waits to be checked; sending this again changes nothing."""
     state = request.app.state
-    uploads.complete(state.db, who.account, id, ending.title)
+    uploads.complete(state.db, state.settings, who.account, id, ending.title)
     if state.worker is not None:
         state.worker.wake()
     found = _standing(uploads.get(state.db, who.account, id))
@@ -186,7 +185,7 @@ def verdict(id: Id, request: Request) -> Verdict:
         row = connection.execute(sa.select(entries).where(entries.c.id == id)).first()
     if row is None:
         raise NotFound(f"there is no entry {id}.")
-    gone = row.state == entry_changes.WITHDRAWN  # nothing more is told of it
+    gone = row.state == WITHDRAWN  # nothing more is told of it
     return Verdict(
         entry=row.id,
         board=row.board,

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from testbed.board.board_file import Rules
 from testbed.board.bundle import Written, write_bundle
 from testbed.board.bundle_lines import ClaimedArm, ClaimedTask
-from testbed.board.link import Link
+from testbed.board.link import Link, address_of
+from testbed.board.schema import ACCEPTED
 from testbed.board.verify.arms import Asked, check_head, read_arms
 from testbed.board.verify.findings import Findings, Reason
 from testbed.budget import Budget
@@ -35,7 +35,8 @@ class Submitted:
     Attributes:
         entry: its id.
         page: address of its page.
-        state: "waiting" where the verdict did not come in time, else "verified", "partly", "rejected" or "withdrawn".
+        state: "waiting" where the verdict did not come in time, else "verified", "partly", "rejected", "replaced" or
+            "withdrawn".
         reasons: of the verdict.
     """
 
@@ -44,6 +45,11 @@ class Submitted:
     state: str
     reasons: tuple[Reason, ...]
 
+    @property
+    def accepted(self) -> bool:
+        """Whether it is on the board, or may still get there."""
+        return self.state in ("waiting", *ACCEPTED)
+
     def told(self) -> str:
         """The verdict for people."""
         said = {
@@ -51,10 +57,11 @@ class Submitted:
             "verified": "verified",
             "partly": "partly verified",
             "rejected": "rejected",
-            "withdrawn": "withdrawn",
+            "replaced": "replaced",
+            "withdrawn": "withdrawn, which is for good: this run cannot be entered again. One with another arm can",
         }
         marks = {"wrong": "wrong", "unchecked": "not checked", "note": "noted", "ok": "checked"}
-        lines = [f"{self.page}: {said[self.state]}"]
+        lines = [f"{self.page}: {said.get(self.state, self.state)}"]  # a newer server may know others
         lines += [f"  {marks[reason.level]} ({reason.check}): {reason.text}" for reason in self.reasons]
         return "\n".join(map(visible, lines))
 
@@ -112,12 +119,12 @@ def submit(
 
 def _address(board: str) -> tuple[str, str]:
     """The server and the slug of a board's address."""
-    parts = urlsplit(board)
-    folder, _, slug = parts.path.rstrip("/").rpartition("/")
-    if parts.scheme not in ("http", "https") or not parts.hostname or not folder.endswith("/boards") or not slug:
+    url = address_of(board)
+    folder, _, slug = url.path.rstrip("/").rpartition("/") if url is not None else ("", "", "")
+    if url is None or not folder.endswith("/boards") or not slug:
         raise UsageError(f"{board!r} is no board's address; it looks like https://example.org/boards/sums.")
     check_encrypted(board)
-    return f"{parts.scheme}://{parts.netloc}{folder.removesuffix('/boards')}", slug
+    return f"{url.scheme}://{url.netloc.decode()}{folder.removesuffix('/boards')}", slug
 
 
 def _check(run: Run, listed: Sequence[Task], terms: Mapping[str, Any], samples: dict[str, int]) -> list[Task]:
@@ -176,14 +183,15 @@ def _send(
                 say(f"sent {n + 1} of {len(hashes)} pieces")
         link.ask("POST", f"/api/uploads/{upload}/complete", json={"title": title or run})
     else:
-        say("the board has this run already" + _other_title(link, upload, title))
+        say("the board knows this run already" + _other_title(link, upload, title))
     return str(upload)
 
 
 def _other_title(link: Link, entry: str, title: str) -> str:
     """Says that an entry which is there keeps its title, where another one is asked for."""
-    there = link.ask("GET", f"/api/entries/{entry}")["title"] if title else title
-    if there == title:
+    told = link.ask("GET", f"/api/entries/{entry}") if title else {"title": title}
+    there = told["title"]
+    if there == title or told["state"] not in ("waiting", *ACCEPTED):
         return ""
     return f", under the title {there!r}, which stays; `testbed board retitle` gives it another"
 

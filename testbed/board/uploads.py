@@ -15,16 +15,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from testbed.board import boards
+from testbed.board import boards, quota
 from testbed.board.audit import note, now
 from testbed.board.database import BoardDatabase
 from testbed.board.refusals import Conflict, NotAllowed, NotFound, NotValid, TooLarge, TooMany
-from testbed.board.schema import entries, upload_chunks, uploads
+from testbed.board.schema import ACCEPTED, entries, upload_chunks, uploads
 from testbed.board.settings import Settings
 from testbed.store.schema import pack, unpack
 from testbed.types import digest
 
-OPEN, COMPLETE, WAITING = "open", "complete", "waiting"
+OPEN, COMPLETE, WAITING = quota.OPEN, "complete", quota.WAITING
 LONGEST_TITLE = 200
 KEPT_OPEN = timedelta(days=7)  # an upload that was begun and not gone on with is forgotten after that
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -72,6 +72,8 @@ def upload_id(board: str, account: str, content: str) -> str:
 def begin(db: BoardDatabase, settings: Settings, account: str, board: str, announced: Announced) -> Upload:
     """Begins an upload, or finds it as it stands.
 
+    One that is announced anew with other pieces, as another client may cut it, begins anew.
+
     Args:
         db: the board's database.
         settings: its limits.
@@ -81,25 +83,40 @@ def begin(db: BoardDatabase, settings: Settings, account: str, board: str, annou
 
     Raises:
         NotFound: there is no such board.
-        NotAllowed: the board's attempts are made against the server.
+        NotAllowed: the board's attempts are made against the server, or the account has enough entries.
         NotValid: something is no hash, or the pieces cannot hold so many bytes.
         TooLarge: it is larger than the board takes.
-        TooMany: the account has too many uploads under way.
+        TooMany: the account has too many uploads under way, or entries that wait.
     """
     if boards.get(db, board).private:
         raise NotAllowed(f"board {board!r} has private tasks: attempts at them are made against this server.")
-    _check(settings, announced)
+    check_announced(settings, announced)
     id_ = upload_id(board, account, announced.content)
-    if (found := _find(db, id_)) is not None:
-        return found
-    values = {"id": id_, "board": board, "account": account, "content": announced.content, "bytes": announced.size}
-    with db.writing() as connection:
-        if connection.scalar(sa.select(uploads.c.id).where(uploads.c.id == id_)) is None:
-            _make_room(connection, account, settings.open_uploads)
-            told = {"chunks": pack(list(announced.chunks)), "state": OPEN, "created": now()}
-            connection.execute(uploads.insert().values(**values, **told))
-            note(connection, account, "upload.begin", id_, board=board, content=announced.content, bytes=announced.size)
+    pieces = {"bytes": announced.size, "chunks": pack(list(announced.chunks))}
+    with db.reading() as connection:
+        there = _as_announced(connection, id_, pieces)
+    if not there:
+        with db.writing() as connection:
+            if not _as_announced(connection, id_, pieces):
+                _drop(connection, id_)
+                _make_room(connection, account, settings.open_uploads)
+                quota.room_to_begin(connection, settings, account)
+                own = {"id": id_, "board": board, "account": account, "content": announced.content}
+                connection.execute(uploads.insert().values(**own, **pieces, state=OPEN, created=now()))
+                told = {"board": board, "content": announced.content, "bytes": announced.size}
+                note(connection, account, "upload.begin", id_, **told)
     return get(db, account, id_)
+
+
+def _as_announced(connection: sa.Connection, id_: str, pieces: dict[str, Any]) -> bool:
+    """Whether an upload is there, in these pieces or complete."""
+    row = connection.execute(sa.select(uploads).where(uploads.c.id == id_)).first()
+    return row is not None and (row.state != OPEN or {"bytes": row.bytes, "chunks": row.chunks} == pieces)
+
+
+def _drop(connection: sa.Connection, id_: str) -> None:
+    connection.execute(upload_chunks.delete().where(upload_chunks.c.upload == id_))
+    connection.execute(uploads.delete().where(uploads.c.id == id_))
 
 
 def get(db: BoardDatabase, account: str, id_: str) -> Upload:
@@ -120,6 +137,7 @@ def put(db: BoardDatabase, account: str, id_: str, n: int, data: bytes) -> Uploa
     Raises:
         NotFound: there is no such upload, or it has no such piece.
         NotValid: the piece is not the one that was announced.
+        TooLarge: with it there would be more bytes than were announced.
     """
     get(db, account, id_)
     with db.reading() as connection:
@@ -129,23 +147,25 @@ def put(db: BoardDatabase, account: str, id_: str, n: int, data: bytes) -> Uploa
     if hashlib.sha256(data).hexdigest() != announced[n]:
         raise NotValid(f"chunk {n} does not have the SHA-256 that was announced; send it again.")
     with db.writing() as connection:
-        state = connection.scalar(sa.select(uploads.c.state).where(uploads.c.id == id_))
+        row = connection.execute(sa.select(uploads.c.state, uploads.c.bytes).where(uploads.c.id == id_)).first()
         there = sa.select(upload_chunks.c.n).where(upload_chunks.c.upload == id_, upload_chunks.c.n == n)
-        if state == OPEN and connection.scalar(there) is None:
+        if row is not None and row.state == OPEN and connection.scalar(there) is None:
+            _refuse_more(connection, id_, len(data), row.bytes)
             connection.execute(upload_chunks.insert().values(upload=id_, n=n, data=data))
     return get(db, account, id_)
 
 
-def complete(db: BoardDatabase, account: str, id_: str, title: str = "") -> str:
+def complete(db: BoardDatabase, settings: Settings, account: str, id_: str, title: str = "") -> str:
     """Makes an entry of an upload whose pieces are all there; does nothing where there is one. Returns the entry's id.
 
     Raises:
+        NotAllowed: the account has enough entries; the upload stays as it is, and can be completed later.
+        TooMany: too many of them wait; likewise.
         NotFound: there is no such upload.
         NotValid: the title is no line of text.
         Conflict: pieces are missing, or they make another file than was announced.
     """
-    if not title.isprintable() or len(title) > LONGEST_TITLE:
-        raise NotValid(f"a title is one line of at most {LONGEST_TITLE} characters.")
+    check_title(title)
     upload = get(db, account, id_)
     if upload.state != OPEN:
         return id_
@@ -162,10 +182,10 @@ def complete(db: BoardDatabase, account: str, id_: str, title: str = "") -> str:
         if row.state != OPEN:
             return id_
         if (content.hexdigest(), size) != (row.content, row.bytes):
-            connection.execute(upload_chunks.delete().where(upload_chunks.c.upload == id_))
-            connection.execute(uploads.delete().where(uploads.c.id == id_))
+            _drop(connection, id_)
             note(connection, account, "upload.dropped", id_, board=row.board)
         else:
+            quota.room_for_entry(connection, settings, account)
             _enter(connection, row, title.strip())
             return id_
     raise Conflict("the chunks do not make the file that was announced by its SHA-256 and size; begin again.")
@@ -197,9 +217,9 @@ def _piece(connection: sa.Connection, id_: str, n: int) -> bytes:
 
 
 def decided(connection: sa.Connection, id_: str, state: str) -> None:
-    """Records what became of an upload's entry; the bytes of a rejected one are not kept."""
+    """Records what became of an upload's entry; the bytes of one without results are not kept."""
     connection.execute(uploads.update().where(uploads.c.id == id_).values(state=state))
-    if state == "rejected":
+    if state not in ACCEPTED:
         connection.execute(upload_chunks.delete().where(upload_chunks.c.upload == id_))
 
 
@@ -221,7 +241,21 @@ def _find(db: BoardDatabase, id_: str) -> Upload | None:
     return Upload(row.id, row.board, row.account, row.state, tuple(missing))
 
 
-def _check(settings: Settings, announced: Announced) -> None:
+def _refuse_more(connection: sa.Connection, id_: str, more: int, announced: int) -> None:
+    """Refuses a piece beyond the size that was announced: pieces are as long as they like, and a disk is not."""
+    held = sa.select(sa.func.sum(sa.func.length(upload_chunks.c.data))).where(upload_chunks.c.upload == id_)
+    if (connection.scalar(held) or 0) + more > announced:
+        raise TooLarge(f"upload {id_} was announced with {announced:,} bytes, and its chunks have more; begin again.")
+
+
+def check_title(title: str) -> None:
+    """Refuses with `NotValid` what is no line of text; an entry may have no title."""
+    if not title.isprintable() or len(title) > LONGEST_TITLE:
+        raise NotValid(f"a title is one line of at most {LONGEST_TITLE} characters.")
+
+
+def check_announced(settings: Settings, announced: Announced) -> None:
+    """Refuses with `NotValid` or `TooLarge` what no upload can be."""
     size, chunks = announced.size, announced.chunks
     if not all(_SHA256.fullmatch(text) for text in (announced.content, *chunks)):
         raise NotValid("content and chunks are SHA-256 in 64 small hexadecimal digits.")

@@ -15,8 +15,8 @@ from helpers.boards import SUMS, a_board, a_run
 from testbed.board import boards, ranking
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
-from testbed.board.results import FIGURES, SHOWN_STATES, as_bytes, compute_entry
-from testbed.board.schema import entries, entry_arm, entry_arms, entry_run
+from testbed.board.results import FIGURES, as_bytes, compute_entry
+from testbed.board.schema import ACCEPTED, entries, entry_arm, entry_arms, entry_run
 from testbed.store import ArmRecord, Run, Store
 from testbed.store.schema import pack
 from testbed.types import Attempt, attempt_id, digest
@@ -80,7 +80,7 @@ def enter(
     }
     with db.writing() as connection:
         connection.execute(entries.insert().values(**row))
-    if compute and state in SHOWN_STATES:
+    if compute and state in ACCEPTED:
         compute_entry(db, id_)
     return id_
 

@@ -86,10 +86,11 @@ def upload(db: BoardDatabase, board: str, data: bytes, account: str = "ann", chu
     pieces = [data[at : at + chunk] for at in range(0, len(data), chunk)]
     hashes = tuple(hashlib.sha256(piece).hexdigest() for piece in pieces)
     announced = Announced(hashlib.sha256(data).hexdigest(), len(data), hashes)
-    id_ = uploads.begin(db, Settings(chunk=chunk), account, board, announced).id
+    settings = Settings(chunk=chunk)
+    id_ = uploads.begin(db, settings, account, board, announced).id
     for n, piece in enumerate(pieces):
         uploads.put(db, account, id_, n, piece)
-    return uploads.complete(db, account, id_, "an entry")
+    return uploads.complete(db, settings, account, id_, "an entry")
 
 
 @dataclass

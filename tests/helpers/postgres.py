@@ -30,7 +30,9 @@ def server() -> Iterator[str]:
         shutil.chown(folder, user)
     options = {"check": True, "user": user, "cwd": folder, "stdout": subprocess.DEVNULL}
     subprocess.run([initdb, "-D", "data", "-U", "tester", "--auth=trust", "-E", "UTF8", "--no-sync"], **options)
-    serve = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off -c max_connections=200"
+    settings = {"listen_addresses": "''", "unix_socket_directories": folder, "max_connections": 200}
+    settings |= dict.fromkeys(("fsync", "full_page_writes", "synchronous_commit", "autovacuum", "jit"), "off")
+    serve = " ".join(f"-c {name}={value}" for name, value in settings.items())
     subprocess.run([pg_ctl, "-D", "data", "-w", "-l", "log", "-o", serve, "start"], **options)
     try:
         yield f"postgresql://tester@/postgres?host={folder}"

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import httpx
 
+from helpers.processes import end
+
 
 def free_port() -> int:
     with socket.socket() as one:
@@ -39,11 +41,6 @@ def board_process(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
                 time.sleep(0.1)
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, 20)
         said = log.read_text(encoding="utf-8")
         assert not re.search("Traceback", said), said

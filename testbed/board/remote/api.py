@@ -6,7 +6,7 @@ Tasks, tools, graders and limits stay here. An agent sees prompts, tool schemas,
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, TypeVar
 
@@ -18,7 +18,6 @@ from testbed.board.accounts import Principal, check, principal
 from testbed.board.bodies import nesting
 from testbed.board.database import BoardDatabase
 from testbed.board.faults import boundary, own, record
-from testbed.board.quota import refuse_entry
 from testbed.board.refusals import NotAllowed, NotSignedIn, NotValid, Refused, TooLarge, message_of, status_of
 from testbed.board.remote import entries as remote_entries
 from testbed.board.remote import serving as remote_serving
@@ -27,6 +26,7 @@ from testbed.board.remote.entries import RemoteEntry
 from testbed.board.remote.forms import Closed, EntryShown, Id, NewEntry, NewSession, NewStep, Reply, SessionShown
 from testbed.board.remote.serving import Served
 from testbed.board.remote.sessions import Sessions, close_sessions, sessions_in
+from testbed.board.settings import Settings
 
 T = TypeVar("T")
 
@@ -49,12 +49,12 @@ Slug = Annotated[str, Path(description="A private board.", pattern="^[a-z0-9-]{1
 @router.post("/boards/{slug}/remote-entries", status_code=201)
 async def begin_entry(slug: Slug, form: NewEntry, who: Submitter, request: Request) -> EntryShown:
     """Begin an entry to a private board, whose attempts are made against this server."""
+    settings: Settings = request.app.state.settings
     db, sessions = _parts(request.app.state)
     bench = await sessions.run(lambda: sessions.bench(slug))
     manifest = form.manifest.model_dump(exclude_defaults=True)
-    await run_in_threadpool(refuse_entry, db, request.app.state.settings, who.account)
     entry = await run_in_threadpool(
-        remote_entries.create, db, bench, who.account, form.title, manifest, list(dict.fromkeys(form.arms))
+        remote_entries.create, db, settings, bench, who.account, form.title, manifest, list(dict.fromkeys(form.arms))
     )
     return await run_in_threadpool(_shown, db, bench, entry)
 
@@ -89,25 +89,20 @@ async def begin_session(entry_id: EntryId, form: NewSession, who: Submitter, req
 @router.get("/sessions/{session_id}")
 async def look_at_session(session_id: SessionId, who: Submitter, request: Request) -> SessionShown:
     """How a session stands, with its last observation: for whoever comes back to it."""
-    db, sessions = _parts(request.app.state)
-    served, bench = await _session(db, sessions, session_id, who)
-    return SessionShown.model_validate(await sessions.run(lambda: sessions.look(bench, served)))
+    return SessionShown.model_validate(await _in_session(request.app.state, session_id, who, Sessions.look))
 
 
 @router.post("/sessions/{session_id}/steps")
 async def take_step(session_id: SessionId, form: NewStep, who: Submitter, request: Request) -> Reply:
     """Take one step; sending the same one again gets the same reply, and is charged once."""
-    db, sessions = _parts(request.app.state)
-    served, bench = await _session(db, sessions, session_id, who)
-    return Reply.model_validate(await sessions.run(lambda: sessions.step(bench, served, form.n, form.action)))
+    found = await _in_session(request.app.state, session_id, who, Sessions.step, form.n, form.action)
+    return Reply.model_validate(found)
 
 
 @router.post("/sessions/{session_id}/end")
 async def end_session(session_id: SessionId, who: Submitter, request: Request) -> SessionShown:
     """End a session without an answer: a failure, at once instead of when its seconds are over."""
-    db, sessions = _parts(request.app.state)
-    served, bench = await _session(db, sessions, session_id, who)
-    return SessionShown.model_validate(await sessions.run(lambda: sessions.give_up(bench, served)))
+    return SessionShown.model_validate(await _in_session(request.app.state, session_id, who, Sessions.give_up))
 
 
 @router.websocket("/sessions/{session_id}/ws")
@@ -204,6 +199,15 @@ async def _session(db: BoardDatabase, sessions: Sessions, id_: str, who: Princip
     served = await run_in_threadpool(remote_serving.session_of, db, id_, who.account)
     entry = await run_in_threadpool(remote_entries.find, db, served.entry, who.account)
     return served, await sessions.run(lambda: sessions.bench(entry.board))
+
+
+async def _in_session(
+    state: Any, id_: str, who: Principal, method: Callable[..., Coroutine[Any, Any, T]], *more: Any
+) -> T:
+    """What a method of the sessions does with one of an agent's own."""
+    db, sessions = _parts(state)
+    served, bench = await _session(db, sessions, id_, who)
+    return await sessions.run(lambda: method(sessions, bench, served, *more))
 
 
 def _shown(db: BoardDatabase, bench: Bench, entry: RemoteEntry) -> EntryShown:

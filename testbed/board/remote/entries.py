@@ -13,19 +13,21 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from testbed.board import quota
 from testbed.board.audit import note, now
 from testbed.board.database import BoardDatabase
 from testbed.board.refusals import Conflict, NotFound, TooMany
 from testbed.board.remote.bench import Bench
 from testbed.board.remote.serving import Served, left
 from testbed.board.schema import entries, entry_run, remote_entries, sessions
+from testbed.board.settings import Settings
 from testbed.store import Run
 from testbed.store.runs import RunTables
 from testbed.store.schema import pack, unpack
 
 MOST_ENTRIES = 16  # open entries of an account on a board
 STATE = "partly"  # who wrote an agent's messages cannot be seen from here
-REASONS = [
+_REASONS = [
     {"check": "answers", "level": "ok", "text": "made against this server, which served, metered and graded them"},
     {"check": "counts", "level": "ok", "text": "counted from the text that was sent here, four bytes to a token"},
     {
@@ -64,12 +66,19 @@ class RemoteEntry:
 
 
 def create(
-    db: BoardDatabase, bench: Bench, account: str, title: str, manifest: Mapping[str, Any], arms: Sequence[str]
+    db: BoardDatabase,
+    settings: Settings,
+    bench: Bench,
+    account: str,
+    title: str,
+    manifest: Mapping[str, Any],
+    arms: Sequence[str],
 ) -> RemoteEntry:
     """Begins an entry.
 
     Args:
         db: the board's database.
+        settings: its limits.
         bench: the board.
         account: whose it is.
         title: for people.
@@ -79,7 +88,8 @@ def create(
     Raises:
         NotFound: the board has no such arm.
         Conflict: the arm without tools, which others are compared with, is not among them, or it is alone.
-        TooMany: the account has too many open entries.
+        NotAllowed: the account has as many entries as one may have.
+        TooMany: the account has too many open entries, or too many that wait.
     """
     board = bench.board
     chosen = [name for name in bench.arms if not arms or name in arms]
@@ -97,6 +107,7 @@ def create(
     with db.writing() as connection:
         if (connection.scalar(mine) or 0) >= MOST_ENTRIES:
             raise TooMany(f"{MOST_ENTRIES} of your entries to {board.slug} are open; close one first.")
+        quota.room_to_begin(connection, settings, account)
         RunTables(db.database).write(connection, _run(entry, bench), board.tasks)
         connection.execute(remote_entries.insert().values(**row, state="open", created=now()))
         note(connection, account, "remote.create", id_, board=board.slug, arms=chosen)
@@ -139,10 +150,21 @@ def close(db: BoardDatabase, bench: Bench, entry: RemoteEntry) -> None:
             )
         connection.execute(remote_entries.update().where(remote_entries.c.id == entry.id).values(state="closed"))
         row = {"id": entry.id, "board": entry.board, "account": entry.account, "title": pack(entry.title)}
-        row |= {"kind": "remote", "state": STATE, "reasons": pack(REASONS), "manifest": pack(entry.manifest)}
+        row |= {"kind": "remote", "state": STATE, "manifest": pack(entry.manifest)}
+        row["reasons"] = pack(reasons(connection, entry.id))
         connection.execute(entries.insert().values(**row, created=now(), decided=now()))
         lost = sum(one.state == "lost" for one in served)
         note(connection, entry.account, "remote.close", entry.id, board=entry.board, sessions=len(served), lost=lost)
+
+
+def reasons(connection: sa.Connection, entry: str) -> list[dict[str, str]]:
+    """What was checked of an entry that is closed, and what could not be."""
+    query = sa.select(sa.func.count()).where(sessions.c.entry == entry, sessions.c.state == "lost")
+    if not (lost := connection.scalar(query)):
+        return _REASONS
+    said = "1 session was" if lost == 1 else f"{lost:,} sessions were"
+    text = f"{said} lost on this server; the attempts count as missing, and figures have bounds for them"
+    return [*_REASONS, {"check": "missing", "level": "unchecked", "text": text}]
 
 
 def _run(entry: RemoteEntry, bench: Bench) -> Run:

@@ -33,7 +33,7 @@ from testbed.board.verify.one_pass import MOST_CLOSELY, Pass
 from testbed.board.verify.prints import keep, twins
 from testbed.board.verify.replay import Replayer
 from testbed.board.verify.rerun import Again, made_again
-from testbed.board.verify.resent import Sent, alike, holding, replace, replaced, what_it_is
+from testbed.board.verify.resent import Sent, alike, holding, replace, replaced, what_it_is, withdrawn
 from testbed.board.verify.spool import Spool
 from testbed.board.verify.summary import summarise
 from testbed.board.verify.tools import Corpora, Remaker
@@ -167,11 +167,15 @@ def _compare_with_others(db: BoardDatabase, entry: _Entry) -> None:
     with db.reading() as connection:
         found = twins(connection, slug, account, _prints(entry))
         whole = holding(db, connection, slug, account, _sent(entry))
+        gone = withdrawn(db, connection, slug, account, _sent(entry))
         if not whole and not replaced(db, connection, slug, account, _sent(entry)):
             _note_own(connection, entry)
     if whole:
         said = f"all of its arms, with the same attempts, are in entry {whole} of the same account, which has more."
         entry.findings.wrong("copies", said, whole)
+    elif gone:
+        said = f"all of its arms, with the same attempts, are in entry {gone}, which its author withdrew for good."
+        entry.findings.wrong("copies", said, gone)
     for name, twin in found.items():
         more = f", and of {twin.others:,} more entries of others" if twin.others else ""
         entry.findings.note(

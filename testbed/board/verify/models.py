@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from testbed.board.verify.names import read_alike
 from testbed.env import approximate_tokens
 from testbed.errors import ModelError, UsageError
 from testbed.models import make_model
@@ -19,7 +19,6 @@ Conversation = Sequence[Message]
 Schemas = Sequence[Mapping[str, Any]]
 OF_THE_MACHINE = ("dtype", "device")  # of a local model's fingerprint: they change no token's boundaries
 _INSTANT = Instant()
-_TAKEN_FOR = str.maketrans("01i|", "olll")
 
 
 @dataclass(frozen=True)
@@ -114,26 +113,11 @@ def misnamed(said: str, known: KnownModel, names: Sequence[str]) -> str:
     """
     if known.path:
         odd = f"its author calls the model {said!r:.120}, and here it is {known.name!r}"
-        return "" if _alike(_last(said), known.name) else odd
+        return "" if read_alike(_last(said), known.name) else odd
     for part in re.split(r"[/\\:]", said):
-        if name := next((name for name in map(_last, names) if _alike(part, name)), ""):
+        if name := next((name for name in map(_last, names) if read_alike(part, name)), ""):
             return f"its author calls the model {said!r:.120}, and it is not {name!r}, the one of that name here"
     return ""
-
-
-def _alike(one: str, other: str) -> bool:
-    """Whether two names read the same, in whatever case and letters; those of other scripts may be any letter."""
-    mine, theirs = _skeleton(one), _skeleton(other)
-    return len(mine) == len(theirs) and all(
-        a == b or not (a.isascii() and b.isascii()) for a, b in zip(mine, theirs, strict=True)
-    )
-
-
-def _skeleton(name: str) -> str:
-    """A name without case, marks, spaces and what cannot be seen of it; digits that are taken for letters are those."""
-    seen = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
-    kept = "".join(c for c in seen if unicodedata.category(c)[0] not in "CMZ")
-    return kept.translate(_TAKEN_FOR)
 
 
 def _last(name: str) -> str:

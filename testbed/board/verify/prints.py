@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import sqlalchemy as sa
 
-from testbed.board.schema import entries, entry_prints
+from testbed.board.schema import ACCEPTED, entries, entry_prints
 
 KEPT = 256  # prints of an arm: they tell the share of attempts that two arms have in common to about 2 %
 MOSTLY = 0.9  # of their attempts in common: below that nothing is said
 FEWEST = 16  # attempts that tell anything
-ACCEPTED = ("verified", "partly")
 
 
 class Prints:

@@ -7,7 +7,7 @@ a run again, completed, with one more arm, or to a server that can by now check 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from testbed.board import uploads
 from testbed.board.audit import note
 from testbed.board.database import BoardDatabase
-from testbed.board.schema import entries, entry_prints, entry_run
+from testbed.board.schema import ACCEPTED, REPLACED, WITHDRAWN, entries, entry_prints, entry_run
 from testbed.board.verify.models import OF_THE_MACHINE
-from testbed.board.verify.prints import ACCEPTED, same_attempts
+from testbed.board.verify.prints import same_attempts
 from testbed.store.runs import RunTables
 from testbed.store.schema import pack
 from testbed.types import canonical
@@ -69,6 +69,12 @@ def holding(db: BoardDatabase, connection: sa.Connection, board: str, account: s
     return ""
 
 
+def withdrawn(db: BoardDatabase, connection: sa.Connection, board: str, account: str, arms: Sequence[Sent]) -> str:
+    """Id of an account's oldest withdrawn entry that has all of these arms; "" without one. As `replaced`."""
+    own = _own(connection, board, account, (WITHDRAWN,))
+    return next((id_ for id_, prints in own if _among(arms, _arms(db, connection, id_, prints))), "")
+
+
 def alike(connection: sa.Connection, board: str, account: str, prints: bytes) -> str:
     """Id of an account's oldest accepted entry with an arm of the same attempts, whatever it is; "" without one."""
     own = _own(connection, board, account)
@@ -76,19 +82,21 @@ def alike(connection: sa.Connection, board: str, account: str, prints: bytes) ->
 
 
 def replace(connection: sa.Connection, old: str, new: str, account: str) -> None:
-    """Takes an entry off the board in favour of another one."""
-    said = f"its author sent the same attempts again, and entry {new} took its place."
-    reasons = [{"check": "copies", "level": "unchecked", "text": said, "entry": new}]
-    values = {"state": "rejected", "reasons": pack(reasons)}
+    """Takes an entry off the board in favour of another one, and is counted in public: see `entry_changes`."""
+    said = f"its author sent the same attempts again, or nearly, and entry {new} took its place."
+    reasons = [{"check": "copies", "level": "note", "text": said, "entry": new}]
+    values = {"state": REPLACED, "reasons": pack(reasons)}
     connection.execute(entries.update().where(entries.c.id == old).values(**values))
-    uploads.decided(connection, old, "rejected")
+    uploads.decided(connection, old, REPLACED)
     note(connection, account, "entry.replaced", old, by=new)
 
 
-def _own(connection: sa.Connection, board: str, account: str) -> Iterator[tuple[str, list[bytes]]]:
+def _own(
+    connection: sa.Connection, board: str, account: str, states: Collection[str] = ACCEPTED
+) -> Iterator[tuple[str, list[bytes]]]:
     query = sa.select(entries.c.id, entry_prints.c.data)
     query = query.join_from(entries, entry_prints, entry_prints.c.entry == entries.c.id)
-    query = query.where(entries.c.board == board, entries.c.account == account, entries.c.state.in_(ACCEPTED))
+    query = query.where(entries.c.board == board, entries.c.account == account, entries.c.state.in_(states))
     listed: dict[str, list[bytes]] = {}
     for row in connection.execute(query.order_by(entries.c.created, entries.c.id, entry_prints.c.position)):
         listed.setdefault(row.id, []).append(row.data)
