@@ -17,6 +17,8 @@ from testbed.models import make_model
 from testbed.models.base import Reply, Request
 from testbed.models.hf import HuggingFace
 from testbed.models.hf_imagine import closes, open_result, result_of
+from testbed.models.hf_kept import KeptPages, Text
+from testbed.models.hf_row import Row
 from testbed.preparation import Prepared
 from testbed.protocol import parse, write_call
 from testbed.registry import make_env
@@ -86,6 +88,24 @@ def test_what_it_imagines_is_generated_and_not_observed_and_no_turn(made) -> Non
     live = made["ask"][0].cost
     assert live.observed_tokens == 1 + BITS + 1
     assert made["imagined"][0].cost.prompt_tokens == live.prompt_tokens + 9  # where the result begins
+
+
+def test_what_was_written_before_is_not_read_again_whoever_wrote_the_result(
+    player: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, found = KeptPages.own, list[tuple[int, int]]()
+
+    def noting(kept: KeptPages, row: Row) -> tuple[Text | None, int]:
+        text, size = true(kept, row)
+        if row.position and row.stream:  # else it is the decoder that tries itself out
+            found.append((len(text.tokens) if text is not None else -1, size))
+        return text, size
+
+    monkeypatch.setattr(KeptPages, "own", noting)
+    made = attempts(experiment(player, samples=4), tmp_path / "s.sqlite")
+    messages = sum(attempt.cost.model_calls - 1 for attempt in (*made["imagined"], *made["ask"]))
+    assert len(found) >= messages > 20
+    assert all(length == size > 0 for length, size in found)
 
 
 def test_log_probabilities_are_kept_of_what_it_imagined_too(made) -> None:

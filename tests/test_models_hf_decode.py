@@ -12,7 +12,7 @@ import torch
 from helpers.tiny_models import decode, never, random_model
 from testbed.errors import ModelError
 from testbed.models.hf_decode import Decoder, Row, sample
-from testbed.models.hf_paged_attention import Plan
+from testbed.models.hf_plan import Plan
 
 AVX512 = "AVX512" in torch.backends.cpu.get_cpu_capability()  # else products are MKL's, which may round otherwise
 

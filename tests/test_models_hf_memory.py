@@ -112,7 +112,7 @@ def test_what_is_being_read_and_what_was_read_share_one_memory(monkeypatch: pyte
         while decoder.rows:
             decoder.step()
         assert batch.kept._bytes + max(held) <= decoder.room.texts
-    assert len(batch.kept._kept) > 3
+    assert len(batch.kept._used) > 3
 
 
 def test_a_share_of_what_is_free_is_taken_and_what_is_granted_is_divided() -> None:

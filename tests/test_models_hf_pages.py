@@ -10,10 +10,12 @@ import torch
 
 from helpers.tiny_models import never, random_model
 from testbed.models.hf_decode import Decoder
+from testbed.models.hf_kept import KeptPages, Text
 from testbed.models.hf_kernel import PAGE, wide
 from testbed.models.hf_paged import PagedBatch
-from testbed.models.hf_paged_attention import PagedAttention, Plan, Table
-from testbed.models.hf_pages import KeptPages, Pages, Text, pages_for
+from testbed.models.hf_paged_attention import PagedAttention
+from testbed.models.hf_pages import Pages, pages_for
+from testbed.models.hf_plan import Inputs, Plan, Table
 from testbed.models.hf_prefix import Layout
 from testbed.models.hf_row import Row
 
@@ -34,12 +36,14 @@ def test_attention_over_pages_is_attention(
     pages, lengths = pages_of(keyed, width, value_width), [1, 16, 17, 50]
     pages.cells[:] = 1e9  # what was not written must weigh nothing
     table, texts = Table(), [[pages.take() for _ in range(pages_for(n))] for n in lengths]
-    attention, lines = PagedAttention(pages, table), [table.enter(text) for text in texts]
+    inputs, lines = Inputs(), [table.enter(text) for text in texts]
+    attention = PagedAttention(pages, table, inputs)
     q, k, v = (
         [torch.randn(1, n, size, w, generator=rng) for size in lengths]
         for n, w in ((heads, width), (keyed, width), (keyed, value_width))
     )
     plan = Plan.of_parts([(line, 0, n) for line, n in zip(lines, lengths, strict=True)])
+    inputs.of([0] * len(plan.places), plan.places)
     with attention.over(plan):
         found = attention.attend(torch.cat(q, 2), torch.cat(k, 2), torch.cat(v, 2), 0.3)
     assert found.shape == (1, sum(lengths), heads, value_width)
@@ -50,55 +54,6 @@ def test_attention_over_pages_is_attention(
     torch.testing.assert_close(found, torch.cat(right, 2).transpose(1, 2), rtol=0, atol=1e-5)
 
 
-def test_rows_go_together_over_the_pages_that_they_share_and_over_each_page_once() -> None:
-    tables = [[0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 5], [6], [7, 8]]
-    rows = [Row(tuple(range(PAGE * len(pages) - 3)), 9, tokens=[0], pages=pages) for pages in tables]
-    table = Table()
-    for row in rows:
-        row.line = table.enter(row.pages)
-    plan = Plan.of_rows(rows, table)
-    assert [tuple(map(int, item)) for item in plan.items] == [(0, 3, 0, 0, 2), (0, 2, 0, 2, 3)]
-    assert gone_over(plan, table) == tables  # in order, too
-    left = plan.without([True, False, False, True, False])
-    assert [tuple(map(int, item)) for item in left.items] == [(0, 2, 1, 0, 2), (0, 1, 1, 2, 3)]
-    assert gone_over(left, table) == [tables[1], tables[2], tables[4]]
-
-
-def gone_over(plan: Plan, table: Table) -> list[list[int]]:
-    """The pages that each row goes over, in order."""
-    over: list[list[int]] = [[] for _ in plan.places]
-    for first, last, line, begin, end in plan.items.tolist():
-        for n in range(first, last):
-            over[n] += table.cells[line, begin:end].tolist()
-    for pages, line, start, place in zip(over, plan.lines, plan.starts, plan.places, strict=True):
-        pages += table.cells[line, start : place // PAGE + 1].tolist()
-    return over
-
-
-def test_rows_are_given_each_page_when_its_first_token_comes_whoever_else_goes() -> None:
-    rng, table = random.Random(1), Table()
-    sizes = [rng.randrange(1, 70) for _ in range(20)]
-    rows = [Row(tuple(range(size)), 200, tokens=[0], pages=list(range(pages_for(size)))) for size in sizes]
-    for row in rows:
-        row.line = table.enter(row.pages)
-    plan = Plan.of_rows(rows, table)
-    for step in range(100):
-        lacking = [n for n, row in enumerate(rows) if row.seen // PAGE == len(row.pages)]
-        assert sorted(plan.at_a_new_page()) == lacking
-        for n in lacking:
-            table.add(rows[n].line, len(rows[n].pages), 1000 + step)
-            rows[n].pages.append(1000 + step)
-        assert gone_over(plan, table) == [row.pages for row in rows]
-        for row in rows:
-            row.tokens.append(0)
-        if step % 7 == 3:
-            gone = [rng.random() < 0.1 for _ in rows]
-            plan, rows = plan.without(gone), [row for row, goes in zip(rows, gone, strict=True) if not goes]
-        plan.go_on()
-    assert 0 < len(rows) < 20
-    assert table.cells.shape[1] < 64
-
-
 def test_the_table_grows_with_what_it_holds_and_no_further() -> None:
     table = Table()
     for size in range(20, 400, 9):  # one conversation, longer with each turn
@@ -107,7 +62,7 @@ def test_the_table_grows_with_what_it_holds_and_no_further() -> None:
     assert table.cells.shape[1] < 800
     lines = [table.enter([n]) for n in range(65)]
     assert table.cells.shape[0] == 128
-    assert [table.cells[line, :2].tolist() for line in lines] == [[n, -1] for n in range(65)]
+    assert [table.cells[line, 0] for line in lines] == list(range(65))
 
 
 def test_a_text_that_goes_on_from_another_copies_only_a_page_that_is_not_full() -> None:
@@ -146,7 +101,7 @@ def test_texts_that_are_kept_make_room_for_those_under_way() -> None:
         kept.add(text)
         pages.release(text.pages)
     assert [pages.take() for _ in range(4)]
-    assert not kept._kept
+    assert not kept._used
     with pytest.raises(MemoryError):
         pages.take()
 
@@ -175,6 +130,6 @@ def test_what_waits_is_counted_by_what_it_may_take_and_what_ends_gives_its_pages
         while decoder.rows:
             decoder.step()
             decoder.drop(decoder.rows[:1])
-        held = {page for text in batch.kept._kept.values() for page in text.pages}
+        held = {page for text in batch.kept._used for page in text.pages}
         assert batch._pages.used == len(held)
         assert batch.kept._bytes == len(held) * PAGE * TOKEN <= decoder.room.texts

@@ -15,7 +15,8 @@ from testbed.models import hf_aligned, hf_attention, hf_decode
 from testbed.models.hf_attention import Groups, Step
 from testbed.models.hf_decode import Decoder, Row
 from testbed.models.hf_paged import PagedBatch
-from testbed.models.hf_paged_attention import PagedAttention, Plan
+from testbed.models.hf_paged_attention import PagedAttention
+from testbed.models.hf_plan import Plan
 from testbed.models.hf_prefix import KeptReads, Layout, Read
 
 COMMON = {"vocab_size": 400, "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": None} | SIZES
@@ -247,7 +248,7 @@ def test_prompts_of_other_tasks_are_read_from_where_they_differ(counted: tuple[D
 def test_an_attempt_that_will_not_go_on_leaves_nothing_behind(counted: tuple[Decoder, list[int]]) -> None:
     decoder, _ = counted
     write(decoder, [Row(tuple(range(6, 66)), 20, stream=n) for n in range(4)])
-    assert list(decoder._batch.kept._kept) == [tuple(range(6, 66))]
+    assert [text.tokens for text in decoder._batch.kept._used] == [tuple(range(6, 66))]
 
 
 def text(tokens: Sequence[int], size: int = 100) -> Read:

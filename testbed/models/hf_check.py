@@ -23,7 +23,9 @@ _ROUNDING = 4  # times as far from the model's own reading as its own writing is
 class Batch(Protocol):
     """What writes: see `hf_paged.PagedBatch` and `hf_aligned.AlignedBatch`."""
 
-    rows: list[Row]
+    @property
+    def rows(self) -> list[Row]:
+        """Under way."""
 
     def enter(self, rows: Sequence[Row]) -> tuple[list[Row], Tensor]:
         """Reads the prompts of new rows; whose logits there are, and these."""

@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+from testbed.models.hf_kept import KeptPages, Text
 from testbed.models.hf_linear import STEP
+from testbed.models.hf_lineup import Lineup
 from testbed.models.hf_memory import Room
-from testbed.models.hf_paged_attention import PagedAttention, Plan, Table
-from testbed.models.hf_pages import PAGE, KeptPages, Pages, Text, pages_for
-from testbed.models.hf_prefix import Layout, Tokens
+from testbed.models.hf_paged_attention import PagedAttention
+from testbed.models.hf_pages import PAGE, Pages, pages_for
+from testbed.models.hf_plan import Inputs, Plan, Table
+from testbed.models.hf_prefix import Layout
 from testbed.models.hf_row import Row
 
 Tensor = torch.Tensor
@@ -38,7 +41,6 @@ class PagedBatch:
 
     Attributes:
         room: memory for keys and values.
-        rows: under way, in the order in which `advance` gives their logits.
         kept: texts that were read and may be asked again.
     """
 
@@ -49,17 +51,23 @@ class PagedBatch:
         self._most = pages_for(self.room.cells)  # so that a text fits of which `room` says so
         self._pages = Pages(layout, self._most + self.room.texts // (PAGE * self.room.token))
         self.kept = KeptPages(self._pages, self.room.texts)
-        self.rows: list[Row] = []
-        self._table = Table()
-        self._attention = PagedAttention(self._pages, self._table)
+        self._lineup, self._table, self._inputs = Lineup(), Table(), Inputs()
+        self._promised = (
+            0  # pages that the rows under way take if nothing is shared, all of them written to their limits
+        )
+        self._attention = PagedAttention(self._pages, self._table, self._inputs)
         self._cache = Cache(layers=[_Layer(self._attention, n) for n in range(len(self._pages.shapes))])
         self._mask = torch.zeros(1, 1, 1, 1)  # of four dimensions, it is taken as it is; nobody looks at it
-        self._plan: Plan | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        """Under way, in the order in which `advance` gives their logits."""
+        return self._lineup.rows
 
     def fitting(self, waiting: Sequence[Row]) -> int:
         """How many of the rows that wait, in order, can join, all of them written to their limits."""
-        wanted = sum(pages_for(row.length) for row in (*self.rows, *waiting))
-        if wanted <= self._most:  # even if nothing were shared
+        wanted = sum(pages_for(row.length) for row in waiting)
+        if self._promised + wanted <= self._most:  # even if nothing were shared
             return len(waiting)
         held = {page for row in self.rows for page in row.pages}
         taken = len(held) + sum(pages_for(row.length) - len(row.pages) for row in self.rows)
@@ -79,52 +87,52 @@ class PagedBatch:
             The rows that have logits now, and these, shape (rows, vocabulary).
         """
         entries = list[_Entry]()
-        for prompt, alike in groupby(rows, attrgetter("prompt")):
+        for _, alike in groupby(rows, attrgetter("prompt")):
             group = list(alike)
             going = len(group) == 1 and group[0].position > 0
-            text = self._begun(prompt, going=going)
+            text = self._begun(group, going=going)
             entries.append(_Entry(text, group, text.logits is None, going))
         others, logits = self._read([entry.text for entry in entries if entry.new])
         found = [entry.text.logits for entry in entries for _ in entry.rows]
         after = torch.stack([each for each in found if each is not None])
         for text, group, new, going in entries:
-            if new and going:
-                group[0].pages = text.pages  # nobody else begins like this
+            if new and going:  # nobody else begins like this
+                group[0].pages, group[0].line = text.pages, text.line
             else:
                 for row in group:
                     row.pages = self._pages.fork(text.pages, len(row.prompt))
+                    row.line = self._table.enter(row.pages)
+                    self.kept.gone_on(row)
+                if new:
+                    self._table.leave(text.line)
                 if new and text.logits is not None:
                     text.logits = text.logits.clone()  # else all of this reading's would stay
                     self.kept.add(text)
                 self._pages.release(text.pages)
-        for row in rows:
-            row.line = self._table.enter(row.pages)
-        self.rows += rows
-        self._plan = None
+        self._lineup.enter(rows)
+        self._promised += sum(pages_for(row.length) for row in rows)
         return [*others, *rows], torch.cat([logits, after]) if others else after
 
     def advance(self) -> Tensor:
         """Reads the last token of every row; logits after it, shape (rows, vocabulary)."""
         plan = self._planned()
-        plan.given.tokens[:] = [row.tokens[-1] for row in self.rows]
-        return self._forward(plan)[: len(self.rows)]
+        return self._forward(plan, self._last())
+
+    def _last(self) -> list[int]:
+        """Tokens that were written last, in order."""
+        return [row.tokens[-1] for row in self.rows]
 
     def _planned(self) -> Plan:
         """What is to be done for one token more of each row, all of which have pages for it."""
-        if self._plan is None:
-            self.rows.sort(key=lambda row: row.pages)  # those that share pages side by side
-            self._plan = Plan.of_rows(self.rows, self._table)
-        else:
-            self._plan.go_on()
-        for n in self._plan.at_a_new_page():
-            row, page = self.rows[n], self._pages.take()
+        for row in self._lineup.lacking():
+            page = self._pages.take()
             self._table.add(row.line, len(row.pages), page)
             row.pages.append(page)
-        return self._plan
+        return self._lineup.plan()
 
     def remember(self, row: Row) -> None:
         """Keeps what was read of a row: its attempt may go on."""
-        self.kept.add(Text((*row.prompt, *row.tokens[:-1]), list(row.pages), mine=True))
+        self.kept.remember(row)
 
     def leave(self, rows: Iterable[Row]) -> None:
         """Takes rows out."""
@@ -132,76 +140,80 @@ class PagedBatch:
         for row in gone:
             self._pages.release(row.pages)
             self._table.leave(row.line)
+            self._promised -= pages_for(row.length)
             row.pages = []
-        if not gone:
-            return
-        if self._plan is not None:
-            self._plan = self._plan.without([row in gone for row in self.rows])
-        self.rows = [row for row in self.rows if row not in gone]
+        if gone:
+            self._lineup.leave(gone)
 
-    def _begun(self, prompt: Tokens, *, going: bool) -> Text:
-        """What was read of a prompt, or a new text with pages for it; whoever asks holds the pages.
+    def _begun(self, group: Sequence[Row], *, going: bool) -> Text:
+        """What was read of some rows' prompt, or a new text with pages for it; whoever asks holds the pages.
 
         Args:
-            prompt: all of it.
-            going: whether it is an attempt's next message.
+            group: the rows.
+            going: whether it is one attempt's next message.
         """
-        found = self.kept.get(prompt)
-        if found is not None:
-            self._pages.hold(found.pages)
-            return found
-        past, size = self.kept.longest(prompt)
+        prompt = group[0].prompt
+        past, size = self.kept.own(group[0])
+        if past is None or size < len(past.tokens):
+            found = self.kept.get(prompt)
+            if found is not None:
+                self._pages.hold(found.pages)
+                return found
+            other, more = self.kept.longest(prompt)
+            if more > size:
+                past, size = other, more
         size = min(size, len(prompt) - 1)  # the last token is read again: it brings the logits
-        pages = list[int]()
-        if past is not None and size >= _WORTH:
-            if going and past.mine:
-                whole = self.kept.hand_over(past)  # this attempt's own words
-            else:
-                whole = past.pages
-                self._pages.hold(whole)
-            pages = self._pages.cut(whole, size)
+        if past is None or size < _WORTH:
+            return Text(prompt, [self._pages.take() for _ in range(pages_for(len(prompt)))])
+        if going and past.author is not None:
+            whole = self.kept.hand_over(past)
+        else:
+            whole = past.pages
+            self._pages.hold(whole)
+        pages = self._pages.cut(whole, size)
         pages += [self._pages.take() for _ in range(pages_for(len(prompt)) - len(pages))]
-        return Text(prompt, pages, start=size if size >= _WORTH else 0)
+        return Text(prompt, pages, start=size)
 
     def _read(self, texts: Sequence[Text]) -> tuple[list[Row], Tensor]:
         """Reads what is new of some texts, long ones in parts; the rows that went on beside the last, and logits."""
+        for text in texts:
+            text.line = self._table.enter(text.pages)
         readings = list(_readings(texts))
         beside, after = list[Row](), torch.empty(0)
         for parts in readings:
+            plan = Plan.of_parts([(part.text.line, part.first, part.last) for part in parts])
             tokens = [token for part in parts for token in part.text.tokens[part.first : part.last]]
-            lines = [self._table.enter(part.text.pages) for part in parts]
-            plan = Plan.of_parts([(line, part.first, part.last) for line, part in zip(lines, parts, strict=True)])
             if parts is readings[-1] and self.rows:
-                plan, beside = self._planned().and_then(plan), list(self.rows)
-                tokens = [*(row.tokens[-1] for row in beside), *tokens]
-            plan.given.tokens[:] = tokens
+                plan = self._planned().and_then(plan)
+                beside, tokens = list(self.rows), self._last() + tokens
             ends = accumulate([part.last - part.first for part in parts], initial=len(beside) - 1)
-            logits = self._forward(plan, [*range(len(beside)), *list(ends)[1:]])
-            for line in lines:
-                self._table.leave(line)
+            logits = self._forward(plan, tokens, [*range(len(beside)), *list(ends)[1:]])
             after, read = logits[: len(beside)], logits[len(beside) :]
             for part, found in zip(parts, read, strict=False):
                 if part.last == len(part.text.tokens):
                     part.text.logits = found
         return beside, after
 
-    def _forward(self, plan: Plan, wanted: Sequence[int] = ()) -> Tensor:
-        """Logits after the tokens wanted, or after all; more of them, whose rows are padding, may follow."""
+    def _forward(self, plan: Plan, tokens: Sequence[int], wanted: Sequence[int] = ()) -> Tensor:
+        """Logits after the tokens wanted, of which more may follow whose rows are padding; or after all."""
+        ids, positions = self._inputs.of(tokens, plan.places)
         chosen, last = {}, None
         if wanted:  # a number of them of which products have whole steps
             last = torch.tensor([*wanted, *[0] * (-len(wanted) % STEP)])
             chosen = {"logits_to_keep": last} if self._chooses else {}
         with self._attention.over(plan):
             output = self._model(
-                input_ids=plan.given.ids,
-                position_ids=plan.given.positions,
+                input_ids=ids,
+                position_ids=positions,
                 attention_mask=self._mask,
                 past_key_values=self._cache,
                 use_cache=True,
                 **chosen,
             )
-        logits: Tensor = output.logits[0]
-        return logits if chosen or last is None else logits[last]
+        logits: Tensor = output.logits
+        if last is None:
+            return logits[0, : len(tokens)]
+        return logits[0] if chosen else logits[0, last]
 
 
 class _Entry(NamedTuple):

@@ -9,18 +9,15 @@ from __future__ import annotations
 import contextlib
 import mmap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from testbed.models.hf_kernel import PAGE, wide
 from testbed.models.hf_memory import unforked
-from testbed.models.hf_prefix import Layout, Prefixes, Tokens
+from testbed.models.hf_prefix import Layout
 
-__all__ = ["PAGE", "KeptPages", "Pages", "Text", "pages_for"]
-
-Tensor = torch.Tensor
+__all__ = ["PAGE", "Pages", "pages_for"]
 
 
 def pages_for(tokens: int) -> int:
@@ -132,66 +129,3 @@ def _lazy(size: int) -> np.ndarray:
         with contextlib.suppress(OSError):  # not every kernel has them
             memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, dtype=np.float32, count=size)
-
-
-@dataclass(eq=False)
-class Text:
-    """A text that was read.
-
-    Attributes:
-        tokens: all of it.
-        pages: that hold its keys and values.
-        logits: after the last token; None where nobody has them.
-        start: tokens of it that were read before.
-        mine: whether one attempt wrote it, who alone will go on from it.
-    """
-
-    tokens: Tokens
-    pages: list[int]
-    logits: Tensor | None = None
-    start: int = 0
-    mine: bool = False
-
-
-class KeptPages(Prefixes[Text]):
-    """The texts read last, whose pages are held.
-
-    Args:
-        pages: where they lie.
-        limit: memory they may take, in bytes; what several have in common counts once.
-    """
-
-    def __init__(self, pages: Pages, limit: int) -> None:
-        super().__init__(limit)
-        self._pages, self._held = pages, dict[int, int]()
-        pages.make_room = self.forget
-
-    def _enter(self, text: Text) -> int:
-        self._pages.hold(text.pages)
-        new = 0
-        for page in text.pages:
-            others = self._held.get(page, 0)
-            self._held[page] = others + 1
-            new += not others
-        return new * self._pages.stride * 4
-
-    def _leave(self, text: Text) -> int:
-        gone = self._let_go(text)
-        self._pages.release(text.pages)
-        return gone
-
-    def hand_over(self, text: Text) -> list[int]:
-        """A kept text's pages, for whoever goes on from it; it is not kept any more."""
-        self._bytes -= self._let_go(self._pop(text.tokens))
-        return text.pages
-
-    def _let_go(self, text: Text) -> int:
-        gone = 0
-        for page in text.pages:
-            others = self._held[page] - 1
-            if others:
-                self._held[page] = others
-            else:
-                del self._held[page]
-                gone += 1
-        return gone * self._pages.stride * 4

@@ -126,8 +126,9 @@ class Prefixes(ABC, Generic[K]):
 
     def __init__(self, limit: int) -> None:
         self._limit, self._bytes = limit, 0
-        self._kept: OrderedDict[Tokens, K] = OrderedDict()
+        self._kept: dict[Tokens, K] = {}
         self._sorted: list[Tokens] = []
+        self._used: OrderedDict[K, None] = OrderedDict()  # those used longest ago first
 
     @abstractmethod
     def _enter(self, read: K) -> int:
@@ -159,35 +160,41 @@ class Prefixes(ABC, Generic[K]):
 
     def add(self, read: K) -> None:
         """Keeps a text; the ones used longest ago make room."""
-        old = self._kept.get(read.tokens)
         self._bytes += self._enter(read)
-        if old is None:
-            insort(self._sorted, read.tokens)
-        else:
-            self._bytes -= self._leave(old)
+        if (old := self._kept.get(read.tokens)) is not None:
+            self.remove(old)
+        insort(self._sorted, read.tokens)
         self._kept[read.tokens] = read
+        self._note(read)
+
+    def forget(self) -> bool:
+        """Lets go of the text used longest ago; False where there is none."""
+        if self._used:
+            self.remove(next(iter(self._used)))
+            return True
+        return False
+
+    def remove(self, read: K) -> None:
+        """Lets go of a text."""
+        self._bytes -= self._leave(read)
+        self._strike(read)
+
+    def _note(self, read: K) -> None:
+        """Counts a text that is kept from now on as used just now, and keeps to the limit."""
+        self._used[read] = None
         self._touch(read)
         while self._bytes > self._limit and self.forget():
             pass
 
-    def forget(self) -> bool:
-        """Lets go of the text used longest ago; False where there is none."""
-        if self._kept:
-            self.remove(next(iter(self._kept)))
-            return True
-        return False
-
-    def remove(self, tokens: Tokens) -> None:
-        """Lets go of a text."""
-        self._bytes -= self._leave(self._pop(tokens))
-
-    def _pop(self, tokens: Tokens) -> K:
-        del self._sorted[bisect_left(self._sorted, tokens)]
-        return self._kept.pop(tokens)
+    def _strike(self, read: K) -> None:
+        """Finds a text no more."""
+        del self._used[read]
+        del self._kept[read.tokens]
+        del self._sorted[bisect_left(self._sorted, read.tokens)]
 
     def _touch(self, read: K) -> None:
         """Counts a text as used just now."""
-        self._kept.move_to_end(read.tokens)
+        self._used.move_to_end(read)
 
 
 class KeptReads(Prefixes[Read]):
@@ -200,12 +207,12 @@ class KeptReads(Prefixes[Read]):
 
     def add(self, read: Read) -> None:
         """Keeps a text, and the one it has as its trunk; the ones used longest ago make room."""
-        if read.trunk is not None and self._kept.get(read.trunk.tokens) is not read.trunk:
+        if read.trunk is not None and read.trunk not in self._used:
             self.add(read.trunk)
         super().add(read)
 
     def _touch(self, read: Read) -> None:
         """Counts a text as used just now, and its trunk after it: else its memory would be held and in no account."""
         super()._touch(read)
-        if read.trunk is not None and read.trunk.tokens in self._kept:
-            self._kept.move_to_end(read.trunk.tokens)
+        if read.trunk is not None and read.trunk in self._used:
+            self._used.move_to_end(read.trunk)
