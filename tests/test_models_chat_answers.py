@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from helpers.answering import USED, answer, called, served
 from testbed.errors import (
     ContextFull,
     FaultKind,
@@ -21,49 +20,12 @@ from testbed.errors import (
     TransportError,
 )
 from testbed.models import Reply, Request
-from testbed.models.chat import Chat
 from testbed.protocol import parse
 from testbed.types import Message
 
 LOOKUP = {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object", "properties": {}}}}
 ASKED: list[Message] = [{"role": "user", "content": "Who?"}]
-USED = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 PAGE = "<html><head><title>Please log in</title></head></html>"
-
-
-def answer(message: Any = None, usage: Any = USED, finish: Any = "stop", **choice: Any) -> dict[str, Any]:
-    said = {"role": "assistant", "content": "<answer>4</answer>"} if message is None else message
-    choices = [{"index": 0, "message": said, "finish_reason": finish, **choice}]
-    return {"id": "x", "object": "chat.completion", "created": 0, "model": "x", "choices": choices, "usage": usage}
-
-
-def called(arguments: Any, name: Any = "lookup") -> dict[str, Any]:
-    call = {"id": "a", "type": "function", "function": {"name": name, "arguments": arguments}}
-    return {"role": "assistant", "content": None, "tool_calls": [call]}
-
-
-@asynccontextmanager
-async def served(*answers: Any, status: int = 200, kind: str = "application/json") -> AsyncIterator[Chat]:
-    """A model of a server that gives these answers one after the other, the last one for ever."""
-    left = list(answers)
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
-        await reader.readexactly(int(length.partition(b":")[2]))
-        told = left.pop(0) if len(left) > 1 else left[0]
-        body = told if isinstance(told, bytes) else (told if isinstance(told, str) else json.dumps(told)).encode()
-        writer.write(
-            f"HTTP/1.1 {status} x\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
-        )
-        writer.close()
-
-    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
-        model = Chat("openai:x", base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", patience=1e-3)
-        try:
-            yield model
-        finally:
-            await model.aclose()
 
 
 async def reply_to(told: Any, **how: Any) -> Reply:
@@ -92,7 +54,9 @@ async def replies_to(*told: Any) -> tuple[Reply, Reply]:
             ContextFull,
             "10 tokens",
         ),
-        (answer(finish="error", error={"message": "lost", "code": 502}), ModelUnavailable, "502"),
+        (answer(finish="error", error={"message": "lost", "code": 502}), ModelUnavailable, "502.*lost"),
+        (answer(finish="abort"), ModelUnavailable, "500.*interrupted: finish_reason = 'abort'"),
+        (answer(finish="insufficient_system_resource"), ModelUnavailable, "interrupted"),
     ],
 )
 async def test_an_error_that_came_as_an_answer_is_the_error_that_it_is(
@@ -172,6 +136,10 @@ async def test_what_waiting_cannot_help_is_missing_at_once_and_ends_no_run(statu
         (called(None), None),
         ({"content": None, "function_call": {"name": "lookup", "arguments": '{"query": "x"}'}}, None),
         ({**called("{}"), "role": "model"}, None),
+        (called(""), None),
+        (called(" "), None),
+        ({**called("{}"), "tool_calls": called("{}")["tool_calls"][0]}, None),
+        ({**called("{}"), "tool_calls": [{**called("{}")["tool_calls"][0], "id": 3}]}, None),
         (called("[1]"), FaultKind.PARSE_ERROR),
         (called("4"), FaultKind.PARSE_ERROR),
         (called([1]), FaultKind.PARSE_ERROR),
@@ -200,6 +168,30 @@ async def test_half_a_character_can_be_sent_back(message: Any) -> None:
     assert parse(second.text).answer == "4"
 
 
+TEXT = "<answer>4</answer>"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [{"type": "text", "text": TEXT}]},
+        {"content": [{"type": "output_text", "text": "<answer>"}, {"type": "output_text", "text": "4</answer>"}]},
+        {"content": ["<answer>4", "</answer>"]},
+        {"content": {"type": "text", "text": TEXT}},
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                {"type": "text", "text": TEXT},
+            ]
+        },
+        {"content": None, "refusal": TEXT},
+        {"content": TEXT, "refusal": None, "reasoning": "hm", "annotations": [{"url": 1}], "audio": {"id": 1}},
+    ],
+)
+async def test_what_was_said_is_text_in_whatever_parts_it_came(message: dict[str, Any]) -> None:
+    assert (await reply_to(answer({"role": "assistant", **message}))).text == TEXT
+
+
 UNTRUE = [
     None,
     {},
@@ -220,7 +212,24 @@ async def test_counts_that_cannot_be_true_are_estimated_and_that_is_said() -> No
     assert {(reply.usage.prompt_tokens, reply.usage.generated_tokens) for reply in replies} == {(22, 5)}
 
 
-@pytest.mark.parametrize("finish", ["content_filter", "length"])
+@pytest.mark.parametrize(
+    ("usage", "written"),
+    [
+        ({**USED, "total_tokens": 50}, 39),
+        ({**USED, "total_tokens": None}, 7),
+        ({**USED, "total_tokens": 3}, 7),
+        ({**USED, "prompt_tokens_details": [1], "completion_tokens_details": "none"}, 7),
+        ({**USED, "prompt_tokens_details": {"cached_tokens": "5"}}, 7),
+    ],
+)
+async def test_thoughts_that_the_total_alone_counts_were_written_and_odd_details_lose_no_reply(
+    usage: dict[str, Any], written: int
+) -> None:
+    used = (await reply_to(answer(usage=usage))).usage
+    assert (used.prompt_tokens, used.generated_tokens) == (11, written)
+
+
+@pytest.mark.parametrize("finish", ["content_filter", "length", "max_output_tokens", "SENSITIVE"])
 async def test_what_was_cut_is_not_completed(finish: str) -> None:
     async with served(answer({"role": "assistant", "content": "<answer>4"}, finish=finish)) as model:
         model._native = False

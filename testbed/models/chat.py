@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from testbed import protocol
 from testbed.edges import Foreign
 from testbed.errors import ModelError
-from testbed.models.base import Reply, Request, Score, uniforms
+from testbed.models.base import Reply, Request, Score
 from testbed.models.chat_clients import Connections, check_client, extra_fields, make_client, model_of, without_key
 from testbed.models.chat_echo import Served
-from testbed.models.chat_errors import expect_answers, translated
+from testbed.models.chat_errors import Refused, expect_answers, translated
 from testbed.models.chat_messages import encode_reply, finish_of, in_openais_form, system_text, to_langchain
 from testbed.models.chat_prices import check_limit, estimated, prices_of, usage_of
 from testbed.models.chat_reading import Reading
 from testbed.models.chat_score import written_logprobs
+from testbed.models.chat_settings import Settings, kind_of, neutral
 from testbed.models.pacing import Answer, Pace, seconds_of
 from testbed.types import Message, Usage
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 VERSION = "1"
 CONCURRENCY = 256
 PATIENCE = 300.0
-LIMIT = "max_completion_tokens"  # how OpenAI's API names the limit on a reply
 _OPENAI = ("ChatOpenAI", "AzureChatOpenAI")  # clients known to pass `seed` and `logprobs` on
 
 
@@ -93,7 +93,7 @@ class Chat:
         self._client: BaseChatModel | None = None
         self._connections: Connections | None = None
         if isinstance(model, str):
-            check_client(model, api_key_env)
+            check_client(model, api_key_env, base_url)
             self._id, kind = model, "ChatOpenAI" if model.startswith("openai:") else ""
         else:
             self._client, kind = model, type(model).__name__
@@ -108,7 +108,15 @@ class Chat:
         self._stated: StatedTokenizer | None = None
         self._reading: Reading | None = None
         self._extra = extra_fields(extra_body, self.gives_logprobs)
-        self._limit = "max_tokens" if base_url and self.gives_logprobs else LIMIT  # servers know the older name
+        self._settings = Settings(
+            self.name,
+            native=native,
+            known=self.gives_logprobs,
+            served=bool(base_url),
+            seeded=self._seeded,
+            extra=self._extra,
+        )
+        self._taken: set[str] = set()  # kinds of requests that the server has answered
 
     @property
     def counts_are_approximate(self) -> bool:
@@ -164,14 +172,16 @@ class Chat:
             ModelError: the provider refuses the request (wrong key, unknown model, wrong parameters), or does not tell
                 log-probabilities where they are wanted.
             ContextFull: the conversation is too long for the model.
-            ModelNotAsked: no connection, or a server that refuses for longer than it is waited for.
+            ModelNotAsked: no connection, a server that refuses for longer than it is waited for, or one that refuses
+                this conversation alone.
             ModelUnavailable: server error.
             TransportError: no answer in time, or one that was cut off or cannot be read.
         """
         await self.start()
         assert self._client is not None
         messages = self._written(request.messages, request.tools)
-        runnable, settings = self._runnable(self._client, request), self._settings(request)
+        runnable, settings = self._runnable(self._client, request), self._settings.of(request)
+        kind = kind_of(request)
         begun = 0.0
 
         async def send() -> AIMessage:
@@ -182,18 +192,20 @@ class Chat:
 
         try:
             message, resent = await self._pace.ask(lambda: self._in_time(send()), request.off_clock)
-        except ModelError as error:
-            if "max_tokens" in settings or LIMIT not in str(error):
-                raise
-            self._limit = LIMIT  # a server in front of hosted models, which refused the older name
-            return await self.generate(request)
+        except Refused as error:
+            if self._settings.renames(settings, error):
+                return await self.generate(request)
+            if kind in self._taken and (only_this := error.of_conversation()):
+                raise only_this from error
+            raise
+        self._taken.add(kind)
         finish = finish_of(message)
         text = encode_reply(message, native=self._native, cut=finish == "length")
         usage, told = usage_of(message, messages, text, self._prices)
         self._approximate |= not told
         check_limit(usage.generated_tokens if told else 0, request.max_tokens, self.name)
         usage = replace(usage, seconds=time.monotonic() - begun, resent=resent)
-        return Reply(text, usage, finish, self._logprobs(request, message, usage) if request.logprobs else None)
+        return Reply(text, usage, finish, self._logprobs(message, usage) if request.logprobs else None)
 
     async def score(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], which: Sequence[int]
@@ -224,7 +236,7 @@ class Chat:
         came = expect_answers()
 
         def told(error: Exception) -> Exception:
-            meant = translated(error, self.name, self._timeout, answered=bool(came))
+            meant = translated(error, self.name, self._timeout, client=True, answered=bool(came))
             if meant is not error:
                 meant.args = (without_key(str(meant), self._id, self._key_env),)
             return meant
@@ -251,11 +263,15 @@ class Chat:
         return self._stated.encode(self._stated.render(self._body(messages, tools), go_on=True))[0]
 
     def _body(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A conversation in OpenAI's form."""
-        return {**self._extra, **in_openais_form(self._written(messages, tools), tools if self._native else ())}
+        """A conversation in OpenAI's form, to be read."""
+        return {
+            **neutral(self._extra),
+            **in_openais_form(self._written(messages, tools), tools if self._native else ()),
+        }
 
     def _written(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[BaseMessage]:
-        return to_langchain(messages, system_text([] if self._native else tools, self._system), native=self._native)
+        system = system_text([] if self._native else tools, self._system)
+        return to_langchain(messages, system, native=self._native, offered={tool["function"]["name"] for tool in tools})
 
     def _runnable(self, client: BaseChatModel, request: Request) -> Any:
         if not (self._native and request.tools):
@@ -268,27 +284,8 @@ class Chat:
                 raise ModelError(f"{self.name} has no native tool calls; set native = false for text.") from None
         return self._bound[key]
 
-    def _settings(self, request: Request) -> dict[str, Any]:
-        sampling, extra = request.sampling, dict(self._extra)
-        settings: dict[str, Any] = {"temperature": sampling.temperature}
-        if self._limit == LIMIT:
-            settings["max_tokens"] = request.max_tokens  # which clients send under the name of their API
-        else:
-            extra[self._limit] = request.max_tokens
-        if sampling.top_p < 1 or self._base_url:  # some providers refuse it; servers have defaults
-            settings["top_p"] = sampling.top_p
-        if not self._native:
-            settings["stop"] = list(protocol.STOP_STRINGS)
-        if request.logprobs:
-            settings |= {"logprobs": True, "top_logprobs": 0}  # without the latter llama-cpp-python tells none
-        if self._seeded:
-            settings["seed"] = int(uniforms(request.stream, request.position, 1)[0] * 2**31)
-        return settings | ({"extra_body": extra} if extra else {})
-
-    def _logprobs(self, request: Request, message: AIMessage, usage: Usage) -> tuple[float, ...] | None:
+    def _logprobs(self, message: AIMessage, usage: Usage) -> tuple[float, ...] | None:
         """Of the reply's tokens; a server that gave none yet is told by name instead of leaving all out in silence."""
-        if request.sampling.temperature != 1 or request.sampling.top_p != 1:  # some servers scale them, others do not
-            raise ModelError(f"{self.name} tells log-probabilities of its own only at temperature = 1 and top_p = 1.")
         found = written_logprobs(message.response_metadata, str(message.text), usage.generated_tokens)
         if found is None and not self._told_logprobs:
             raise ModelError(

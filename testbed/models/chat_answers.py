@@ -13,6 +13,8 @@ from openai import DefaultAsyncHttpxClient
 from testbed.models.chat_errors import note_answer
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_DETAILS = ("prompt_tokens_details", "completion_tokens_details")
+_INTERRUPTED = ("error", "abort", "insufficient_system_resource", "network_error")  # what the server gave up
 _OF_THE_BODY = ("content-length", "content-encoding", "transfer-encoding")  # headers
 
 
@@ -46,13 +48,19 @@ def _status_of(told: dict[str, Any]) -> int:
     choices = told.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     if isinstance(first, dict):
-        error = first.get("finish_reason") == "error" and (first.get("error") or True)
+        error = first.get("finish_reason") in _INTERRUPTED and (first.get("error") or _interrupted(first))
     else:
         error = told.get("error") or (told.get("object") == "error" and told)
     if not error:
         return 200
+    if error is not told:
+        told["error"] = error  # where clients look for what it says
     code = str(error.get("code") or error.get("status")) if isinstance(error, dict) else ""
     return int(code) if len(code) == 3 and code.isdecimal() and code[0] in "45" else 500
+
+
+def _interrupted(choice: dict[str, Any]) -> dict[str, Any]:
+    return {"message": f"the reply was interrupted: finish_reason = {choice['finish_reason']!r}"}
 
 
 def _mend(told: dict[str, Any]) -> bool:
@@ -61,6 +69,10 @@ def _mend(told: dict[str, Any]) -> bool:
     mended = "usage" in told and not (isinstance(usage, dict) and all(_may_be_count(usage.get(n)) for n in _COUNTS))
     if mended:
         del told["usage"]
+    elif isinstance(usage, dict):
+        for details in [key for key in _DETAILS if not isinstance(usage.get(key), dict | None)]:
+            del usage[details]
+            mended = True
     for choice in choices if isinstance(choices, list) else ():
         message = choice.get("message") if isinstance(choice, dict) else None
         if isinstance(message, dict):
@@ -79,12 +91,32 @@ def _mend_message(message: dict[str, Any]) -> bool:
     if isinstance(older, dict) and not message.get("tool_calls"):  # as it was before there were several
         message["tool_calls"] = [{"id": "call", "type": "function", "function": older}]
         mended = True
+    if isinstance(message.get("tool_calls"), dict) and message["tool_calls"]:  # one, without a list around it
+        message["tool_calls"] = [message["tool_calls"]]
+        mended = True
     calls = message.get("tool_calls")
+    if (said := _said(message.get("content") or message.get("refusal"))) != message.get("content"):
+        message["content"], mended = said, True
     for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, dict) and not isinstance(call.get("id"), str | None):
+            call["id"], mended = str(call["id"]), True
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict) and (text := _as_text(function.get("arguments"))) != function.get("arguments"):
             function["arguments"], mended = text, True
     return mended
+
+
+def _said(content: Any) -> Any:
+    """A message's text, which some tell in parts; thoughts are none of it. What is no text at all stays as it is."""
+    parts = content if isinstance(content, list) else [content] if isinstance(content, dict) else None
+    if parts is None:
+        return content
+    texts: list[Any] = [part.get("text") if isinstance(part, dict) else part for part in parts if not _is_thought(part)]
+    return "".join(texts) if all(isinstance(text, str) for text in texts) else content
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, dict) and str(part.get("type")) in ("thinking", "reasoning", "redacted_thinking")
 
 
 def _as_text(arguments: Any) -> Any:
@@ -94,6 +126,8 @@ def _as_text(arguments: Any) -> Any:
     """
     if isinstance(arguments, dict):
         return json.dumps(arguments)
+    if isinstance(arguments, str) and not arguments.strip():
+        return "{}"
     text = arguments if isinstance(arguments, str) else json.dumps(arguments)
     try:
         value = json.loads(text)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 _KEYLESS = re.compile(r"missing credentials|api_key|api key", re.IGNORECASE)
+_ADDRESS = re.compile(r"https?://[^/?#\s]", re.IGNORECASE)
 
 # What each request says of its own accord.
 _OWN_FIELDS = {"model", "messages", "tools", "temperature", "top_p", "max_tokens", "max_completion_tokens"} | {
@@ -31,12 +32,12 @@ class Connections(Protocol):
         ...
 
 
-def check_client(model: str, api_key_env: str | None) -> None:
+def check_client(model: str, api_key_env: str | None, base_url: str | None) -> None:
     """Checks what can be checked before anything is asked.
 
     Raises:
         ModelError: the provider's package is not installed.
-        UsageError: the name has another form, or the variable with the key is not set.
+        UsageError: the name or the server's address has another form, or the variable with the key is not set.
     """
     provider, _, name = model.partition(":")
     if not provider or not name:
@@ -45,6 +46,8 @@ def check_client(model: str, api_key_env: str | None) -> None:
         )
     if api_key_env and api_key_env not in os.environ:
         raise UsageError(f"chat:{model}: the environment variable {api_key_env} is not set.")
+    if provider == "openai" and base_url and not _ADDRESS.match(base_url):
+        raise UsageError(f"model: base_url must be an address such as http://127.0.0.1:8000/v1, not {base_url!r}.")
     if provider == "openai" and find_spec("langchain_openai") is None:
         raise ModelError("chat:openai needs langchain-openai: pip install 'capability-testbed[chat]'.")
     if provider != "openai" and find_spec("langchain") is None:
@@ -90,10 +93,16 @@ def make_client(
         options["base_url"] = base_url
     if api_key_env:
         options["api_key"] = os.environ[api_key_env]
+    variable = api_key_env or _variable(model)
+    key = os.environ.get(variable, "")
+    if key != key.strip() or not (key.isascii() and key.isprintable()):
+        raise ModelError(
+            f"chat:{model}: the key in {variable} cannot be sent: it has a blank or a line break at one end, or a "
+            "character that is none of a key's."
+        )
 
     def told(error: Exception) -> Exception:  # constructors validate each in their own way, missing keys included
         if _KEYLESS.search(str(error)) and not api_key_env:  # its own advice, an argument, cannot be followed here
-            variable = f"{provider.upper()}_API_KEY"
             return ModelError(
                 f"chat:{model} has no API key: set {variable}, or name another variable with api_key_env."
             )
@@ -111,18 +120,26 @@ def model_of(client: BaseChatModel | None) -> str:
 
 def without_key(text: str, model: str, api_key_env: str | None) -> str:
     """A message of a client or a server without the key, which some of them repeat."""
-    key = os.environ.get(api_key_env or f"{model.partition(':')[0].upper()}_API_KEY", "")
+    key = os.environ.get(api_key_env or _variable(model), "")
     return text.replace(key, "…") if key else text
+
+
+def _variable(model: str) -> str:
+    """The usual environment variable with a provider's key."""
+    return f"{model.partition(':')[0].upper()}_API_KEY"
 
 
 def _openai(name: str, options: dict[str, Any]) -> tuple[BaseChatModel, Connections]:
     from langchain_openai import ChatOpenAI
+    from openai import Timeout
 
     from testbed.models.chat_answers import AnswerConnections
 
     served = options.get("base_url") or os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
     if served and "api_key" not in options and "OPENAI_API_KEY" not in os.environ:
         options["api_key"] = "none"  # servers of one's own mostly ask for no key, and the client insists on one
+    # A server that cannot be reached is told from one that was asked and does not answer.
+    options["timeout"] = Timeout(options["timeout"], connect=options["timeout"] / 2)
     # langchain shares its connections between clients, and so between event loops, which connections do not survive.
     connections = AnswerConnections(timeout=options["timeout"])
     return ChatOpenAI(model=name, http_async_client=connections, **options), connections

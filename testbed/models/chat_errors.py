@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any
 
 from testbed.errors import (
     ContextFull,
@@ -20,19 +16,39 @@ from testbed.errors import (
     ModelUnavailable,
     TransportError,
 )
+from testbed.models.chat_status import chain, named_status, names_of, retry_after, status_code_of, status_of
 
-# Class names as langchain, the OpenAI and Anthropic clients and httpx have them: their packages need not be installed.
-_BROKEN = ("APIConnectionError", "ModelConnectionError", "ModelTimeoutError", "TransportError", "ConnectError")
-_UNREADABLE = ("APIResponseValidationError",)
-_TOO_LONG = re.compile(r"context.{0,20}(length|window|size)|too (long|many tokens)|maximum.{0,20}tokens", re.IGNORECASE)
+# Class names as langchain and the clients of providers have them: their packages need not be installed.
+_NO_CONNECTION = {"ConnectError", "ConnectTimeout"}
+_NOT_REACHED = {
+    *(*_NO_CONNECTION, "PoolTimeout", "ConnectionRefusedError", "gaierror"),
+    *("ClientConnectorError", "EndpointConnectionError", "ConnectTimeoutError", "ConnectionTimeoutError"),
+}
+_TIMED_OUT = re.compile(r"Timeout|TimedOut|DeadlineExceeded")
+_NOT_SENT = {"UnsupportedProtocol", "InvalidURL", "TooManyRedirects"}
+_BROKEN = {
+    *("APIConnectionError", "ModelConnectionError", "TransportError", "ConnectionError"),
+    *("ClientConnectionError", "ClientPayloadError", "ChunkedEncodingError", "ProtocolError"),
+}
+_UNREADABLE = {"APIResponseValidationError", "DecodingError", "JSONDecodeError", "ContentTypeError"}
+# Of the conversation: not of a tool's description, and not of the reply that is asked for.
+_TOO_LONG = re.compile(
+    r"context.{0,20}(length|window|size|limit)|(?<!string )(?<!array )too (long|many tokens)"
+    r"|maximum(?!.{0,25}output).{0,20}tokens|maximum (allowed )?(model|prompt|input|sequence).length"
+    r"|reduce the length of|tokens.{0,30}must be <=|model token limit|token count.{0,20}exceeds",
+    re.IGNORECASE,
+)
 _NUMBER_ALONE = re.compile(r"Error code: \d+")
-_BUSY = (408, 409, 425, 429)
+_MALFORMED = (400, 422)  # what the request says is refused
+_ABOUT_THE_REQUEST = (*_MALFORMED, 403)  # or may be: firewalls read what they let through
+_BUSY = (408, 409, 421, 424, 425, 429, 449, 499)
 _REFUSED = (429, 503, 529)  # before the model has begun
 # What proxies answer with 503 for a server that was lost on the way: it may have begun.
 _LOST = re.compile(r"before headers|connection termination|remote reset", re.IGNORECASE)
 _SPENT = re.compile(
     r"insufficient_quota|exceeded your current quota|credit balance", re.IGNORECASE
 )  # waiting is no use
+_TOO_LARGE_FOR_ITS_LIMIT = re.compile(r"tokens per (min|day)|\bTP[MD]\b|rate.?limit", re.IGNORECASE)
 # A prompt that the provider will not show to its model: no other prompt is the worse for it.
 _FILTERED = re.compile(r"content.?(filter|management|policy)|flagged", re.IGNORECASE)
 
@@ -68,94 +84,116 @@ def readable(what: str) -> Iterator[None]:
         raise ModelError(f"{what} cannot be read: {error}") from error
 
 
-def translated(error: Exception, name: str, timeout: float, *, answered: bool = False) -> Exception:
+class Refused(ModelError):
+    """The server refuses a request as it is.
+
+    Attributes:
+        status: of its answer.
+    """
+
+    status = 400
+
+    def of_conversation(self) -> ModelNotAsked | None:
+        """The same where requests of its kind are taken: what this conversation says is refused, and no other is.
+
+        None where its status says that it is about something else.
+        """
+        if self.status not in _ABOUT_THE_REQUEST:
+            return None
+        return _final(f"{str(self).removesuffix('.')}. Others like it were taken: it is about this conversation.")
+
+
+def translated(
+    error: Exception, name: str, timeout: float, *, client: bool = False, answered: bool = False
+) -> Exception:
     """The error as the testbed has it, or `error` itself where it is none of the provider's.
 
     Args:
         error: what the client raised.
         name: the model, for the message.
         timeout: seconds that the call was given.
+        client: whether a model's client is known to have raised it: then any status, wherever it is kept, and any name
+            that says what happened is the server's. Else it may be somebody's code that calls itself unavailable.
         answered: whether the server had answered by then: whatever else the client raises is about the answer.
     """
-    status, names = _status(error), {cls.__name__ for cls in type(error).__mro__}
     if isinstance(error, InfrastructureError | ModelError | ContextFull):
         return error
-    if isinstance(error, TimeoutError) or "APITimeoutError" in names:
+    if (status := status_of(error) if client else status_code_of(error)) is not None:
+        return _by_status(status, error, f"{name}: the server answered {status}")
+    names = names_of(error) if client else [cls.__name__ for cls in type(error).__mro__]
+    unreached = _NOT_REACHED.intersection(names) if client else _NO_CONNECTION.intersection(names_of(error))
+    if unreached or isinstance(error, ConnectionRefusedError):
+        return ModelNotAsked(f"{name}: no connection: {_with_cause(error)}")
+    if isinstance(error, TimeoutError) or any(map(_TIMED_OUT.search, names)):
         return TransportError(f"{name} did not answer within {timeout:g} s.")
-    if status == 413 or (status == 400 and _TOO_LONG.search(str(error))):
-        return ContextFull(f"{name}: {_short(error)}")
-    spent = status == 402 or (status in _REFUSED and _SPENT.search(str(error)))
-    if spent or (status in (400, 403) and _FILTERED.search(str(error))):
-        final = ModelNotAsked(f"{name}: the server answered {status}: {_short(error)}")
-        final.passing = False
-        return final
-    if status in _BUSY or (status or 0) >= 500:
-        said = f"{name}: the server answered {status}: {_short(error)}"
-        busy = ModelBusy(said) if status in _REFUSED and not _LOST.search(said) else ModelUnavailable(said)
-        busy.retry_after = _retry_after(getattr(getattr(error, "response", None), "headers", None) or {})
-        return busy
-    if status is not None:
-        return ModelError(f"{name}: the server answered {status}: {_short(error)}{_remedy(status)}")
-    if isinstance(error, ConnectionRefusedError) or _causes(error) & {"ConnectError", "ConnectTimeout"}:
-        return ModelNotAsked(f"{name}: no connection: {_short(error)}")
-    if isinstance(error, ConnectionError) or names & set(_BROKEN):
-        return TransportError(f"{name}: the connection failed: {_short(error)}")
-    if answered or isinstance(error, json.JSONDecodeError) or names & set(_UNREADABLE) or _is_malformed(error):
+    if _NOT_SENT.intersection(names):
+        return ModelError(f"{name} cannot be asked: {_with_cause(error)}. Check the base_url.")
+    if isinstance(error, ConnectionError) or _BROKEN.intersection(names):
+        return TransportError(f"{name}: the connection failed: {_with_cause(error)}")
+    status = named_status(error) if client else None
+    if (answered and status != 413) or _UNREADABLE.intersection(names) or _is_malformed(error):
         return TransportError(f"{name}: the server's answer cannot be read: {_short(error)}")
+    if status is not None:
+        return _by_status(status, error, f"{name}: {type(error).__name__}")
     if getattr(error, "is_retryable", False):
         return ModelUnavailable(f"{name}: {_short(error)}")
     return error
 
 
-def _status(error: Exception) -> int | None:
-    for holder in (error, getattr(error, "response", None)):
-        status: Any = getattr(holder, "status_code", None)
-        if isinstance(status, int) and status >= 300:
-            return status
-    return None
+def _by_status(status: int, error: Exception, who: str) -> Exception:
+    """What an answer with `status` means; `who` begins the message."""
+    whole, said = _whole(error), f"{who}: {_short(error)}"
+    if status == 413 and _TOO_LARGE_FOR_ITS_LIMIT.search(whole):
+        return _final(said)
+    if status == 413 or (status in _MALFORMED and _TOO_LONG.search(whole)):
+        return ContextFull(said)
+    spent = status == 402 or (status in _REFUSED and _SPENT.search(whole))
+    if spent or (status in (400, 403) and _FILTERED.search(whole)):
+        return _final(said)
+    if status in _BUSY or status >= 500:
+        busy = ModelBusy(said) if status in _REFUSED and not _LOST.search(whole) else ModelUnavailable(said)
+        busy.retry_after = retry_after(error)
+        return busy
+    refused = Refused(said + _remedy(status))
+    refused.status = status
+    return refused
 
 
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that the server wants to be left alone: "retry-after-ms", or Retry-After as seconds or as a date."""
-    milliseconds, told = headers.get("retry-after-ms", ""), headers.get("retry-after", "")
-    for text, unit in ((milliseconds, 1e-3), (told, 1.0)):
-        try:
-            seconds = float(text) * unit
-        except ValueError:
-            continue
-        return seconds if 0 <= seconds < float("inf") else 0.0  # NaN is in no range
-    try:
-        date = parsedate_to_datetime(told)
-        seconds = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    except (ValueError, OverflowError):  # the latter of a number with too many digits
-        return 0.0
-    return max(seconds, 0.0)
-
-
-def _causes(error: BaseException | None) -> set[str]:
-    """Names of the exceptions that led to this one, its own among them."""
-    names: set[str] = set()
-    while error is not None:
-        names |= {cls.__name__ for cls in type(error).__mro__}
-        error = error.__cause__
-    return names
+def _final(said: str) -> ModelNotAsked:
+    """A refusal that no waiting helps against."""
+    refusal = ModelNotAsked(said)
+    refusal.passing = False
+    return refusal
 
 
 def _is_malformed(error: Exception) -> bool:
-    """langchain-openai raises plain TypeError or KeyError for an answer without the fields it must have."""
-    return isinstance(error, TypeError | KeyError | AttributeError) and "choices" in str(error)
+    """Clients raise plain errors for an answer without what it must have."""
+    if isinstance(error, TypeError | KeyError | AttributeError):
+        return "choices" in str(error)
+    return isinstance(error, ValueError) and "No generation" in str(error)  # langchain's, of an empty stream
 
 
 def _remedy(status: int) -> str:
     if status in (401, 403):
         return " Check the API key and what it may use."
-    if status == 404 or status < 400:
+    if status in (404, 405) or status < 400:
         return " Check the model's name and the base_url."
     return ""
 
 
+def _with_cause(error: Exception) -> str:
+    """Its message and the first one that led to it: clients say no more of a connection than that it failed."""
+    texts = [" ".join(str(each).split()) for each in chain(error)]
+    told = list(dict.fromkeys(text.removesuffix(".") for text in texts if text))
+    return ": ".join(told[:2])[:300] or type(error).__name__
+
+
 def _short(error: Exception) -> str:
+    return _whole(error)[:300]
+
+
+def _whole(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if _NUMBER_ALONE.fullmatch(text):  # the server has its own form of errors, which the client does not read
         text += ": " + " ".join(str(getattr(getattr(error, "response", None), "text", "")).split())
-    return text[:300]
+    return text

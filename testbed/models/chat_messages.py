@@ -7,7 +7,8 @@ the ids that tie results to calls are made up anew, always the same, because a t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import (
@@ -22,31 +23,40 @@ from langchain_core.messages import (
 from testbed import protocol
 from testbed.types import Message, well_formed
 
-# What providers call it that a reply is not whole.
-_CUT = {"length", "max_tokens", "model_length", "content_filter", "content_filtered", "safety", "recitation", "refusal"}
+# Where providers say why a reply ended, and what they call it that it is not whole.
+_REASON = ("finish_reason", "stop_reason", "stopReason", "done_reason")
+_CUT = {
+    *("length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded", "incomplete"),
+    *("content_filter", "content_filtered", "safety", "recitation", "refusal", "sensitive", "guardrail_intervened"),
+    *("blocklist", "prohibited_content", "spii", "repetition"),
+}
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # of a tool, as strict providers have it
 _NO_NAME = "unreadable_call"  # providers refuse a call without a name
 
 
-def to_langchain(messages: Sequence[Message], system: str, *, native: bool) -> list[BaseMessage]:
+def to_langchain(
+    messages: Sequence[Message], system: str, *, native: bool, offered: Collection[str] = ()
+) -> list[BaseMessage]:
     """A conversation as the provider gets it.
 
     Args:
         messages: the transcript.
         system: system text; none where empty.
         native: calls as tool calls and results as tool messages; else both as text.
+        offered: names of tools, which stay as they are; of others, strict providers refuse some.
     """
     made: list[BaseMessage] = [SystemMessage(system)] if system else []
     open_calls: Iterator[str] = iter(())
     for turn, message in enumerate(messages):
         role, content = message["role"], message["content"]
         if role == "assistant" and native:
-            said = _native(content, turn)
+            said = _native(content, turn, offered)
             open_calls = iter([call["id"] or "" for call in said.tool_calls])
             made.append(said)
         elif role == "assistant":
             made.append(AIMessage(content))
         elif role == "tool":
-            made.append(_result(content, message.get("name", ""), next(open_calls, None)))
+            made.append(_result(content, _sendable_name(message.get("name", ""), offered), next(open_calls, None)))
         elif role == "system":
             made.append(SystemMessage(content))
         else:
@@ -89,11 +99,11 @@ def encode_reply(message: AIMessage, *, native: bool, cut: bool) -> str:
 
 def finish_of(message: AIMessage) -> str:
     """Whether a reply was cut, at its limit or by the provider's filter: "length" where it was, else "stop"."""
-    reason = message.response_metadata.get("finish_reason") or message.response_metadata.get("stop_reason")
+    reason = next(filter(None, map(message.response_metadata.get, _REASON)), None)
     return "length" if str(reason).lower() in _CUT else "stop"
 
 
-def _native(content: str, turn: int) -> AIMessage:
+def _native(content: str, turn: int, offered: Collection[str]) -> AIMessage:
     """An assistant's text with its calls taken out of the tags."""
     calls = protocol.parse(content).calls
     if not calls:
@@ -101,10 +111,21 @@ def _native(content: str, turn: int) -> AIMessage:
     return AIMessage(
         content[: content.index(protocol.CALL_OPEN)],
         tool_calls=[
-            {"name": well_formed(call.name) or _NO_NAME, "args": _sendable(call.arguments), "id": f"call_{turn}_{n}"}
+            {
+                "name": _sendable_name(call.name, offered),
+                "args": _sendable(call.arguments),
+                "id": f"call_{turn}_{n}",
+            }
             for n, call in enumerate(calls)
         ],
     )
+
+
+def _sendable_name(name: str, offered: Collection[str]) -> str:
+    """A called tool's name. One that is not offered may be anything, and the call is told all the same."""
+    if name in offered or _NAME.fullmatch(name):
+        return name
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64] or _NO_NAME
 
 
 def _sendable(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +137,7 @@ def _sendable(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _result(content: str, name: str, call_id: str | None) -> BaseMessage:
     if call_id is None:
         return HumanMessage(f"<tool_result>{content}</tool_result>")
-    return ToolMessage(content, tool_call_id=call_id, name=name or _NO_NAME)
+    return ToolMessage(content, tool_call_id=call_id, name=name)
 
 
 def _closed(text: str) -> str:

@@ -116,6 +116,8 @@ def usage_of(message: AIMessage, sent: Sequence[BaseMessage], text: str, prices:
     if prompt is None or written is None:
         prompt, written = sum(estimated(str(m.text)) for m in sent), estimated(text)
         return Usage(prompt, written, 0.0, prices.usd(prompt, 0, written)), False
+    whole = _count(told.get("total_tokens"), 0) or 0
+    written = max(written, whole - prompt)  # some bill thoughts that they count in the total alone
     cached = min(_count((told.get("input_token_details") or {}).get("cache_read"), 0) or 0, prompt)
     return Usage(prompt, written, 0.0, prices.usd(prompt, cached, written)), True
 

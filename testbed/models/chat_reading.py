@@ -17,11 +17,16 @@ from testbed.errors import ModelError, ModelNotAsked, ModelUnavailable
 from testbed.models.base import Score
 from testbed.models.chat_echo import WRITTEN, Echo, Served, check_order, prompt_logprobs
 from testbed.models.chat_rendering import TRIAL, Body, Tools, rendered_text, rendered_tokens
-from testbed.models.chat_score import marked, placed, scores_of
+from testbed.models.chat_score import OtherTokens, marked, placed, scores_of
 from testbed.types import Message
 
 if TYPE_CHECKING:
     from testbed.models.chat_tokenizer import StatedTokenizer
+
+DATED = (
+    "; the chat template writes on which day it is, and the server's day may be another: pin it for both, where the "
+    'template takes it, as in extra_body = { chat_template_kwargs = { date_string = "26 Jul 2024" } }'
+)
 
 
 class _Way(Protocol):
@@ -64,6 +69,7 @@ class Reading:
         self._advice = (
             "" if stated else " A server that knows echo can do with tokenizer = NAME_OR_PATH of the model that it has."
         )
+        self._dated = stated is not None and stated.is_dated(body(TRIAL, ()))
         self._trying = asyncio.Lock()
         self._found: _Way | None = None
         self._refused = ""
@@ -82,7 +88,15 @@ class Reading:
                 self._found = await self._first()
         if self._found is None:
             raise ModelError(self._refused)
-        return await self._found.scores(messages, tools, which)
+        try:
+            return await self._found.scores(messages, tools, which)
+        except OtherTokens as error:
+            raise ModelError(f"{error}{self._day}") from error
+
+    @property
+    def _day(self) -> str:
+        """What to say of the day where tokens differ, and it may be why."""
+        return DATED if self._dated else ""
 
     async def _first(self) -> _Way | None:
         """The first way that the server knows."""
@@ -98,7 +112,8 @@ class Reading:
             else:
                 return way
         self._refused = (
-            f"{self._name} cannot score texts. Tried {'; '.join(tried)}.{self._advice} Of local models, hf: always can."
+            f"{self._name} cannot score texts. Tried {'; '.join(tried)}{self._day}.{self._advice} Of local models, hf: "
+            "always can."
         )
         return None
 

@@ -20,6 +20,10 @@ MARK = "@@mark{}@@"  # ASCII: what is split inside a character cannot be read ba
 STRADDLES = "a token holds the end of a message and a part of what the template puts beside it."
 
 
+class OtherTokens(ModelError):
+    """The server read a conversation as other tokens than the tokenizer has that the user named."""
+
+
 class Read(NamedTuple):
     """A token of a conversation as a server read it.
 

@@ -140,7 +140,11 @@ class ByStatedEcho(_Stated):
         ids, _ = self._stated.encode(text)
         theirs, count = await next_token(self._served, body)
         if count is not None and count != len(ids):
-            raise ModelError(f"{self._other()}: to the server a short conversation has {count} tokens, not {len(ids)}")
+            closed, _ = self._stated.encode(self._stated.render(body, go_on=False))
+            raise ModelError(
+                f"{self._other()}: to the server a short conversation has {count} tokens with the opening of a reply, "
+                f"not {len(ids)}, of which the opening is {len(ids) - len(closed)}"
+            )
         ours = await self._next(text, ids)
         if not (theirs and ours):
             if count is None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from testbed.errors import ModelError
 from testbed.models.chat_echo import WRITTEN, Echo
+from testbed.models.chat_score import OtherTokens
 from testbed.models.hf_files import SETTINGS, read_tokenizer, stop_ids
 from testbed.models.hf_text import REJECTIONS, TextCodec
 
 UNREADABLE = ("\ufffd", "bytes:")  # how servers write tokens that are no whole characters
 _ASKED = {"role": "user", "content": "What is 12 and 30?"}
 _SAID = "zq7said"
+_NOW = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+_DAYS = datetime(2024, 7, 26, tzinfo=UTC), datetime(2031, 11, 3, tzinfo=UTC)  # nothing of one is as in the other
 
 
 class StatedTokenizer:
@@ -33,6 +38,7 @@ class StatedTokenizer:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._day = datetime.now().astimezone()  # some templates write it: all of a scoring is read on one day
         place = str(Path(name).expanduser())
         self._tokenizer = read_tokenizer(place, f"the tokenizer {name!r} cannot be loaded", fetch=True)
         if not self._tokenizer.chat_template:
@@ -49,12 +55,18 @@ class StatedTokenizer:
         """The beginning-of-text token; "" where it has none."""
         return str(self._tokenizer.bos_token or "")
 
-    def render(self, body: Mapping[str, Any], *, go_on: bool) -> str:
+    def is_dated(self, body: Mapping[str, Any]) -> bool:
+        """Whether the chat template writes into a conversation on which day that is."""
+        one, other = (self.render(body, go_on=True, day=day) for day in _DAYS)
+        return one != other
+
+    def render(self, body: Mapping[str, Any], *, go_on: bool, day: datetime | None = None) -> str:
         """A conversation as text.
 
         Args:
             body: its `messages` and `tools` in OpenAI's form; `chat_template_kwargs`, as servers take them.
             go_on: whether to open the model's next message.
+            day: for templates that write it; by default the one on which this tokenizer was loaded.
 
         Raises:
             ModelError: the chat template refuses it.
@@ -68,6 +80,7 @@ class StatedTokenizer:
                 messages,
                 tools=body.get("tools"),
                 add_generation_prompt=go_on,
+                chat_template=_on(day or self._day, self._tokenizer.chat_template),
                 tokenize=False,
                 **(body.get("chat_template_kwargs") or {}),
             )
@@ -93,10 +106,10 @@ class StatedTokenizer:
             told: what the server says of it.
 
         Raises:
-            ModelError: the server read other tokens.
+            OtherTokens: the server read others.
         """
         if told.count != len(ids):
-            raise ModelError(
+            raise OtherTokens(
                 f"the server read {told.count or 'an unknown number of'} tokens, where the tokenizer {self.name!r} has "
                 f"{len(ids)}"
             )
@@ -118,7 +131,7 @@ class StatedTokenizer:
                 strange.append(other)
         if len(fitting) != 1:
             where = f": {strange[0][0]!r} in place of {strange[0][1]!r}" if strange else ""
-            raise ModelError(f"the server read other tokens than the tokenizer {self.name!r} has{where}")
+            raise OtherTokens(f"the server read other tokens than the tokenizer {self.name!r} has{where}")
         return fitting[0]
 
     def _fits(self, told: str, id: int, piece: str) -> bool:
@@ -157,3 +170,8 @@ def _settings(place: str) -> Path:
 def _with_object(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call["function"]
     return {**call, "function": {**function, "arguments": json.loads(function["arguments"])}}
+
+
+def _on(day: datetime, template: Any) -> str | None:
+    """A chat template as it is on `day`; None for one of several, which is as it is today."""
+    return _NOW.sub(lambda now: json.dumps(day.strftime(now[2])), template) if isinstance(template, str) else None
