@@ -37,6 +37,7 @@ BoardStoreOption = Annotated[
     ),
 ]
 DEFAULT_BOARD_STORE = "board.sqlite"
+UNDECIDED = 3  # exit code where the same command, given again, may end otherwise
 _PACKAGES = ("argon2", "django_htmx", "fastapi", "httpx", "uvicorn", "websockets")
 
 
@@ -51,7 +52,7 @@ def need_packages() -> None:
         raise UsageError(f"boards need {', '.join(missing)}: pip install 'capability-testbed[board]'.")
 
 
-@app.command(epilog="Example: testbed board create sums.toml --store board.sqlite")
+@app.command(epilog="Example: testbed board create board.toml --store board.sqlite")
 def create(
     file: Annotated[Path, typer.Argument(help="The board's file (TOML).")],
     store: BoardStoreOption = DEFAULT_BOARD_STORE,
@@ -67,9 +68,11 @@ def create(
 
     board = boards.read_board_file(file, plugin or [])
     with BoardDatabase.open(store) as db:
+        known = boards.has(db, board.slug)
         made = boards.create(db, board)
-    print(f"board {made.slug!r} of {store}: {len(made.tasks)} tasks, hash {made.hash}")
-    if few := too_few_samples(made):
+    there = " is there already, unchanged" if known else ""
+    print(f"board {made.slug!r} of {store}{there}: {len(made.tasks)} tasks, hash {made.hash}")
+    if not known and (few := too_few_samples(made)):
         print(f"note: {few}", file=sys.stderr)
 
 
@@ -141,14 +144,15 @@ def submit(
     board: Annotated[str, typer.Option("--board", help="Address of the board's page.")],
     store: StoreOption = DEFAULT_STORE,
     title: Annotated[str, typer.Option(help="Title of the entry; the run's name by default.")] = "",
-    wait: Annotated[float, typer.Option(help="Seconds to wait for the verdict.")] = 3600.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the verdict; 0 to send only.")] = 3600.0,
     json: JsonOption = False,
 ) -> None:
     """Send a run to a board as an entry, and wait for what is found when it is checked.
 
     The token is read from TESTBED_TOKEN. A run that does not fit the board is refused before anything is sent; a
     submission that was cut goes on when the same command is given again. Ends with 1 where the entry is
-    rejected, or was taken back before: a withdrawn entry, or a replaced one, stays one.
+    rejected, or was taken back before: a withdrawn entry, or a replaced one, stays one; with 3 where the verdict did
+    not come in time.
     """
     from dataclasses import asdict
 
@@ -165,6 +169,8 @@ def submit(
         print_json(asdict(sent))
     else:
         print(sent.told())
+    if sent.state == "waiting" and wait:
+        raise typer.Exit(UNDECIDED)
     if not sent.accepted:
         raise typer.Exit(1)
 

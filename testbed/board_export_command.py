@@ -50,7 +50,7 @@ def export(
     with BoardDatabase.open(store, create=False) as db:
         if kind == "archive":
             moved = write_archive(db, board, file)
-            left = f"; {moved.left_out} left out, which were rejected, replaced, withdrawn or made against the server"
+            left = f"; {moved.left_out} left out: rejected, made against the server, or taken back, which it counts"
             print(f"wrote board {board!r} with {_entries(moved.entries)} to {file}{left if moved.left_out else ''}")
             return
         text, count = _text(db, board, kind, entry, dataset, task, address.rstrip("/"))

@@ -56,6 +56,7 @@ class Runner:
         models: models by id that replace the experiment's, for programs that bring their own.
         retries: how often a fault of the infrastructure is tried again.
         back_off: seconds before the first retry; it doubles with each.
+        begun: called once the run is recorded, before its first attempt.
     """
 
     def __init__(
@@ -67,12 +68,12 @@ class Runner:
         models: dict[str, Model] | None = None,
         retries: int = RETRIES,
         back_off: float = BACK_OFF,
+        begun: Callable[[], object] = lambda: None,
     ) -> None:
         if not 1 <= concurrency <= MOST_CONCURRENT:
             raise UsageError(f"concurrency must be from 1 to {MOST_CONCURRENT:,} attempts, not {concurrency}.")
-        self.experiment, self._store = experiment, store
-        self.progress = Progress()
-        self._concurrency, self._retries, self._back_off = concurrency, retries, back_off
+        self.experiment, self._store, self.progress = experiment, store, Progress()
+        self._concurrency, self._retries, self._back_off, self._begun = concurrency, retries, back_off, begun
         self._jitter = random.Random()  # decides when a try is made again, nothing of what comes of it
         self._given = dict(models or {})
         self._prepared = Prepared(experiment, self._given, lambda: self.store)
@@ -121,6 +122,7 @@ class Runner:
             await self._prepared.start()
             self._index = {task.hash: n for n, task in enumerate(self.tasks)}
             begin(self.store, self._record(), self.tasks)
+            self._begun()
             finished = self.store.finished(self.experiment.name)
             self.progress.resumed = self.progress.done = len(finished)
             self._lost = self._lost_before()
@@ -176,8 +178,7 @@ class Runner:
     def _lost_before(self) -> dict[str, int]:
         """Attempts recorded as missing whose model, asked again, would write something else."""
         lost = {}
-        fickle = [arm for arm in self.arms if not getattr(arm.model, "reproducible", False)]
-        for arm in fickle:
+        for arm in [arm for arm in self.arms if not getattr(arm.model, "reproducible", False)]:
             for attempt in self.store.missing(self.experiment.name, arm.spec.name):
                 asked = attempt.ended != f"missing:{ModelNotAsked.kind}" or has_reply(attempt.transcript)
                 if asked and attempt.ended != f"missing:{YokeMissing.kind}":
@@ -252,8 +253,7 @@ class Runner:
         return iter([m["content"] for m in attempt.transcript if m["role"] == "tool"])
 
     def _count(self, attempts: Sequence[Attempt]) -> None:
-        progress = self.progress
-        names = {arm.hash: arm.spec.name for arm in self.arms}
+        progress, names = self.progress, {arm.hash: arm.spec.name for arm in self.arms}
         for attempt in attempts:
             progress.done += 1
             progress.generated_tokens += attempt.cost.generated_tokens

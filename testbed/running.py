@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from testbed.bare import bare_among
+from testbed.experiment import Experiment
 from testbed.experiment_file import read_experiment
 from testbed.progress import watch
+from testbed.run_alone import alone_at
 from testbed.runner import Runner
 from testbed.schedule import Progress
 from testbed.store import Store
@@ -38,15 +41,19 @@ async def run_experiment(
     """Runs an experiment and tells on stderr how it goes.
 
     Raises:
-        UsageError: the experiment, the store or the machine does not allow it.
+        UsageError: the experiment, the store or the machine does not allow it, or another process is at it.
     """
     console = Console(stderr=True)
     experiment = read_experiment(source, plugins, agent)
     with contextlib.ExitStack() as opened:
+        opened.enter_context(alone_at(store, experiment.name))
         # The store comes last: an experiment that cannot run leaves none behind. What replays one finds it there.
         create = not any(arm.replay and not arm.replay.store for arm in experiment.arms)
         runner = Runner(
-            experiment, lambda: opened.enter_context(Store.open(store, create=create)), concurrency=concurrency
+            experiment,
+            lambda: opened.enter_context(Store.open(store, create=create)),
+            concurrency=concurrency,
+            begun=lambda: _tell_what_is_compared(experiment, console),
         )
         watching = asyncio.create_task(watch(runner, console))
         try:
@@ -80,6 +87,28 @@ async def run_experiment(
     else:
         _tell(console, f"See what the tools added: testbed report {experiment.name}{where}")
     return Ending(made, counts.missing, runner.stopped and not counts.gave_up)
+
+
+def _tell_what_is_compared(experiment: Experiment, console: Console) -> None:
+    """Says so of an experiment whose report will compare no arms, which may be meant."""
+    if told := _compares_nothing(experiment):
+        _tell(console, told)
+
+
+def _compares_nothing(experiment: Experiment) -> str:
+    names = [arm.name for arm in experiment.arms]
+    if len(names) == 1:
+        return (
+            f"{names[0]!r} is the only arm, so that the report will compare nothing. For what tools add, give the "
+            "experiment an [[arm]] without tools and one with them; `testbed compare` takes two arms of any runs."
+        )
+    if bare_among(experiment.arms, experiment.measure.bare) is not None:
+        return ""
+    return (
+        f"No arm is bare (without tools and search) among {', '.join(map(repr, names))}, so that the report will "
+        "compare none with another. If that is not meant, add an [[arm]] without tools; or say with which one the "
+        f'others are compared: bare = "{names[0]}" in [measure], or --bare of `testbed report` afterwards.'
+    )
 
 
 def _sum_up(counts: Progress) -> str:

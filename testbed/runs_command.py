@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from testbed.command_options import DEFAULT_STORE, StoreOption, some
 
 app = typer.Typer(help="Rename or delete runs; `testbed list runs` lists them.", no_args_is_help=True)
 
+_OF_EXPERIMENTS = re.compile(r"[\w.-]{1,100}")  # names that an experiment file may have
 RunArgument = Annotated[str, typer.Argument(help="Name of a run in the store.")]
 
 
@@ -20,9 +22,15 @@ def rename(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Give a run another name; its experiment file goes on with it under that name only."""
+    from testbed.errors import UsageError
     from testbed.store import Store
 
     with Store.open(store, create=False) as opened:
+        if "imported" not in opened.run(run).experiment and not _OF_EXPERIMENTS.fullmatch(name):
+            raise UsageError(
+                f"{name!r} is no name of an experiment, and its file could not go on with the run: give 1–100 letters, "
+                "digits, '.', '_' or '-'."
+            )
         opened.edits.rename(run, name)
     print(f"run {run!r} is now {name!r}")
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from helpers.boards import VAULTS, a_board, a_database, a_run, board_file
+from helpers.boards import VAULTS, a_board, a_database, a_run, board_file, client
 from helpers.bundles import bundle_of, upload
 from helpers.command import Done
 from testbed.board import boards, uploads
 from testbed.board.archive import read_archive, write_archive
 from testbed.board.database import BoardDatabase
+from testbed.board.entry_changes import NotShown, withdraw
 from testbed.board.schema import entries
 from testbed.board.settings import Settings
+from testbed.board.shown import not_shown
+from testbed.board.verify.resent import replace
 from testbed.errors import DataError, UsageError
 
 
@@ -185,3 +189,71 @@ def test_from_the_command_line(testbed: Callable[..., Done], tmp_path: Path) -> 
     done = testbed("board", "import", "out.zip", "--store", "elsewhere.sqlite")
     assert (done.code, "board 'sums' with 0 entries" in done.out) == (0, True), done.err
     assert testbed("board", "import", "out.csv", "--store", "elsewhere.sqlite").code == 2
+
+
+@pytest.fixture
+def gone(archive: tuple[Path, bytes, str], tmp_path: Path) -> tuple[Path, list[str]]:
+    """An archive of a board from which an entry was withdrawn and two were replaced, one made against the server."""
+    with BoardDatabase.open(tmp_path / "old.sqlite") as old:
+        board = read_archive(old, archive[0]).board
+        ids = [upload(old, board.slug, data) for data in (b"first", b"second")]
+        with old.writing() as connection:
+            connection.execute(entries.update().where(entries.c.id == ids[0]).values(state="verified"))
+            replace(connection, ids[1], archive[2], "ann")
+            there = {"id": "e" * 32, "board": board.slug, "account": "bob", "kind": "remote", "state": "withdrawn"}
+            told = {"title": '"Bob\'s"', "reasons": "[]", "manifest": "{}", "created": "2026-01-01T00:00:00+00:00"}
+            connection.execute(entries.insert().values(**there, **told))
+        withdraw(old, ids[0])
+        moved = write_archive(old, board.slug, tmp_path / "gone.zip")
+        assert (moved.entries, moved.left_out) == (1, 3)
+    return tmp_path / "gone.zip", [*ids, "e" * 32]
+
+
+def test_how_many_entries_were_taken_back_comes_along(
+    gone: tuple[Path, list[str]], archive: tuple[Path, bytes, str], elsewhere: BoardDatabase
+) -> None:
+    path, ids = gone
+    for _ in range(2):
+        assert read_archive(elsewhere, path).entries == 1
+        assert not_shown(elsewhere, "sums") == {"ann": NotShown(withdrawn=1, replaced=1), "bob": NotShown(withdrawn=1)}
+    states = {id_: state for id_, _, state in entered(elsewhere)}
+    assert states == dict(zip([archive[2], *ids], ["waiting", "withdrawn", "replaced", "withdrawn"], strict=True))
+    for data, id_, state in ((b"first", ids[0], "withdrawn"), (b"second", ids[1], "replaced")):
+        content = sha256(data).hexdigest()
+        again = uploads.begin(elsewhere, Settings(), "ann", "sums", uploads.Announced(content, len(data), (content,)))
+        assert (again.id, again.state, again.missing) == (id_, state, ())  # the same file finds what became of it
+    with client(elsewhere) as http:
+        assert "was withdrawn" in http.get(f"/entries/{ids[0]}").text
+        assert f"/entries/{archive[2]}" in http.get(f"/entries/{ids[1]}").text
+        assert "Bob" not in http.get(f"/entries/{ids[2]}").text
+    with zipfile.ZipFile(path) as file:
+        assert "Bob" not in file.read("board.json").decode()
+
+
+def test_what_is_there_stays_though_the_archive_says_that_it_was_taken_back(
+    gone: tuple[Path, list[str]], archive: tuple[Path, bytes, str], elsewhere: BoardDatabase
+) -> None:
+    read_archive(elsewhere, archive[0])
+    id_ = upload(elsewhere, "sums", b"first")
+    read_archive(elsewhere, gone[0])
+    assert {state for own, _, state in entered(elsewhere) if own == id_} == {"waiting"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"state": "verified"}, {"id": "x"}, {"account": "A B"}, {"title": "a\nb"}, {"content": "0"}, {"created": ""},
+     {"by": 1}, {"more": ""}],
+)  # fmt: skip
+def test_of_an_archive_that_tells_nonsense_of_what_was_taken_back_nothing_is_kept(
+    gone: tuple[Path, list[str]], elsewhere: BoardDatabase, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    def change(name: str, data: bytes) -> bytes:
+        if name != "board.json":
+            return data
+        head = json.loads(data)
+        head["gone"][0] |= changes
+        return json.dumps(head).encode()
+
+    with pytest.raises(DataError, match="withdrawn and replaced entries cannot be read"):
+        read_archive(elsewhere, changed(gone[0], tmp_path / "bad.zip", change))
+    assert boards.list_(elsewhere) == []

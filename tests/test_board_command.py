@@ -61,6 +61,9 @@ def test_whoever_creates_a_board_is_told_where_no_task_of_it_can_count_as_expand
         "tools = 2. It is frozen: for such verdicts, create one under another slug with bare = 31 and tools = 3, "
         "or a smaller elicitation in [measure].\n"
     )
+    again = testbed("board", "create", str(board_file(tmp_path, few)))  # changes nothing, and says so, not the rest
+    assert (again.code, again.err) == (0, "")
+    assert "is there already, unchanged: 6 tasks" in again.out
     beyond = SUMS.replace("elicitation = 4", "elicitation = 1_000_000_000_000")
     done = testbed("board", "create", str(board_file(tmp_path, beyond, slug="beyond")))
     assert "with a smaller elicitation" in done.err

@@ -47,7 +47,7 @@ def test_a_chart_of_the_report_cuts_names_between_characters(name: str) -> None:
     made = base.encode(
         x=alt.X("gain", type="quantitative"), y=arm_axis([name, "bare"]), color=alt.Color("arm", type="nominal")
     )
-    svg = vl_convert.vegalite_to_svg(chart("gain", "t", "c", "f", made, step=20).spec)
+    svg = vl_convert.vegalite_to_svg(chart("gain", "t", "c", "f", made, height=20).spec)
     assert svg.count("…") >= 1
     assert "bare" in svg
 

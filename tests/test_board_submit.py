@@ -105,6 +105,21 @@ def test_sending_a_run_again_that_was_withdrawn_or_replaced_fails_and_says_so(
     assert "retitle" not in " ".join(lines)  # of what is gone
 
 
+def test_a_verdict_that_does_not_come_in_time_is_no_success_and_the_same_command_waits_on(
+    served: tuple[BoardDatabase, TestClient], run: Store, testbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, http = served
+    monkeypatch.setenv("TESTBED_TOKEN", create_token(db, "ann", ["submit"]))
+    monkeypatch.setattr(httpx, "Client", lambda **_: SimpleNamespace(request=http.request, close=lambda: None))
+    command = ("board", "submit", "mine", "--board", HERE, "--store", "run.sqlite", "--json", "--wait")
+    late, sent_only = testbed(*command, "0.01"), testbed(*command, "0")
+    assert (late.code, late.data["state"]) == (3, "waiting"), late.err
+    assert (sent_only.code, sent_only.data) == (0, late.data), sent_only.err
+    assert ": not decided yet. Its page will say, and the same command again waits for it" in sent(served, run).told()
+    verify_entry(db, late.data["entry"])
+    assert testbed(*command, "0.01").code == 0
+
+
 def test_an_entry_is_called_as_its_run_unless_it_is_given_a_title_and_keeps_it(
     served: tuple[BoardDatabase, TestClient], run: Store
 ) -> None:

@@ -85,7 +85,9 @@ def test_a_comparison_warns_of_few_clusters_and_few_attempts_in_the_words_of_a_r
 def test_intervals_of_ratios_of_few_tasks_are_qualified(tmp_path: Path, n: int, few: bool) -> None:
     path = tmp_path / "s.sqlite"
     add(path, "r", tasks(n), {"x": [NO] * n, "y": [YES] * n}, specs={"x": SPEC, "y": LIVE}, tokens={"y": 20})
-    assert ("intervals of ratios hold the truth less often" in shown(compared((path, "r:x"), (path, "r:y")))) == few
+    assert (
+        "the true ratio lies outside its interval more often" in shown(compared((path, "r:x"), (path, "r:y")))
+    ) == few
 
 
 def test_clusters_under_other_names_are_the_same_ones(tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_a_reference_that_is_not_bare_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite"
     arms = {"bare": SPEC, "live": LIVE, "more": OTHER}
     add(path, "r", tasks(4), dict.fromkeys(arms, [HALF] * 4), specs=arms)
-    told = "A, which is not bare: where a table or a sentence says bare, it is A"
+    told = "A, which is not bare: wherever a table or a sentence says bare, it means A"
     assert told in " ".join(compared((path, "r:live"), (path, "r:more"), against="A").warnings)
     assert told not in " ".join(compared((path, "r:bare"), (path, "r:more")).warnings)
 
@@ -160,9 +162,10 @@ def test_of_imported_arms_nothing_is_called_the_same_and_unknown_costs_are_no_ze
     assert "generated tokens 20 not known" in shown(found)
     found = compared((path, "imp:other"), (path, "imp:third"))
     assert [difference.lines for difference in found.differs] == [
-        ("nothing is known of imported arms but their names: other → third",)
+        ("imported arms, of which only the names are known: other → third",)
     ]
-    assert "the same: nothing that is known" in shown(found)
+    assert "differs: imported arms, of which" in shown(found)
+    assert "the same: not known" in shown(found)
 
 
 def test_a_cost_of_nothing_stands_as_nothing_beside_one_that_was_paid(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -157,8 +158,19 @@ def test_shared_attempts_differ_by_exactly_nothing_and_are_counted(tmp_path: Pat
     assert (found.shared.attempts, found.shared.otherwise) == (8 * 4, 0)
     assert found.pass_1.value == 0
     assert found.differs == ()
-    assert any("the very same" in warning for warning in found.warnings)
-    assert any("one configuration" in warning for warning in found.warnings)
+    assert any("Both runs share 32 attempts: made once, counted on both sides" in warning for warning in found.warnings)
+    assert any("the same configuration" in warning for warning in found.warnings)
+
+
+def test_the_command_that_is_proposed_where_arms_are_not_named_works_in_a_shell(
+    tmp_path: Path, testbed: Callable[..., Done]
+) -> None:
+    add(tmp_path / "testbed.sqlite", "my run", tasks(3), {"bare": [HALF] * 3, "x": [YES] * 3, "y": [YES] * 3})
+    refused = testbed("compare", "my run", "my run")
+    proposed = refused.err.partition("For example: testbed ")[2]
+    done = testbed(*shlex.split(proposed))
+    assert (refused.code, done.code) == (2, 0), refused.err
+    assert "my run:bare (A) and my run:y (B) on 3 common tasks" in done.out
 
 
 def test_attempts_made_twice_in_two_stores_are_held_against_each_other(tmp_path: Path) -> None:
@@ -168,7 +180,7 @@ def test_attempts_made_twice_in_two_stores_are_held_against_each_other(tmp_path:
     found = compared(first, "a", "a", second)
     assert found.shared is not None
     assert (found.shared.attempts, found.shared.otherwise) == (20, 1)
-    assert any("20 attempts were made on both sides" in w and "1 of them ended otherwise" in w for w in found.warnings)
+    assert any("20 attempts were made twice" in w and "1 of them ended differently" in w for w in found.warnings)
 
 
 def test_budgets_seeds_and_several_factors_are_told(tmp_path: Path) -> None:
@@ -182,7 +194,7 @@ def test_budgets_seeds_and_several_factors_are_told(tmp_path: Path) -> None:
     assert "More than one thing differs (model, tools and budget)" in told
     assert "The budgets differ" in told
     assert "The seeds differ (1 and 9)" in told
-    assert "read as A's is" in told
+    assert "here both runs are read by that of A" in told
     assert found.same == ("decoding", "lookahead", "protocol")
     assert ("turns 8 → 16",) in [d.lines for d in found.differs]
 

@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from helpers.command import Done
 from testbed import registry
 from testbed.experiment_file import ARM_KEYS, KEYS, read_experiment
 
@@ -26,6 +28,17 @@ def test_the_quickstarts_experiment_reads(tmp_path: Path) -> None:
     file = tmp_path / "products.toml"
     file.write_text(blocks("quickstart.md", "toml")[0], encoding="utf-8")
     assert [arm.name for arm in read_experiment(file).arms] == ["bare", "python"]
+
+
+@pytest.mark.parametrize("page", ["../README.md", "quickstart.md"])
+def test_the_first_experiment_of_a_page_has_the_attempts_that_its_verdicts_take(
+    page: str, tmp_path: Path, testbed: Callable[..., Done]
+) -> None:
+    (tmp_path / "first.toml").write_text(blocks(page, "toml")[0], encoding="utf-8")
+    planned = testbed("plan", "first.toml").out
+    assert "needs at least 140 attempts at it" in " ".join(planned.split())
+    assert "makes 160 per task: enough" in " ".join(planned.split())
+    assert "To split the gain" not in planned
 
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")

@@ -24,8 +24,10 @@ TEXT = (Path(__file__).parents[1] / "docs" / "board.md").read_text(encoding="utf
 
 def test_the_boards_file_reads(tmp_path: Path) -> None:
     found = re.search(r"^```toml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-    (tmp_path / "sums.toml").write_text(found[1], encoding="utf-8")
-    board = read_board_file(tmp_path / "sums.toml")
+    (tmp_path / "board.toml").write_text(found[1], encoding="utf-8")
+    board = read_board_file(tmp_path / "board.toml")
+    assert "$ testbed board create board.toml " in TEXT
+    assert "This one, `board.toml`, is whole:" in TEXT
     assert (board.slug, len(board.tasks), board.samples) == ("sums", 100, {"bare": 32, "tools": 16})
 
 

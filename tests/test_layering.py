@@ -45,7 +45,7 @@ LAYERS = [
         "engine",
     }
     | {"causes", "bare"},
-    {"allocation", "preparation", "recording", "run_again"},
+    {"allocation", "preparation", "recording", "run_again", "run_alone"},
     {"trial", "agents_drive", "agents_trial"},
     {"runner"},
     {"report", "board", "progress", "running", "listing", "doctor", "planning", "corpus_command", "check_command"}

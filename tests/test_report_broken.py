@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +13,11 @@ import pytest
 from helpers.two_runs import LIVE, SPEC, add, sides, tasks
 from test_report_cautions import ended
 from test_report_claims import drawn, text
+from testbed.calibration.suites import made_up
 from testbed.report.analyse import analyse
+from testbed.report.charts import charts
 from testbed.report.compare_runs import compare_sides
+from testbed.report.comparison_tables import missing, verdicts
 from testbed.report.findings import findings, headline
 from testbed.report.page import render_page
 from testbed.report.record import Analysis, Effect
@@ -106,3 +111,57 @@ def test_more_samples_are_not_advised_of_an_arm_that_broke_down() -> None:
     assert "samples =" not in told
     assert "More bare attempts" not in told
     assert "out of sight" in told
+
+
+def test_the_ends_that_are_shown_are_said_to_be_two_and_have_no_verdicts_of_an_arm_that_broke() -> None:
+    """The verdicts hold however the attempts had ended: 6 tasks are undetermined, at neither end a single one."""
+    found = read(ended(drawn([0.0] * 6, [1.0] * 6, 140), 0, "agent:error"))
+    full = found.comparisons[0].full
+    assert full is not None
+    assert full.missing is not None
+    assert full.figures.verdicts.counts[Verdict.UNDETERMINED] == 6
+    assert full.missing.counts["undetermined"].high == 0
+    shown = missing(found)
+    assert shown.title.endswith("had all failed, or all succeeded")
+    assert "The gain lies between them however each attempt had ended; other figures may lie beyond" in shown.notes[0]
+    assert {"undetermined", "expanded"}.isdisjoint(shown.columns)
+
+
+def test_an_arm_that_did_not_break_keeps_its_range_of_verdicts_beside_one_that_did() -> None:
+    chances = {name: {"all": np.full(6, chance)} for name, chance in (("bare", 0.5), ("tool", 1.0), ("other", 0.5))}
+    data = ended(made_up(chances, 32, np.random.default_rng(0)), 2, "agent:error")
+    lost = (data.arm == 1) & (data.sample == 0)
+    shown = missing(read(replace(data, success=np.where(lost, -1, data.success).astype(np.int8))))
+    cells = {row.head: dict(zip(shown.columns, row.cells, strict=True)) for row in shown.rows}
+    assert cells["other"]["preserved"] == ("n/a",)
+    assert cells["tool"]["preserved"] != ("n/a",)
+
+
+@pytest.mark.parametrize(("arm", "told"), [(0, "n/a"), (1, "2,300")])
+def test_of_the_null_row_nothing_is_projected_from_the_errors_of_the_bare_arm(arm: int, told: str) -> None:
+    found = read(ended(drawn([0.0] * 8, [0.5] * 8, 140), arm, "agent:error"))
+    shown = verdicts(found)
+    assert [row.cells[-1] for row in shown.rows if row.kind == "null"] == [(told,)]
+    assert ("Of the null row it is not told what is still needed" in " ".join(shown.notes)) == (arm == 0)
+
+
+def bars(spec: Any) -> Iterator[dict[str, Any]]:
+    """The data of the bars, wherever a chart keeps them."""
+    if isinstance(spec, dict) and {"part", "value"} <= spec.keys():
+        yield spec
+    for own in spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ():
+        yield from bars(own)
+
+
+def test_the_bars_of_a_comparison_that_rests_on_errors_are_marked() -> None:
+    data = drawn([0.2] * 6, [1.0] * 6, 140)
+    marked = {}
+    for name, one in (("whole", data), ("broken", ended(data, 0, "agent:error"))):
+        gain = next(chart for chart in charts(read(one)) if chart.key == "gain")
+        marked[name] = {(bar["arm"], "open" in bar) for bar in bars(gain.spec)}
+        assert ("fillOpacity" in str(gain.spec)) == (name == "broken")
+        assert ("Bars of tool, which rest on these, are faint" in gain.caption) == (name == "broken")
+    assert marked == {
+        "whole": {("tool", False), ("null row", False)},
+        "broken": {("tool", True), ("null row", False)},
+    }

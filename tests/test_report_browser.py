@@ -13,7 +13,19 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from helpers.browser import axe, browser, complaints, drawn, opens, prefer, press, resize, scrolls_sideways, texts
+from helpers.browser import (
+    axe,
+    browser,
+    complaints,
+    drawn,
+    opens,
+    prefer,
+    press,
+    remarks,
+    resize,
+    scrolls_sideways,
+    texts,
+)
 from helpers.report_page import active, chosen, rows
 from helpers.reported import ARMS, ATTEMPTS, TASKS, Reported, reported
 
@@ -46,7 +58,7 @@ def page(chromium: Any, report: Reported) -> Any:
 
 
 def test_every_chart_is_drawn_without_complaint_and_without_any_request(page: Any, report: Reported) -> None:
-    assert complaints(page) == []
+    assert remarks(page) == []
     assert "could not be drawn" not in page.find_element("tag name", "body").text
     assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
     labels = page.execute_script(
@@ -228,6 +240,34 @@ def test_a_narrow_screen_never_scrolls_sideways(chromium: Any, report: Reported)
     ):
         chromium.get(path.as_uri())
         assert not scrolls_sideways(chromium), path
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_table_that_goes_on_at_a_side_shows_it(page: Any, dark: bool) -> None:
+    """By what changes in its picture where it is drawn without its background."""
+    prefer(page, dark=dark)
+    look = """
+        const table = document.querySelector('#table-cost ~ .scroll');
+        table.scrollLeft = arguments[0]; table.style.background = arguments[1];
+        return [table.scrollLeft, table.scrollWidth - table.clientWidth];
+    """
+
+    def shaded(at: int) -> bool:
+        pictures = []
+        for background in ("", "none"):
+            page.execute_script(look, at, background)
+            pictures.append(page.find_element("css selector", "#table-cost ~ .scroll").screenshot_as_base64)
+        page.execute_script(look, 0, "")
+        return pictures[0] != pictures[1]
+
+    assert page.execute_script(look, 0, "")[1] == 0
+    assert not shaded(0)  # all of it is seen
+    resize(page, 360)
+    end = page.execute_script(look, 0, "")[1]
+    assert end > 60
+    assert shaded(0)
+    assert shaded(end // 2)
+    assert shaded(end)
 
 
 @pytest.mark.slow

@@ -76,6 +76,8 @@ def test_that_no_task_can_be_called_expanded_is_said_with_the_attempts_that_it_t
     assert (found.comparisons[0].full.figures.verdicts.counts[Verdict.EXPANDED] == 6) == enough
     assert ("No task can count as expanded yet" in told) == (not enough)
     assert enough or f"at most {attempts} attempts at a task, and it takes 140 without a success" in told
+    assert enough or "samples = 140 (attempts at each task) or more" in told
+    assert enough or "settle all tasks, a report's table of verdicts says as still needed" in told
 
 
 def test_of_which_arms_no_task_can_be_called_expanded_is_said_by_name() -> None:

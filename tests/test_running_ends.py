@@ -134,3 +134,24 @@ async def test_of_two_processes_at_one_run_each_counts_what_it_stored_itself(whe
         told = running._sum_up(count)
         assert f"{32 - count.resumed - count.elsewhere} new" in told
         assert (f", {count.elsewhere} made here in vain" in told) == bool(count.elsewhere)
+
+
+def test_an_experiment_that_compares_nothing_says_so_before_its_run(
+    testbed: Callable[..., Done], tmp_path: Path
+) -> None:
+    tool = '[[arm]]\nname = "calculator"\ntools = ["calculator"]\n'
+    one = EXPERIMENT.format(model='id = "scripted"\nreplies = ["4"]', samples=1, budget="turns = 2")
+    tooled = one.replace('name = "bare"', 'name = "python"\ntools = ["python"]') + tool
+    told = {
+        one: "'bare' is the only arm, so that the report will compare nothing.",
+        f"{one}{tool}": "",
+        tooled: "No arm is bare (without tools and search) among 'python', 'calculator', so that the report will",
+        f'{tooled}[measure]\nbare = "python"\n': "",
+    }
+    for n, (text, said) in enumerate(told.items()):
+        (tmp_path / "run.toml").write_text(text, encoding="utf-8")
+        done = testbed("run", "run.toml", "--store", f"{n}.sqlite")
+        assert done.code == 0, done.err
+        attempts = 4 * text.count("[[arm]]")
+        assert done.err.startswith(said or f"{attempts} of {attempts} attempts are stored"), done.err
+        assert f"{attempts} of {attempts} attempts are stored" in done.err

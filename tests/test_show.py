@@ -16,6 +16,7 @@ from helpers.transcripts import CALL, returns, says, view_of
 from helpers.two_runs import LIVE, add, tasks
 from testbed.report.transcript import BEGINNING, print_side_by_side, print_transcript
 from testbed.report.transcript_view import TranscriptView
+from testbed.store.schema import pack
 from testbed.types import Task
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202ereversed [bold]not markup[/bold]"
@@ -130,6 +131,24 @@ def test_a_list_of_attempts_stays_short_whatever_they_answered(tmp_path: Path, t
     done = testbed("show", "r")
     assert done.code == 0, done.err
     assert len(done.out) < 5_000
+
+
+def test_answers_of_which_nothing_would_be_seen_are_listed_as_none_or_empty(
+    store: Path, testbed: Callable[..., Done]
+) -> None:
+    with sqlite3.connect(store) as connection:
+        (bare,) = connection.execute("SELECT arm FROM run_arms WHERE name = 'bare'").fetchone()
+        change = "UPDATE attempts SET answer = ?, ended = ? WHERE sample = ? AND arm = ?"
+        for sample, answer, ended in ((0, None, "answered"), (1, None, "limit:turns"), (3, " \n", "answered")):
+            connection.execute(change, (pack(answer), ended, sample, bare))
+    connection.close()
+    done = testbed("show", "r", "--arm", "bare")
+    assert done.code == 0, done.err
+    said = [re.split(r"\s{2,}", line.strip())[2:5] for line in done.out.splitlines()[1:]]
+    shown = {sample: (outcome, answer) for sample, outcome, answer in said}
+    assert (shown["0"], shown["1"]) == (("success", "(not recorded)"), ("failure", "(none)"))
+    assert not shown["2"][1].startswith("(")
+    assert shown["3"] == ("failure", "(empty)")
 
 
 def test_attempts_whose_task_is_gone_are_listed_as_such(store: Path, testbed: Callable[..., Done]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -75,3 +76,25 @@ async def test_the_command_says_what_would_go_before_it_goes(testbed: Callable[.
     done = testbed("runs", "delete", "s", "--yes")
     assert (done.code, done.out) == (0, "deleted run 's' and 24 attempts that no other run has\n")
     assert "s" not in testbed("list", "runs").out.split()[6:]
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "a" * 101, "sums_2026-11.v2"])
+def test_a_run_gets_no_name_that_its_experiment_file_could_not_have(
+    testbed: Callable[..., Done], tmp_path: Path, name: str
+) -> None:
+    text = 'name = "r"\nsamples = 1\nmodel = { id = "scripted", replies = ["4"] }\n'
+    text += '[[env]]\nid = "Addition-v0"\ntasks = 1\n[[arm]]\nname = "bare"\n'
+    (tmp_path / "r.toml").write_text(text, encoding="utf-8")
+    assert testbed("run", "r.toml").code == 0
+    renamed = testbed("runs", "rename", "r", name)
+    (tmp_path / "r.toml").write_text(text.replace('"r"', f'"{name}"'), encoding="utf-8")
+    goes_on = testbed("run", "r.toml")
+    assert goes_on.code == renamed.code
+    assert ("0 new, 1 from before" in goes_on.err) == (renamed.code == 0)
+    assert renamed.code == 0 or "is no name of an experiment" in renamed.err
+
+
+def test_a_run_of_imported_outcomes_gets_any_name(testbed: Callable[..., Done], tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("q,mode,ok\n1,bare,1\n", encoding="utf-8")
+    assert testbed("import", "log.csv", "--run", "r", "--task", "q", "--arm", "mode", "--success", "ok").code == 0
+    assert testbed("runs", "rename", "r", "a/b").code == 0

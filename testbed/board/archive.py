@@ -1,6 +1,7 @@
 """A board in one file, to be moved or kept: what is frozen, and the bundles of its entries as they were sent.
 
-Results do not travel: the server that reads an archive checks every entry itself.
+Results do not travel: the server that reads an archive checks every entry itself. Of entries that were withdrawn or
+replaced it tells that they were.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 
 from testbed.board import boards, uploads
 from testbed.board.accounts import check_account
+from testbed.board.archive_gone import bury, check_gone, gone_told
 from testbed.board.board_file import SECRET_VARIABLE, BoardTables
 from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
@@ -42,7 +44,7 @@ class Moved:
         board: the board.
         entries: entries whose bundles are in it.
         left_out: entries that are not: those made against a server, of which there is no bundle, and those
-            that were rejected, replaced or withdrawn.
+            that were rejected, replaced or withdrawn, though it counts the last two.
     """
 
     board: Board
@@ -71,7 +73,7 @@ def write_archive(db: BoardDatabase, slug: str, path: Path) -> Moved:
             query = query.outerjoin(upload_table, upload_table.c.id == entries.c.id).where(entries.c.board == slug)
             rows = connection.execute(query.order_by(entries.c.created, entries.c.id)).all()
             kept = [row for row in rows if row.content is not None and row.state in (uploads.WAITING, *ACCEPTED)]
-            file.writestr(_HEAD, json.dumps(_told(board, kept)))
+            file.writestr(_HEAD, json.dumps(_told(board, kept) | {"gone": gone_told(rows)}))
             for row in kept:
                 with file.open(_member(row.id), "w", force_zip64=True) as member:
                     for data in uploads.parts_in(connection, row.id):
@@ -110,10 +112,13 @@ def read_archive(db: BoardDatabase, path: Path, settings: Settings | None = None
             head = _head(file, path)
             limits = replace(settings or Settings(), open_uploads=sys.maxsize, entries=sys.maxsize, waiting=sys.maxsize)
             # All is read before anything is kept.
+            gone = check_gone(head.get("gone", []), path)
             sent = [(told, _announced(told, file, limits, path)) for told in head["entries"]]
             board = boards.create(db, _board(head, path))
             for told, announced in sent:
                 _enter(db, limits, board, told, announced, file)
+            for told in gone:
+                bury(db, board.slug, told)
     except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError) as error:
         raise DataError(f"{path} is no archive of a board, or is damaged: {error}.") from error
     return Moved(board, len(head["entries"]), 0)

@@ -157,6 +157,12 @@ def create(db: BoardDatabase, board: Board, account: str = "") -> Board:
     return get(db, board.slug)
 
 
+def has(db: BoardDatabase, slug: str) -> bool:
+    """Whether there is a board of that slug."""
+    with db.reading() as connection:
+        return connection.scalar(sa.select(table.c.slug).where(table.c.slug == slug)) is not None
+
+
 def get(db: BoardDatabase, slug: str) -> Board:
     """A board by its slug.
 

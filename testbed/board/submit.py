@@ -53,7 +53,7 @@ class Submitted:
     def told(self) -> str:
         """The verdict for people."""
         said = {
-            "waiting": "not decided yet; its page will say",
+            "waiting": "not decided yet. Its page will say, and the same command again waits for it",
             "verified": "verified",
             "partly": "partly verified",
             "rejected": "rejected",

@@ -52,9 +52,7 @@ class PagedBatch:
         self._pages = Pages(layout, self._most + self.room.texts // (PAGE * self.room.token))
         self.kept = KeptPages(self._pages, self.room.texts)
         self._lineup, self._table, self._inputs = Lineup(), Table(), Inputs()
-        self._promised = (
-            0  # pages that the rows under way take if nothing is shared, all of them written to their limits
-        )
+        self._promised = 0  # pages that the rows under way may come to take if nothing is shared
         self._attention = PagedAttention(self._pages, self._table, self._inputs)
         self._cache = Cache(layers=[_Layer(self._attention, n) for n in range(len(self._pages.shapes))])
         self._mask = torch.zeros(1, 1, 1, 1)  # of four dimensions, it is taken as it is; nobody looks at it

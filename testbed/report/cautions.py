@@ -142,8 +142,9 @@ def too_few_for_verdicts(comparisons: Iterable[ArmComparison], *, hint: bool = T
         by = "" if len(own) == len(judged) else f" by {joined([comparison.arm for comparison in own])}"
         # Where attempts broke, more of them would break, too: what broke them comes first.
         more = (
-            f" For such verdicts, give it samples = {needed_} in an experiment of another name; what was made is used "
-            "again."
+            f" For such verdicts, give it samples = {needed_} (attempts at each task) or more in an experiment of "
+            "another name; what was made is used again. That is the least for any verdict of the kind; how many "
+            "attempts would settle all tasks, a report's table of verdicts says as still needed."
         )
         yield (
             f"No task can count as expanded{by} yet: of {name} there are at most {attempts(most)} at a task, and it "

@@ -66,17 +66,31 @@ def chart(
     figures: str,
     drawn: alt.Chart | alt.LayerChart | alt.FacetChart,
     *,
-    height: int | None = None,
-    step: int | dict[str, Any] | None = None,
+    height: int,
     table: str = "",
     own: Table | None = None,
     small: bool = False,
 ) -> Chart:
-    """A chart as wide as its container; `figures` are what it shows, in a sentence."""
+    """A chart as wide as its container.
+
+    Its height is in pixels also where each row has so many: of a height by rows, Vega-Lite warns every reader's console
+    that it cannot fit the width alone, which it then does.
+
+    Args:
+        key: short name, unique in a report.
+        title: what it shows.
+        caption: how to read it.
+        figures: what it shows, in a sentence.
+        drawn: its marks.
+        height: of the space for the marks, in pixels.
+        table: key of the report's table with the same figures.
+        own: the same figures, where the report has no such table.
+        small: whether two of its kind may stand side by side.
+    """
     description = f"{title}. {caption} {figures}"
     # Not validated: Altair looks at each part as it is made, and the whole would take as long again as all else here.
     spec = drawn.properties(width="container", description=description).to_dict(validate=False)
-    spec["height"] = height if height is not None else step if isinstance(step, dict) else {"step": step}
+    spec["height"] = height
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     return Chart(key, title, caption, description, with_whole_characters(_drawable(spec)), table, own, small)
 

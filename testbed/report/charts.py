@@ -19,7 +19,7 @@ from testbed.report.map_links import MapLinks
 from testbed.report.palette import EFFECTS, PARTS, VERDICTS
 from testbed.report.record import Analysis, Group
 from testbed.report.tables import SHORT_EFFECT
-from testbed.report.words import AXES, broken_in, figure, no_claims, null_name, number
+from testbed.report.words import AXES, broken_in, broken_told, figure, joined, no_claims, null_name, number
 from testbed.stats import Estimate, Figures, Verdict
 
 __all__ = ["Chart", "charts"]
@@ -96,7 +96,7 @@ def _verdicts(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
         " ".join(filter(None, ("Tasks by verdict.", no_claims(analysis), broken_in(analysis)))),
         f"{said}.",
         bars,
-        step=26,
+        height=26 * len(rows),
         table="verdicts",
     )
 
@@ -107,8 +107,12 @@ def _gain(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
     if not rows:
         return
     arms, parts = [arm for arm, _ in rows], list(PARTS)
-    level = analysis.settings.level
-    bars = [to_map(bar, tasks, instead="#table-gain", arm=arm) for arm, f in rows for bar in _bars(arm, f)]
+    level, open_ = analysis.settings.level, {c.arm: broken_told(c.broken) for c in analysis.comparisons if c.broken}
+    bars = [
+        to_map(bar | ({"open": open_[arm]} if arm in open_ else {}), tasks, instead="#table-gain", arm=arm)
+        for arm, f in rows
+        for bar in _bars(arm, f)
+    ]
     base = alt.Chart(alt.InlineData(values=bars)).encode(
         y=arm_axis(arms), yOffset=alt.YOffset("part", type="nominal", sort=parts)
     )
@@ -117,12 +121,14 @@ def _gain(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
         alt.Tooltip("arm", type="nominal"),
         alt.Tooltip("part", type="nominal"),
         alt.Tooltip("figure", type="nominal", title=f"value [{level}]"),
+        *([alt.Tooltip("open", type="nominal", title="but")] if open_ else []),
     ]
     layers = alt.layer(
         base.mark_bar().encode(
             x=alt.X("value", type="quantitative", title=title, axis=alt.Axis(tickCount=6)),
             color=alt.Color("part", type="nominal", title=None, sort=parts, scale=scale(parts, list(PARTS.values()))),
             tooltip=tooltip,
+            **(_outlined(parts) if open_ else {}),
             **href(tasks),
         ),
         base.transform_filter("isValid(datum.low)")
@@ -139,12 +145,29 @@ def _gain(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
         f"Gain over {analysis.bare}, split",
         f"Elicitation and creation to the right, loss to the left, with {level} intervals; the "
         f"{null_name(analysis)} shows what the same figures look like when nothing differs. "
-        f"{no_claims(analysis)} {broken_in(analysis)}".strip(),
+        f"{no_claims(analysis)} {broken_in(analysis)} {_faint(list(open_))}".strip(),
         f"{said}.",
         layers,
-        step={"step": 16, "for": "offset"},
+        height=60 * len(rows) + 12,  # 16 for each bar, a quarter of that between arms
         table="gain",
     )
+
+
+def _outlined(parts: list[str]) -> dict[str, Any]:
+    """Bars that have `open` are faint, with a dashed outline in the colour of their part."""
+    return {
+        "stroke": alt.Stroke("part", type="nominal", sort=parts, scale=scale(parts, list(PARTS.values()))),
+        "fillOpacity": alt.when("isValid(datum.open)").then(alt.value(0.15)).otherwise(alt.value(1)),
+        "strokeOpacity": alt.when("isValid(datum.open)").then(alt.value(1)).otherwise(alt.value(0)),
+        "strokeDash": alt.value([3, 2]),
+    }
+
+
+def _faint(arms: Sequence[str]) -> str:
+    """Says which bars are drawn faint; nothing where none is."""
+    if not arms:
+        return ""
+    return f"Bars of {joined(arms)}, which rest on these, are faint with a dashed outline."
 
 
 def _bars(arm: str, f: Figures) -> Iterator[dict[str, Any]]:
@@ -212,7 +235,7 @@ def _groups(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
         f"whose part is largest.{left} {broken_in(analysis)}".strip(),
         "The table of groups holds the same.",
         layers,
-        step=22,
+        height=22 * len(names),
         table="groups",
     )
 

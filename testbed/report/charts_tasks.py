@@ -68,7 +68,7 @@ def map_chart(analysis: Analysis, tasks: MapLinks | None = None) -> Iterator[Cha
         f"other.{told} {broken_in(analysis)}".strip(),
         "The table of verdicts has the counts, the map below every task.",
         bars,
-        step=28,
+        height=28 * len(arms),
         table="verdicts",
     )
 
@@ -146,6 +146,6 @@ def ladder_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterator[Cha
         f"intervals; its colour says what the step separates. {broken_in(analysis)}".strip(),
         f"{said}.",
         layers,
-        step=30,
+        height=30 * len(names),
         table="ladder",
     )

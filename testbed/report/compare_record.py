@@ -60,7 +60,7 @@ class Shared:
     """Attempts of one configuration, seed, task and sample index on both sides.
 
     Attributes:
-        attempts: how many there are; stored in one place, they are the very same.
+        attempts: how many there are; in one store, each was made once.
         otherwise: how many of them ended otherwise on the other side.
     """
 

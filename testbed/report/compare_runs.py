@@ -233,9 +233,9 @@ def _differences(left: Side, right: Side) -> tuple[Difference, ...]:
     found = list(spec_differences(left.record.spec, right.record.spec))
     if left.record.hash != right.record.hash and _imported(left, right):
         names = f"{left.record.name} → {right.record.name}"
-        found = [Difference("else", (f"nothing is known of imported arms but their names: {names}",))]
+        found = [Difference("else", (f"imported arms, of which only the names are known: {names}",))]
     elif left.record.hash != right.record.hash and not found:
-        found.append(Difference("else", ("the arms have other hashes, though nothing that the store tells differs",)))
+        found.append(Difference("else", ("the arms' hashes, though all that the store tells of them is the same",)))
     if left.run.seed != right.run.seed:
         found.append(Difference("seed", (f"{left.run.seed} → {right.run.seed}",)))
     ours, theirs = (side.run.samples.get(side.record.name, 0) for side in (left, right))

@@ -31,8 +31,9 @@ def print_comparison(found: RunComparison, console: Console | None = None) -> No
 
 def _remarks(found: RunComparison) -> Iterator[str]:
     for difference in found.differs:
-        yield f"differs: {difference.topic}: {'; '.join(difference.lines)}"
-    same = ", ".join(found.same) or "nothing that is known"
+        topic = "" if difference.topic == "else" else f"{difference.topic}: "
+        yield f"differs: {topic}{'; '.join(difference.lines)}"
+    same = ", ".join(found.same) or "not known"
     yield f"the same: {same}" if found.differs else "Nothing differs between the arms."
     for warning in found.warnings:
         yield f"! {warning}"
@@ -98,9 +99,9 @@ def _costs(found: RunComparison) -> Table:
             ]
             ratio = found.ratios.get(axis)
             rows.append(Row(name, (*sides, _ratio(ratio) if ratio else ("",))))
-    notes = ["Means per scored attempt, over tasks. Seconds are those of the clock where and when each run was made."]
+    notes = ["Means per scored attempt, over tasks. Seconds are by the clock of the machine that made the run."]
     if found.tasks < ENOUGH_FOR_RATIOS and any(ratio.low is not None for ratio in found.ratios.values()):
-        notes.append("Of so few tasks, intervals of ratios hold the truth less often than they say.")
+        notes.append("With so few tasks, the true ratio lies outside its interval more often than the level says.")
     columns = ("A", "B", f"B / A [{found.settings.level}]")
     return Table("costs", "Cost of an attempt", "component", columns, tuple(rows), told(notes))
 

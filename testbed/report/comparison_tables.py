@@ -56,28 +56,35 @@ def creation(analysis: Analysis) -> Table:
 
 
 def missing(analysis: Analysis) -> Table:
-    """What every figure of a comparison would be if all missing attempts had failed, or succeeded, in either arm."""
+    """What every figure of a comparison would be if all missing attempts had failed, or succeeded, in either arm.
+
+    Of verdicts where an agent's own errors ended attempts nothing: those of the report hold however these had ended.
+    """
     names = ("gain", "elicitation_part", "creation", "loss", "srr", "ndr", "sds", "nscr", "nats")
     heads = ("gain", "elicitation", "creation", "loss", "SRR", "NDR", "SDS", "NSCR", "nats")
-    columns = (*heads, *(v.value for v in Verdict))
+    verdicts = [v.value for v in Verdict if not all(c.broken for c in analysis.comparisons)]
+    columns = (*heads, *verdicts)
     rows = []
     for c in analysis.comparisons:
         bounds = c.full.missing if c.full else None
         if bounds is not None:
             cells = [either_way(bounds.figures.get(name)) for name in names]
-            cells += [_counts(bounds.counts[v.value]) for v in Verdict]
+            cells += [(NONE,) if c.broken else _counts(bounds.counts[verdict]) for verdict in verdicts]
             rows.append(Row(c.arm, tuple(cells)))
         elif c.gain_if_missing is not None:
             rows.append(Row(c.arm, (either_way(c.gain_if_missing), *([("",)] * (len(columns) - 1)))))
     notes = [
-        "Each figure's range if all missing attempts of either arm had failed, or all succeeded, tasks without any "
-        "scored attempt included. The figures above leave missing attempts out."
+        "Each figure with all missing attempts of an arm failed, and with all succeeded: the least and the most of "
+        "these ends, tasks without any scored attempt included. The gain lies between them however each attempt had "
+        "ended; other figures may lie beyond where some had failed and others succeeded. The figures above leave "
+        "missing attempts out."
     ]
-    title = "Missing attempts, either way"
+    title = "Missing attempts: had all failed, or all succeeded"
     if any(c.broken for c in analysis.comparisons):
-        title = "Missing attempts and the agent's own errors, either way"
+        title = "Missing attempts and the agent's own errors: had all failed, or all succeeded"
         notes.append(
-            "Attempts that an error of the agent's own ended count as missing in these ranges, and as failures above."
+            "Attempts that an error of the agent's own ended count as missing here, and as failures above. Verdicts "
+            "of such an arm hold however these had ended, and have no range."
         )
     return Table("missing", title, "arm", columns, tuple(rows), told(notes))
 
@@ -88,16 +95,21 @@ def verdicts(analysis: Analysis) -> Table:
     columns = (*(v.value for v in Verdict), "attempts spent", "still needed")
     full = _full(analysis)
     rows = [Row(c.arm, _verdict_cells(f)) for c, f in full]
-    rows += [Row(null_name(analysis), _verdict_cells(f), "null") for f in null_rows(analysis)]
+    nulls = [(_verdict_cells(f), _rests_on_errors(f, analysis)) for f in null_rows(analysis)]
+    rows += [Row(null_name(analysis), (*cells[:-1], (NONE,)) if open_ else cells, "null") for cells, open_ in nulls]
     notes = [
         "A task counts as expanded only if it is out of reach of the bare arm and within reach of the other, each at "
         f"level {s.alpha:g}, whenever one stops sampling. Preserved: within reach of both; lost: of the bare arm only. "
         f"Out of reach: reach within {attempts(s.elicitation)} is below {s.rho:g}, solved now and then or never; the "
-        "column counts what is out of reach of both. Undetermined: the attempts do not settle it. Spent and still "
-        "needed are attempts of both arms at all tasks; what is needed is a projection from the rates seen so far.",
+        "column counts what is out of reach of both. Undetermined: the attempts do not settle it. Spent: attempts of "
+        "both arms at all tasks together. Still needed: how many more of these would settle every undetermined task, "
+        "projected from the rates seen so far; a task whose reach is close to that limit takes very many.",
         _discoveries(analysis, full),
         no_claims(analysis),
         broken_in(analysis),
+        "Of the null row it is not told what is still needed: of attempts that end so, more would settle nothing."
+        if any(open_ for _, open_ in nulls)
+        else "",
     ]
     return Table("verdicts", f"Verdicts on tasks, against {analysis.bare}", "arm", columns, tuple(rows), told(notes))
 
@@ -174,6 +186,12 @@ def _verdict_cells(f: Figures) -> tuple[Cell, ...]:
     counts = [(f"{f.verdicts.counts[v.value]:,}",) for v in Verdict]
     spent = f"{int(f.verdicts.spent.sum()):,}"
     return (*counts, (spent,), (further(None if total == float("inf") else total).removeprefix("about "),))
+
+
+def _rests_on_errors(null: Figures, analysis: Analysis) -> bool:
+    """Whether errors of an agent's own ended attempts of the null row: what further ones like them settle is open."""
+    broken = {name for c in analysis.comparisons for name in c.broken}
+    return bool(broken & {analysis.bare, null.tool})
 
 
 def _equivalent_cells(f: Figures) -> tuple[Cell, ...]:

@@ -35,11 +35,11 @@ def cautions(
     waiting = dict.fromkeys((side.run.name, side.unfinished) for side in (left, right) if side.unfinished)
     yield from (f"{run!r}: {text}" for run, text in waiting)
     if left.measure != right.measure:
-        yield "The two experiments are read differently (their [measure]); here both are read as A's is."
+        yield "The two experiments have different [measure] tables; here both runs are read by that of A."
     if joined:
         yield (
-            "The runs put tasks into clusters differently: here those are together that either run puts together, "
-            "which makes intervals wider if anything."
+            "The runs put tasks into clusters differently: here two tasks are in one cluster where they are so in "
+            "either run, which makes intervals wider, if anything."
         )
     yield from few_clusters(clusters)
     if not found.verdicts.claims and found.verdicts.full is not None:
@@ -50,15 +50,15 @@ def cautions(
     if found.reference:
         if not (left if found.reference == left.letter else right).bare:
             yield (
-                f"The gain is over {found.reference}, which is not bare: where a table or a sentence says bare, it is "
-                f"{found.reference} that is meant."
+                f"The gain is over {found.reference}, which is not bare: wherever a table or a sentence says bare, it "
+                f"means {found.reference}."
             )
         imported = any(side.record.spec.get("imported") for side in (left, right))
         yield from too_few_for_verdicts([found.verdicts], hint=not imported)
         yield from found.verdicts.notes
     elif 0 < found.verdicts.tasks < found.tasks:
         have = "task has" if found.verdicts.tasks == 1 else "tasks have"
-        yield f"Only {found.verdicts.tasks:,} {have} the attempts that it takes to say what is within reach."
+        yield f"Only {found.verdicts.tasks:,} {have} enough attempts to say what is within reach."
 
 
 def _of_tasks(found: RunComparison) -> Iterator[str]:
@@ -75,8 +75,8 @@ def _of_tasks(found: RunComparison) -> Iterator[str]:
     if found.tasks < found.common:
         yield (
             f"{found.common - found.tasks:,} of the {counted(found.common, 'common task')} are left out, since no "
-            "attempt of one side or both has an outcome there: if these are the hard ones, or the easy ones, what is "
-            "left tells of no other."
+            "attempt of one side or both has an outcome there: if these are harder or easier than the others, what "
+            "follows does not hold for them."
         )
 
 
@@ -84,8 +84,8 @@ def _of_arms(found: RunComparison, left: Side, right: Side) -> Iterator[str]:
     topics = [difference.topic for difference in found.differs if difference.topic not in _NO_FACTOR]
     if found.left.hash == found.right.hash:
         yield (
-            "Both sides are one configuration: whatever differs between them is chance, and the figures show how much "
-            "of it there is."
+            "Both sides are the same configuration: whatever differs between them is chance, and the figures show how "
+            "much of it there is."
         )
     factors = list(topics)
     if "tools" in factors and "control" in factors and not all(side.arm.tools for side in (left, right)):
@@ -108,13 +108,14 @@ def _of_attempts(found: RunComparison, left: Side, right: Side, *, same_store: b
     if shared is not None and shared.attempts:
         if same_store:
             yield (
-                f"{counted(shared.attempts, 'attempt')} on both sides are the very same, as both runs name them: these "
-                "differ by exactly 0."
+                f"Both runs share {counted(shared.attempts, 'attempt')}: made once, counted on both sides, and so with "
+                "a difference of exactly 0."
             )
         else:
             yield (
-                f"{counted(shared.attempts, 'attempt')} were made on both sides from the same task, arm, sample index "
-                f"and seed; {shared.otherwise:,} of them ended otherwise."
+                f"{counted(shared.attempts, 'attempt')} {'was' if shared.attempts == 1 else 'were'} made twice, once "
+                f"for each run, with the same task, arm, sample index and seed; {shared.otherwise:,} of them ended "
+                "differently."
             )
     missing = [
         f"{side.letter} {side.missing:,} of {side.missing + side.attempts:,}"

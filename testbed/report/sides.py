@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,8 @@ def choose(left: Named, right: Named, *, same_store: bool) -> tuple[str, str]:
     raise UsageError(
         f"say which arms: {left.run.name!r} has {', '.join(ours)}"
         + ("" if one_run else f"; {right.run.name!r} has {', '.join(theirs)}")
-        + f". For example {left.run.name}:{ours[0]} {right.run.name}:{theirs[-1]}."
+        + f". For example: testbed compare {shlex.quote(f'{left.run.name}:{ours[0]}')} "
+        + shlex.quote(f"{right.run.name}:{theirs[-1]}")
     )
 
 

@@ -131,9 +131,18 @@ def print_attempts(store: Store, run: str, *, arm: str, task: str, failed: bool,
     for name, cut in (("attempt", 0), ("arm", 1), ("n", 0), ("outcome", 0), ("answer", 1), ("task", 1)):
         table.add_column(name, no_wrap=not cut)  # where there is no room, these are cut and the others stay whole
     for a in listed:
-        cells = (a.id[:12], arms[a.arm], str(a.sample), _outcome(a), a.answer or "", prompts[a.task])
-        table.add_row(*map(_cell, cells))
+        before, after = (a.id[:12], arms[a.arm], str(a.sample), _outcome(a)), prompts[a.task]
+        table.add_row(*map(_cell, before), _answer(a), _cell(after))
     Console(highlight=False).print(table)
+
+
+def _answer(attempt: Attempt) -> Text:
+    """An attempt's answer on one line; where nothing would be seen of it, why."""
+    if attempt.answer is not None and attempt.answer.strip():
+        return _cell(attempt.answer)
+    # Of imported outcomes it is not known what was answered.
+    why = "empty" if attempt.answer is not None else "not recorded" if attempt.ended == "answered" else "none"
+    return Text(f"({why})", "italic dim", no_wrap=True, overflow="ellipsis")
 
 
 def _cell(text: str) -> Text:

@@ -106,6 +106,11 @@ def complaints(driver: Any) -> list[str]:
     return [str(entry["message"]) for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
+def remarks(driver: Any) -> list[str]:
+    """The same, warnings included."""
+    return [str(entry["message"]) for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+
+
 def scrolls_sideways(driver: Any) -> bool:
     """Whether the page as a whole is wider than its view."""
     return bool(driver.execute_script("return document.documentElement.scrollWidth > window.innerWidth"))

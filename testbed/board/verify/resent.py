@@ -81,11 +81,15 @@ def alike(connection: sa.Connection, board: str, account: str, prints: bytes) ->
     return next((id_ for id_, known in own if any(same_attempts(prints, one) for one in known)), "")
 
 
+def why_replaced(new: str) -> list[dict[str, str]]:
+    """The reasons of an entry whose place another one, given by its id, took."""
+    said = f"its author sent the same attempts again, or nearly, and entry {new} took its place."
+    return [{"check": "copies", "level": "note", "text": said, "entry": new}]
+
+
 def replace(connection: sa.Connection, old: str, new: str, account: str) -> None:
     """Takes an entry off the board in favour of another one, and is counted in public: see `entry_changes`."""
-    said = f"its author sent the same attempts again, or nearly, and entry {new} took its place."
-    reasons = [{"check": "copies", "level": "note", "text": said, "entry": new}]
-    values = {"state": REPLACED, "reasons": pack(reasons)}
+    values = {"state": REPLACED, "reasons": pack(why_replaced(new))}
     connection.execute(entries.update().where(entries.c.id == old).values(**values))
     uploads.decided(connection, old, REPLACED)
     note(connection, account, "entry.replaced", old, by=new)
