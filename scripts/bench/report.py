@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from analysis import ARMS, ATTEMPTS, fill, peak_mib, synthetic
+from analysis import fill, peak_mib
+from analysis_outcomes import ARMS, ATTEMPTS, synthetic
 
 if TYPE_CHECKING:
     from testbed.report.record import Analysis
