@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,49 @@ async def test_a_worker_that_cannot_be_confined_is_gone_and_told(monkeypatch):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+LOCKS = """
+import fcntl
+file = open("locked", "w+b")
+for n in range(1000): fcntl.lockf(file, fcntl.LOCK_EX, 1, 2 * n)
+print("held", flush=True)
+"""
+
+
+async def test_locks_on_files_which_no_limit_counts_are_gone_with_the_call_and_the_repl():
+    def locks() -> int:
+        return len(Path("/proc/locks").read_text().splitlines())
+
+    session = await Bwrap().open(SMALL)
+    before = locks()
+    assert (await session.repl(LOCKS)).stdout == "held\n"
+    assert locks() > before + 900
+    await session.reset()
+    assert locks() < before + 100
+    assert (await session.run(LOCKS)).stdout == "held\n"
+    assert locks() < before + 100
+    await session.close()
+
+
+async def test_an_honest_program_may_lock_a_database():
+    code = """
+import sqlite3
+one, other = (sqlite3.connect("shop.db", timeout=0, isolation_level=None) for _ in range(2))
+one.execute("create table sold (n)")
+one.execute("begin immediate")
+try:
+    other.execute("begin immediate")
+except sqlite3.OperationalError as error:
+    print(error)
+one.execute("insert into sold values (1)")
+one.execute("commit")
+print(other.execute("select n from sold").fetchall())
+"""
+    session = await Bwrap().open(SMALL)
+    result = await session.run(code)
+    await session.close()
+    assert result.stdout == "database is locked\n[(1,)]\n", result.stderr
+
+
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 async def test_nothing_outlives_a_host_that_is_killed(busy):
     with start_host(Bwrap, "session._link.worker_pid", busy=busy) as process:
@@ -98,6 +142,7 @@ async def test_where_proc_cannot_be_mounted_the_sandbox_works_and_says_what_is_m
     assert results[0].stdout == "False\n"
     assert len(inside) == 1
     assert "cannot be mounted" in sandbox.capabilities()["memory"]
+    assert sandbox.capabilities()["sockets"].startswith("not counted: /proc cannot be mounted")
 
 
 # --- the self-test

@@ -48,6 +48,35 @@ async def test_program_that_turns_the_kernel_against_the_worker_is_out_of_memory
     assert again.stdout == "again\n"
 
 
+# Connections that nobody has taken need no descriptor, and keep what was sent on them.
+UNTAKEN = """
+import socket, time
+door = socket.socket(socket.AF_UNIX)
+door.bind("\\0door")
+door.listen(4096)
+try:
+    while True:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            client.connect("\\0door")
+            try:
+                while True: client.send(bytes(1 << 15))
+            except BlockingIOError: pass
+except OSError: time.sleep(3)
+"""
+
+
+async def test_connections_that_nobody_takes_are_held_by_the_cgroup_where_the_worker_cannot_count(bwrap, tmp_path):
+    sandbox = Bwrap(bwrap_that_cannot_mount_proc(tmp_path))
+    session = await sandbox.open(Limits(wall_seconds=30.0, memory_mib=64, processes=8, scratch_mib=16))
+    result = await session.run(UNTAKEN)
+    again = await session.run("print('again')")
+    await session.close()
+    assert result.status == "oom"
+    assert again.stdout == "again\n"
+    assert sandbox.capabilities()["sockets"].endswith("what they keep is limited by cgroup")
+
+
 async def test_many_processes_are_stopped_also_where_the_worker_cannot_count(bwrap, tmp_path):
     session = await Bwrap(bwrap_that_cannot_mount_proc(tmp_path)).open(SMALL)
     code = "import os, time\nfor _ in range(4): os.fork()\nx = b'x' * (40 << 20)\ntime.sleep(5)"

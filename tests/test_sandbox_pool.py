@@ -142,6 +142,73 @@ async def test_a_backend_that_was_asked_for_too_much_says_so_and_keeps_nobody_wa
     await pool.close()
 
 
+class Strange(Bwrap):
+    """A backend of somebody else's: it fails in ways of its own, so often, and then does as it should."""
+
+    name = "strange"
+
+    def __init__(self, opening: BaseException | None = None, ending: Exception | None = None, times: int = 99) -> None:
+        super().__init__()
+        self.opening, self.ending, self.times = opening, ending, times
+
+    async def open(self, limits: Limits):
+        if self.opening is not None and self.times > 0:
+            self.times -= 1
+            raise self.opening
+        session = await super().open(limits)
+        return StrangeSession(session, self.ending) if self.ending is not None else session
+
+
+class StrangeSession:
+    """A session that ends, and then complains."""
+
+    def __init__(self, session, ending: Exception) -> None:
+        self.run, self._session, self._ending = session.run, session, ending
+
+    async def close(self) -> None:
+        await self._session.close()
+        raise self._ending
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no licence"), TimeoutError(), KeyError("x"), OSError(24, "full"), asyncio.CancelledError()]
+)
+async def test_whatever_a_backend_raises_everybody_who_waits_hears_of_it_as_of_a_sandbox_that_died(error):
+    """Not as it is: a tool takes an error that it does not know for the program's, which would be scored."""
+    pool = Pool(Strange(error), SMALL, size=2)
+    async with asyncio.timeout(10):
+        told = await asyncio.gather(*(pool.acquire() for _ in range(5)), return_exceptions=True)
+    assert [type(each) for each in told] == [SandboxDied] * 5
+    assert f"'strange' could not open a sandbox: {type(error).__name__}" in str(told[0])
+    assert told[0].__cause__ is error
+    assert pool._alive == 0
+    await pool.close()
+
+
+async def test_a_backend_that_recovers_serves_the_next():
+    pool = Pool(Strange(RuntimeError("busy"), times=2), SMALL, size=1)
+    async with asyncio.timeout(20):
+        for _ in range(2):
+            with pytest.raises(SandboxDied, match="busy"):
+                await pool.acquire()
+        async with pool.session() as session:
+            assert (await session.run("print(1)")).stdout == "1\n"
+    await pool.close()
+
+
+async def test_what_cannot_be_ended_keeps_no_place_and_is_told_once_all_are_gone():
+    pool = Pool(Strange(ending=RuntimeError("stuck")), SMALL, size=1)
+    async with asyncio.timeout(20):
+        for _ in range(3):  # on one place
+            session = await pool.acquire()
+            await pool.release(session)
+        await pool.acquire()
+        with pytest.raises(RuntimeError, match="stuck"):
+            await pool.close()
+    assert pool._alive == 0
+    assert not pool._tasks
+
+
 def test_size_below_one_is_refused():
     with pytest.raises(UsageError, match="size"):
         Pool(Bwrap(), SMALL, size=0)

@@ -111,6 +111,11 @@ def test_the_share_of_affordable_attempts_is_that_of_every_sequence_listed(liste
     assert found.within == round(found.share.value * found.successes)
 
 
+def test_a_text_of_exactly_one_in_k_is_affordable_whichever_way_it_was_rounded() -> None:
+    nats = [math.log(16) + error for error in (-5e-6, 0.0, 5e-6, 1e-3)]
+    assert affordable(["a", "b", "c", "d"], [True] * 4, nats, 16).within == 3
+
+
 def test_so_many_attempts_do_write_an_affordable_text_as_often_as_is_said(listed) -> None:
     base = listed[0].base
     at = int(np.argsort(base)[3])

@@ -63,10 +63,11 @@ def _about(analysis: Analysis) -> Iterator[str]:
     k = analysis.settings.elicitation
     yield (
         "KL: ln of how much likelier an attempt's whole text, ends of messages included, is to the arm's own model "
-        f"than to that of {analysis.bare}, mean over attempts, then tasks; its upper limit takes it that no task is "
-        "worse than the worst seen. Controlled: the same, less noisy where the two are close. Success needs: the least "
-        "KL of anything that succeeds as often. Affordable: successful attempts whose very text has probability 1/K or "
-        f"more under the model of {analysis.bare}, K = {k:,} (ln K = {analysis.checkpoints[0].budget:.2f})."
+        f"than to that of {analysis.bare}, mean over attempts, then tasks; its upper limit does not foresee tasks "
+        "far worse than all that were seen. Controlled: the same, less noisy where the two are close. Success needs: "
+        "the least KL of anything that succeeds as often. Affordable: successful attempts whose very text has "
+        f"probability 1/K or more under the model of {analysis.bare}, K = {k:,} "
+        f"(ln K = {analysis.checkpoints[0].budget:.2f})."
     )
 
 

@@ -53,8 +53,8 @@ def _about(analysis: Analysis) -> Iterator[str]:
         "Re-weighting needs: kl of the arm's success against the bare arm's, mean over tasks, at least. ln K: what the "
         f"budget of K = {attempts(first.attempts)} pays for; the best of them spends at most ln K - (K-1)/K = "
         f"{first.paid:.2f} of it. Tools' words: -ln of the probability that the model itself, at temperature 1, would "
-        "have written all that its tools said, in successful attempts; its upper limit takes it that no task is worse "
-        "than the worst seen."
+        "have written all that its tools said, in successful attempts; its upper limit does not foresee tasks far "
+        "worse than all that were seen."
     )
     for found in analysis.nats:
         if not found.own:

@@ -97,6 +97,7 @@ class Bwrap:
             "CPU": facts["CPU"] + ("; cores by cgroup" if "cpu" in limited else "; the number of cores is not limited"),
             "processes": facts["processes"] + (" and cgroup" if "pids" in limited else ""),
             "memory": f"per process by rlimits; all together by {' and '.join(counts)}",
+            "sockets": _who_counts_sockets(seen.proc, "memory" in limited),
             "cgroup": str(cgroups),
             "user namespace": "yes" if seen.user_namespace else "no: not allowed here",
             "files in scratch": f"at most {INODES}" if seen.inode_limit else "bounded by size only",
@@ -183,6 +184,12 @@ class Bwrap:
             pass
         self._uids.add(uid)
         return uid
+
+
+def _who_counts_sockets(proc: bool, cgroup: bool) -> str:
+    """What bounds connections that nobody has taken: they need no descriptor, and keep what was sent on them."""
+    kept = "what they keep is limited by cgroup" if cgroup else "what they keep is limited by a call's time only"
+    return "by the worker's count" if proc else f"not counted: /proc cannot be mounted here; {kept}"
 
 
 def command(program: str, root: PythonRoot, scratch: int | None, uid: int | None, with_proc: bool = True) -> list[str]:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
+from testbed.edges import Foreign, Kept
 from testbed.errors import SandboxDied, TestbedError, UsageError
 from testbed.sandbox.base import Limits, Sandbox, Session
 
@@ -85,7 +86,11 @@ class Pool:
             self._spawn(self._end(session))
 
     async def close(self) -> None:
-        """Destroys every sandbox, also those in use, and returns when they are gone."""
+        """Destroys every sandbox, also those in use, and returns when they are gone.
+
+        Raises:
+            Exception: what a backend's session raised at its end; the others have been ended all the same.
+        """
         self._closed = True
         while self._waiting:
             _fail(self._waiting.popleft(), SandboxDied("the sandbox pool was closed."))
@@ -93,8 +98,12 @@ class Pool:
             self._spawn(self._end(session))
         self._warm.clear()
         self._in_use.clear()
+        failed: list[BaseException] = []
         while self._tasks:
-            await asyncio.gather(*self._tasks)
+            ended = await asyncio.gather(*self._tasks, return_exceptions=True)
+            failed += [error for error in ended if isinstance(error, BaseException)]
+        if failed:
+            raise failed[0]
 
     async def _wait(self) -> Session:
         turn: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
@@ -129,14 +138,31 @@ class Pool:
     async def _open(self) -> Session:
         with contextlib.ExitStack() as undo:  # if cancelled too
             undo.callback(self._count_one_less)
-            session = await self._sandbox.open(self._limits)
+            with Foreign(self._not_opened, BaseException):
+                session = await self._sandbox.open(self._limits)
             undo.pop_all()
         return session
 
+    def _not_opened(self, error: BaseException) -> BaseException:
+        """What a backend means that raises anything: there is no sandbox, and whoever waits for one has to hear of it.
+
+        Raised as it is, a tool would take it for the program's doing. Who is cancelled or interrupted from outside
+        still is.
+        """
+        task = asyncio.current_task()
+        cancelled = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+        if cancelled or isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            return error
+        told = f"{type(error).__name__}: {error}".removesuffix(": ")
+        return SandboxDied(f"the sandbox backend {self._sandbox.name!r} could not open a sandbox: {told}")
+
     async def _end(self, session: Session) -> None:
-        await session.close()
+        with Kept(Exception) as ending:  # one that could not be ended must not keep its place for ever
+            await session.close()
         self._count_one_less()
         self._fill()
+        if ending.error is not None:
+            raise ending.taken()
 
     def _count_one_less(self) -> None:
         self._alive -= 1

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from testbed.stats.bootstrap import Estimate, cluster_bootstrap, cluster_labels
 from testbed.stats.checks import StatsError, level, numbers
+from testbed.stats.sequence_limits import student_limits
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class InteractionNats:
 
     Attributes:
         attempts: Successful attempts that it is about.
-        mean: Mean over these. Nats have no upper end: the upper limit is one only if no cluster of tasks that was not
-            seen has a greater mean than every task that was.
+        mean: Mean over these. Nats have no upper end: the upper limit takes the greatest task that was seen for one, or
+            is Student's where that is greater; a task in twenty that lies far beyond the others is not foreseen. The
+            lower limit needs no such thing. No upper one where successes are of a single cluster.
         median: Median over these; None without any.
         guessed: E[1{success}·e^−I], mean over tasks: an attempt that writes its tools' results itself succeeds at least
             so often, by guessing the very words of a successful attempt. Its limits need no such condition.
@@ -80,5 +82,9 @@ def interaction_nats(
         return InteractionNats(0, Estimate(None, None, None), None, guessed)
     with np.errstate(invalid="ignore", divide="ignore"):
         greatest = float(np.nanmax(sums["nats"] / sums["wins"]))
-    found = cluster_bootstrap(sums["nats"], sums["wins"], greatest=greatest, **options)  # type: ignore[arg-type]
-    return InteractionNats(int(won.sum()), found.intervals(alpha)[0], float(np.median(told[won])), guessed)
+    replicated = cluster_bootstrap(sums["nats"], sums["wins"], greatest=greatest, **options)  # type: ignore[arg-type]
+    mean = replicated.intervals(alpha)[0]
+    if mean.high is not None:
+        student = student_limits(sums["nats"], sums["wins"], cluster_labels(names, clusters), alpha)
+        mean = Estimate(mean.value, mean.low, None if student is None else max(mean.high, student[1]))
+    return InteractionNats(int(won.sum()), mean, float(np.median(told[won])), guessed)

@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike
 
 from testbed.stats.bootstrap import Estimate, cluster_bootstrap, cluster_labels
 from testbed.stats.checks import BoolArray, FloatArray, IntArray, StatsError, level, numbers, positive
+from testbed.stats.sequence_limits import student_limits
+
+_ROUNDING = 1e-4  # nats of an attempt that float32 does not tell apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +28,9 @@ class SequenceKL:
         attempts: Attempts that it was read off.
         per_task: Mean of ln π′ − ln π_0 per task, shape (T,): unbiased for the task's KL. May fall below 0, which no KL
             does.
-        mean: Mean of these. The lower limit takes it that no task's KL is below 0; the upper one that no cluster of
-            tasks which was not seen has a greater mean than the worst that was.
+        mean: Mean of these. Limits are those of the bound for means over tasks, with the least and the greatest that
+            were seen for its ends, or Student's where these lie further out; cut at 0, as no KL is below it. No upper
+            limit holds whatever few tasks are like: a task in twenty that lies far beyond the others is not foreseen.
         controlled: The same mean with π_0/π′ − 1 added to each attempt: unbiased too, and less noisy where the two are
             close. None where the ratio is too large to be computed.
         ratio: Mean over tasks of π_0/π′, which is 1 in expectation. Far below 1, what π_0 mostly writes was not among
@@ -47,7 +51,7 @@ class Affordable:
 
     Attributes:
         successes: Successful attempts.
-        within: Those with −ln π_0 ≤ ln K.
+        within: Those with −ln π_0 ≤ ln K, up to the rounding of scores (1e-4).
         share: `within` of `successes`; no value without any.
         written: 1 − (1 − 1/K)^K, the least probability with which K attempts write one of `within` at least once.
     """
@@ -92,8 +96,12 @@ def sequence_kl(
 
     def mean(values: FloatArray) -> Estimate:
         ends = {"least": min(0.0, float(values.min())), "greatest": max(0.0, float(values.max()))}
-        found = cluster_bootstrap(values, clusters=labels, replicates=replicates, seed=seed, **ends)
-        return found.intervals(alpha)[0]
+        replicated = cluster_bootstrap(values, clusters=labels, replicates=replicates, seed=seed, **ends)
+        found = replicated.intervals(alpha)[0]
+        student = student_limits(values, None, labels, alpha)
+        if student is None or found.low is None or found.high is None:
+            return found
+        return Estimate(found.value, max(0.0, min(found.low, student[0])), max(0.0, found.high, student[1]))
 
     with np.errstate(over="ignore"):
         ratio = np.bincount(code, np.exp(-log_ratio), minlength=len(names)) / count
@@ -142,7 +150,7 @@ def affordable(
     won = np.asarray(success, dtype=bool)
     if won.shape != code.shape:
         raise StatsError(f"{won.size} outcomes do not fit {code.size} attempts")
-    within = won & (nats <= math.log(k))
+    within = won & (nats <= math.log(k) + _ROUNDING)
     written = -math.expm1(k * math.log1p(-1 / k)) if k > 1 else 1.0
     share = Estimate(None, None, None)
     if won.any():
