@@ -130,11 +130,11 @@ class Maths(BenchmarkEnvironment):
             judge.close()
 
     def _comparing(self) -> _Judge:
-        from testbed.sandbox import pick
+        from testbed.sandbox_tool import backend
 
         with self._making:
             if self._judge is None:
-                self._judge = _Judge(pick(self.sandbox, (PACKAGE,)), self.at_once)
+                self._judge = _Judge(backend(self.sandbox, (PACKAGE,)), self.at_once)
             return self._judge
 
 

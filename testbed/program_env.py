@@ -141,12 +141,12 @@ class ProgramEnvironment(BenchmarkEnvironment):
             grader.close()
 
     def _judge(self) -> Grader:
-        from testbed.sandbox import pick
         from testbed.sandbox.grade import Grader
+        from testbed.sandbox_tool import backend
 
         with self._making:
             if self._grader is None:
-                self._grader = Grader(pick(self.sandbox), self.at_once)
+                self._grader = Grader(backend(self.sandbox, ()), self.at_once)
             return self._grader
 
 

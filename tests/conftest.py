@@ -101,6 +101,20 @@ def _each_picture_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def how_tokens_are_hashed() -> Iterator[Callable[[], Any] | None]:
+    """How they are outside of tests; in these hundreds are made and looked at, and cheap hashes do as well."""
+    accounts = sys.modules.get("testbed.board.accounts")
+    if accounts is None:  # no test here makes a token
+        yield None
+        return
+    cheap = accounts.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    outside = accounts._hasher
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounts, "_hasher", lambda: cheap)
+        yield outside
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of public data files; tests that read real logs skip where it is absent."""

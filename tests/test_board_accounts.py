@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -41,6 +42,15 @@ def forget(db: BoardDatabase) -> None:
     db.verified = accounts.Verified()
 
 
+@pytest.fixture
+def as_outside(how_tokens_are_hashed: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tokens are hashed as they are outside of tests."""
+    monkeypatch.setattr(accounts, "_hasher", how_tokens_are_hashed)
+    accounts._nobodys_hash.cache_clear()
+    yield
+    accounts._nobodys_hash.cache_clear()
+
+
 def everything(db: BoardDatabase) -> str:
     """All that the board's tables of accounts hold, as text."""
     with db.reading() as connection:
@@ -67,6 +77,12 @@ def test_no_secret_is_kept_of_a_token_but_its_argon2_hash(db: BoardDatabase) -> 
     kept = everything(db)
     assert secret not in kept
     assert kept.count("$argon2id$") == 1
+
+
+@pytest.mark.usefixtures("as_outside")
+def test_a_hash_takes_the_work_that_owasp_asks_for(db: BoardDatabase) -> None:
+    create_token(db, "ann", ["submit"])
+    assert "$argon2id$v=19$m=19456,t=2,p=1$" in everything(db)
 
 
 def test_two_tokens_share_nothing(db: BoardDatabase) -> None:
@@ -121,6 +137,7 @@ def test_a_token_stays_revoked_at_the_time_it_was(db: BoardDatabase) -> None:
     assert list_tokens(db)[0].revoked == first
 
 
+@pytest.mark.usefixtures("as_outside")
 def test_an_unknown_token_takes_as_long_to_refuse_as_a_wrong_one(db: BoardDatabase) -> None:
     right = create_token(db, "ann", ["submit"])
     secret = "A" * 43

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+import testbed.sandbox
 from testbed.env import Environment
 from testbed.envs.maths import last_box
 from testbed.errors import DataError, SandboxUnavailable, UsageError
 from testbed.registry import make_env
 from testbed.sandbox import pick
+from testbed.sandbox_tool import backend
 
 pytest.importorskip("math_verify", reason="math-verify is not installed (pip install capability-testbed[math])")
 try:
@@ -71,6 +73,18 @@ def test_what_no_machine_computes_is_wrong_in_time(env: Environment) -> None:
     assert not found.success
     assert "cannot be compared" in found.detail
     assert env.grade(env.tasks[4], "73").success
+
+
+def test_sandboxes_are_tested_once_for_all_that_compare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(testbed.sandbox, "pick", lambda *wanted: asked.append(wanted) or pick(*wanted))
+    backend.cache_clear()
+    (tmp_path / "problems.jsonl").write_text(json.dumps(ROWS[0]))
+    for _ in range(2):
+        made = make_env("Maths-v0", path=tmp_path / "problems.jsonl")
+        assert made.grade(made.tasks[0], "0.5").success
+        made.close()
+    assert asked == [("auto", ("math-verify",))]
 
 
 def test_graders_are_right_about_references_and_near_misses(env: Environment) -> None:

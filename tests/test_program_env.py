@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import testbed.sandbox
 from testbed.env import Environment
 from testbed.errors import DataError, SandboxUnavailable, UnknownName, UsageError
 from testbed.experiment_file import parse_experiment
@@ -19,6 +20,7 @@ from testbed.registry import make_env
 from testbed.report.analyse import analyse_run
 from testbed.runner import Runner
 from testbed.sandbox import pick
+from testbed.sandbox_tool import backend
 from testbed.store import Store
 
 try:
@@ -60,6 +62,17 @@ def mbpp(tmp_path: Path) -> Iterator[Environment]:
     made = make_env("MBPP-v0", path=write(tmp_path, SQUARE), shown=1)
     yield made
     made.close()
+
+
+def test_sandboxes_are_tested_once_for_all_that_grade(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(testbed.sandbox, "pick", lambda *wanted: asked.append(wanted) or pick(*wanted))
+    backend.cache_clear()
+    for name, row in (("HumanEval-v0", ADD), ("MBPP-v0", SQUARE)):
+        made = make_env(name, path=write(tmp_path, row))
+        assert made.validate().problems == ()
+        made.close()
+    assert asked == [("auto", ())]
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,6 @@ def _picture(
         interpolate="step-after", strokeWidth=1.5, color="#d55e00"
     )
     layers = alt.layer(line, base.mark_point(filled=True, size=70, opacity=0.85).encode(color=colour, shape=shape))
-    spec: dict[str, Any] = layers.to_dict()
+    spec: dict[str, Any] = layers.to_dict(validate=False)  # each part was looked at as it was made
     spec["height"] = 320
     return spec

@@ -66,8 +66,14 @@ def simultaneous_band(found: Replicates, alpha: float = 0.05) -> Band:
         raise StatsError(f"figure number {int(np.argmin(np.isfinite(found.value)))} has no value to put a band around")
     if found.low is None or found.high is None:
         return Band(found.value, None, None, alpha, alpha, found.clusters)
+    return _at_place(found, alpha, _common_place(found, alpha))
+
+
+def _at_place(found: Replicates, alpha: float, place: int) -> Band:
+    """Return the band of the ``place``-th extremes of every column."""
+    assert found.low is not None
+    assert found.high is not None
     replicates = found.low.shape[0]
-    place = _common_place(found, alpha)
     if place < 1:
         raise StatsError(
             f"{replicates} bootstrap replicates are too few for a band of {found.value.size} points at level "
@@ -152,20 +158,19 @@ def _common_place(found: Replicates, alpha: float) -> int:
     # Places beyond this one cannot be the answer, and ranking all replicates would take most of the time.
     furthest = int(alpha * replicates) + 1
     for table in (found.low, -found.high):
-        for column in np.ascontiguousarray(table.T):
-            near, place = _places(column, furthest)
+        columns = np.round(np.ascontiguousarray(table.T), _DECIMALS)
+        for column, last in zip(columns, np.partition(columns, furthest - 1, axis=1)[:, furthest - 1], strict=True):
+            near, place = _places(column, last)
             inmost[near] = np.minimum(inmost[near], place)
     # Replicate r lies outside the others' j-th extremes exactly where its innermost place is at most j.
     # Never inside the pointwise interval, which spends alpha/2 on a side even where only the other one can be left.
     return min(int(np.sort(inmost)[int(alpha * replicates)]) - 1, int(alpha / 2 * replicates))
 
 
-def _places(column: FloatArray, furthest: int) -> tuple[IntArray, IntArray]:
-    """Return which replicates have the first ``furthest`` places, and these; equal ones share the highest place."""
-    rounded = np.round(column, _DECIMALS)
-    rising = np.sort(rounded)
-    near = np.flatnonzero(rounded <= rising[furthest - 1])
-    return near, np.searchsorted(rising, rounded[near], side="right")
+def _places(column: FloatArray, last: float) -> tuple[IntArray, IntArray]:
+    """Return which replicates lie at or below ``last``, and their places; equal ones share the highest place."""
+    near = np.flatnonzero(column <= last)
+    return near, np.searchsorted(np.sort(column[near]), column[near], side="right")
 
 
 def _enough_replicates(
@@ -173,8 +178,9 @@ def _enough_replicates(
 ) -> Band:
     while True:
         found = cluster_bootstrap(table, share, clusters=union, replicates=replicates, seed=seed)
-        if replicates >= _MOST_REPLICATES or _common_place(found, alpha) >= _BELOW:
-            return simultaneous_band(found, alpha)
+        place = _common_place(found, alpha)
+        if replicates >= _MOST_REPLICATES or place >= _BELOW:
+            return _at_place(found, alpha, place)
         replicates = min(2 * replicates, _MOST_REPLICATES)
 
 

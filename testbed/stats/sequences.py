@@ -175,13 +175,13 @@ def attempts_still_needed(
     settled = (log_e_below(attempts, successes, low) >= limit) | (log_e_above(attempts, successes, high) >= limit)
     rate = (successes + 0.5) / (attempts + 1)
     moves = (rate < low) | (rate > high)
-    projected = np.where(
-        moves, _first_crossing(attempts, successes, np.where(rate < low, low, high), rate, limit), np.inf
-    )
+    thresholds = np.stack([low, high, np.where(rate < low, low, high)])
+    rates = np.stack([np.zeros(rate.shape), np.ones(rate.shape), rate])
+    failing, succeeding, projected = _first_crossing(attempts, successes, thresholds, rates, limit)
     return AttemptsNeeded(
-        if_all_fail=np.where(settled, 0.0, _first_crossing(attempts, successes, low, 0.0, limit)),
-        if_all_succeed=np.where(settled, 0.0, _first_crossing(attempts, successes, high, 1.0, limit)),
-        at_this_rate=np.where(settled, 0.0, projected),
+        if_all_fail=np.where(settled, 0.0, failing),
+        if_all_succeed=np.where(settled, 0.0, succeeding),
+        at_this_rate=np.where(settled, 0.0, np.where(moves, projected, np.inf)),
     )
 
 
@@ -221,17 +221,16 @@ def _lower_end(n: IntArray, c: IntArray, limit: float) -> FloatArray:
     return np.where(c == 0, 0.0, np.exp((left + right) / 2))
 
 
-def _first_crossing(n: IntArray, c: IntArray, threshold: FloatArray, rate: ArrayLike, limit: float) -> FloatArray:
+def _first_crossing(n: IntArray, c: IntArray, threshold: FloatArray, rate: FloatArray, limit: float) -> FloatArray:
     """Return the least whole m at which ln M(threshold) ≥ limit after m further attempts at ``rate``.
 
     ln M is convex along a straight path of counts and below the limit at m = 0, so it crosses once.
     """
-    pace = np.broadcast_to(np.asarray(rate, dtype=np.float64), n.shape)
 
     def crossed(m: FloatArray) -> BoolArray:
-        return np.asarray(_log_martingale(n + m, c + pace * m, threshold) >= limit)
+        return np.asarray(_log_martingale(n + m, c + rate * m, threshold) >= limit)
 
-    left, right = np.zeros(n.shape), np.ones(n.shape)
+    left, right = np.zeros(rate.shape), np.ones(rate.shape)
     while True:
         ever = crossed(right)
         short = ~ever & (right < _NEVER)
