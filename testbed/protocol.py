@@ -51,6 +51,11 @@ class Action:
     answer: str | None = None
     calls: tuple[ToolCall, ...] = ()
 
+    @property
+    def does_something(self) -> bool:
+        """Whether it answers, or makes a call that can be read."""
+        return self.answer is not None or any(call.fault is None for call in self.calls)
+
 
 def parse(text: str) -> Action:
     """Reads one message of the model.

@@ -19,6 +19,8 @@ from testbed.threads import DaemonThreads
 from testbed.tool import AttemptContext
 from testbed.types import CONTEXT_FULL, Attempt, Control, Cost, Message, Status, Task, attempt_id, stream_key
 
+_CUT = "the model's context was full before it had answered; use a model with a longer context, or shorter prompts."
+
 
 class Trial:
     """One try at an attempt; every further try after a fault of the infrastructure is another trial.
@@ -56,6 +58,9 @@ class Trial:
                 while not episode.over:
                     reply = await arm.model.generate(self._request(episode, clock))
                     episode.read(reply.text, reply.usage, reply.logprobs)
+                    # Else a limit on turns or tokens would be blamed.
+                    if reply.finish == "context" and not episode.action.does_something:
+                        raise ContextFull(_CUT)
                     await self._finish_turn(episode, clock, graders)
         except TimeoutError:
             episode.end("limit:seconds")

@@ -16,10 +16,13 @@ import torch
 
 from helpers.tiny_models import TOOL, ask, has_reference, make_tokenizer, parrot, random_model, reply_of, save
 from testbed.errors import ContextFull, ModelError, ModelUnavailable
+from testbed.experiment_file import parse_experiment
 from testbed.models import Reply, Request, Sampling, make_model
 from testbed.models.hf import HuggingFace
 from testbed.models.hf_memory import out_of_memory
 from testbed.protocol import ANSWER_INSTRUCTION, parse
+from testbed.runner import Runner
+from testbed.store import Store
 from testbed.types import Message
 
 
@@ -223,8 +226,29 @@ async def test_a_reply_ends_where_the_context_does(tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     path = parrot(tmp_path, tokenizer.encode("a"), tokenizer)  # 128 positions
     reply = await reply_of(path, ask(max_tokens=10_000))
-    assert reply.finish == "length"
+    assert reply.finish == "context"
     assert reply.usage.prompt_tokens + reply.usage.generated_tokens == 128
+    short = await reply_of(path, ask(max_tokens=2))
+    assert (short.finish, short.usage.generated_tokens) == ("length", 2)
+
+
+def test_an_attempt_whose_only_message_the_context_cut_says_so(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    path = parrot(tmp_path, tokenizer.encode("a"), tokenizer)  # 128 positions, and it never ends
+    data = {
+        "name": "cut",
+        "samples": 1,
+        "model": {"id": f"hf:{path}", "device": "cpu", "system": "", "max_tokens": 512},
+        "env": [{"id": "Addition-v0", "digits": 2, "tasks": 1}],
+        "arm": [{"name": "bare"}],
+        "budget": {"turns": 1},
+    }
+    with Store.open(tmp_path / "s.sqlite") as store:
+        asyncio.run(Runner(parse_experiment(data), store).run())
+        (attempt,) = store.attempts("cut")
+    assert attempt.ended == "limit:context"
+    assert attempt.cost.prompt_tokens + attempt.cost.generated_tokens == 128
+    assert "context was full" in attempt.transcript[-1]["content"]
 
 
 async def test_a_cancelled_request_leaves_the_batch(tmp_path: Path) -> None:

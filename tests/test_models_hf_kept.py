@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -91,3 +93,27 @@ def test_a_message_that_is_asked_for_again_is_written_again_as_it_was(
     for row in twice:  # the second finds its words gone: the first has gone on from them
         write(decoder, [row])
     assert twice[0].tokens == twice[1].tokens
+
+
+def test_logits_of_prompts_count_as_memory() -> None:
+    decoder = Decoder(random_model(), never, 4, memory=1 << 20)
+    for n in range(60):
+        write(decoder, [Row((*PROMPT, n), 2, stream=n)])  # each takes a page, and logits over the vocabulary
+    kept = decoder._batch.kept
+    logits = sum(text.logits_bytes for text in kept._used)
+    assert logits > 0.1 * kept._bytes
+    assert kept._bytes <= decoder.room.texts
+
+
+def test_a_batch_that_is_given_up_goes_at_once() -> None:
+    decoder = Decoder(random_model(), never, 4)
+    assert isinstance(decoder._batch, PagedBatch)
+    write(decoder, [Row(PROMPT, 5, stream=1, keep=True)])
+    gc.collect()
+    gc.disable()
+    try:
+        memory = weakref.ref(decoder._batch._pages)
+        decoder.clear()
+        assert memory() is None
+    finally:
+        gc.enable()

@@ -38,14 +38,14 @@ def test_rows_go_together_over_the_pages_that_they_share_and_over_each_page_once
     lineup.enter(rows)
     for row in rows:
         row.tokens.append(0)
-    assert not lineup.lacking()
-    plan = lineup.plan()
+    assert not lineup.begin_pass()
+    plan = lineup.next_plan()
     assert [row.pages for row in lineup.rows] == sorted(pages)
     assert [tuple(item) for item in plan.items] == [(0, 3, 4, 0, 2), (0, 2, 4, 2, 3)]
     assert gone_over(plan, table) == sorted(pages)  # in order, too
     lineup.leave({rows[4], rows[2]})
-    assert not lineup.lacking()
-    left = lineup.plan()
+    assert not lineup.begin_pass()
+    left = lineup.next_plan()
     assert [tuple(item) for item in left.items] == [(0, 2, 1, 0, 2), (0, 1, 1, 2, 3)]
     assert gone_over(left, table) == [pages[1], pages[3], pages[0]]
 
@@ -74,13 +74,13 @@ def test_every_token_goes_over_the_pages_of_its_text_whoever_comes_and_goes(seed
         if not lineup.rows:
             continue
         wanted = [row for row in lineup.rows if row.seen // PAGE == len(row.pages)]
-        lacking = lineup.lacking()
+        lacking = lineup.begin_pass()
         assert sorted(map(id, lacking)) == sorted(map(id, wanted))
         for row in lacking:
             page = next(fresh)
             table.add(row.line, len(row.pages), page)
             row.pages.append(page)
-        plan = lineup.plan()
+        plan = lineup.next_plan()
         assert plan.places == [row.seen for row in lineup.rows]
         assert gone_over(plan, table) == [row.pages for row in lineup.rows]
         together += sum(last - first > 1 for first, last, *_ in plan.items)
@@ -88,3 +88,27 @@ def test_every_token_goes_over_the_pages_of_its_text_whoever_comes_and_goes(seed
             row.tokens.append(0)
     assert together > 100
     assert len({pages_for(row.seen) for row in lineup.rows}) > 1
+
+
+def test_a_row_that_comes_again_is_a_new_one() -> None:
+    table, lineup = Table(), Lineup()
+    a, b = (row_on(pages, 1, table) for pages in ([0, 1, 2, 3], [0, 1, 2, 4]))
+    lineup.enter([a, b])
+    for row in (a, b):
+        row.tokens.append(0)
+    assert not lineup.begin_pass()
+    assert [item.stop for item in lineup.next_plan().items] == [3]
+    table.leave(b.line)
+    b.restart()
+    lineup.leave({b})
+    b.pages = [4, 5, 6, 7]
+    b.line = table.enter(b.pages)
+    lineup.enter([b])
+    for row in (a, b):
+        row.tokens.append(0)
+    assert lineup.begin_pass() == [a]  # which now begins its fifth page, as the other would have
+    a.pages.append(8)
+    table.add(a.line, 4, 8)
+    plan = lineup.next_plan()
+    assert plan.items == []
+    assert gone_over(plan, table) == [[0, 1, 2, 3, 8], [4, 5, 6, 7]]

@@ -132,4 +132,5 @@ def test_what_waits_is_counted_by_what_it_may_take_and_what_ends_gives_its_pages
             decoder.drop(decoder.rows[:1])
         held = {page for text in batch.kept._used for page in text.pages}
         assert batch._pages.used == len(held)
-        assert batch.kept._bytes == len(held) * PAGE * TOKEN <= decoder.room.texts
+        logits = sum(text.logits_bytes for text in batch.kept._used)
+        assert batch.kept._bytes == len(held) * PAGE * TOKEN + logits <= decoder.room.texts

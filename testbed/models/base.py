@@ -88,7 +88,8 @@ class Reply:
     Attributes:
         text: in the text protocol, native tool calls included.
         usage: this attempt's own tokens.
-        finish: "stop", or "length" when it was cut at `max_tokens`.
+        finish: "stop"; "length" when it was cut at `max_tokens`; "context" when it was cut before that, where the
+            model's context was full.
         logprobs: of each token that was written, the end token included, in nats: what the model itself gives it, at
             temperature 1 and without a nucleus, whatever the sampling; None if not wanted, or not to be had.
     """

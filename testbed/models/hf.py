@@ -149,7 +149,8 @@ class HuggingFace:
             ModelUnavailable: memory ran out.
         """
         row, usage = await self._write(request, self.codec.prompt(request.messages, request.tools))
-        return Reply(self.codec.decode(row.tokens), usage, row.finish, _logprobs(row))
+        full = row.finish == "length" and row.limit < request.max_tokens
+        return Reply(self.codec.decode(row.tokens), usage, "context" if full else row.finish, _logprobs(row))
 
     async def imagine(self, request: Request) -> Reply:
         """See `testbed.models.base.Imaginer.imagine`."""

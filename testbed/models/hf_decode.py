@@ -157,7 +157,8 @@ class Decoder:
         self._batch.leave(set(gone) & set(self.rows))
 
     def clear(self) -> None:
-        """Gives up every row and frees the memory."""
+        """Gives up every row and frees the memory; due after any error of `admit` or `step`."""
+        del self._batch  # there may be no memory for two
         self._batch = self._new_batch()
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -7,6 +7,7 @@ that begin alike would take longer than anything else that its next message need
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakMethod
 
 import torch
 
@@ -39,6 +40,11 @@ class Text:
     line: int = 0
     author: Author | None = None
 
+    @property
+    def logits_bytes(self) -> int:
+        """Memory that its logits take."""
+        return 0 if self.logits is None else self.logits.nbytes
+
 
 class KeptPages(Prefixes[Text]):
     """The texts read last.
@@ -52,7 +58,10 @@ class KeptPages(Prefixes[Text]):
         super().__init__(limit)
         self._pages, self._held = pages, dict[int, int]()
         self._own: dict[Author, list[Text]] = {}  # attempts of several arms may have one stream
-        pages.make_room = self.forget
+        forget = WeakMethod(
+            self.forget
+        )  # else pages and texts would hold each other, and a batch that was given up stay
+        pages.make_room = lambda: (own := forget()) is not None and own()
 
     def remember(self, row: Row) -> None:
         """Keeps what a row read and wrote, and takes its pages from it."""
@@ -106,16 +115,16 @@ class KeptPages(Prefixes[Text]):
             del self._own[text.author]
 
     def _count(self, text: Text) -> int:
-        """Bytes of its pages that no other text holds, which is counted as holding them."""
+        """Bytes that it takes besides the others, its logits and pages that only it holds; counted from now on."""
         new = 0
         for page in text.pages:
             others = self._held.get(page, 0)
             self._held[page] = others + 1
             new += not others
-        return new * self._pages.stride * 4
+        return new * self._pages.stride * 4 + text.logits_bytes
 
     def _let_go(self, text: Text) -> int:
-        """Bytes of its pages that no other text holds; it is not counted any more."""
+        """Bytes that it took besides the others; it is not counted any more."""
         gone = 0
         for page in text.pages:
             others = self._held[page] - 1
@@ -124,4 +133,4 @@ class KeptPages(Prefixes[Text]):
             else:
                 del self._held[page]
                 gone += 1
-        return gone * self._pages.stride * 4
+        return gone * self._pages.stride * 4 + text.logits_bytes

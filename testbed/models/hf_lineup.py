@@ -38,20 +38,22 @@ class Lineup:
     def leave(self, gone: AbstractSet[Row]) -> None:
         """Takes rows out, whose pages were taken from them."""
         stay = [row not in gone for row in self.rows]
+        self._next = {a: known for a, known in self._next.items() if a not in gone and known[0] not in gone}
         if self._plan is not None:
             self._plan = self._plan.of_those(stay)
         self.rows = list(compress(self.rows, stay))
 
-    def lacking(self) -> list[Row]:
-        """Rows whose token in the next pass begins a page, which they are to be given now; asked before each pass."""
-        rows = [row for row in self._due.pop(self._passes, ()) if row.pages]
+    def begin_pass(self) -> list[Row]:
+        """Goes on to the next pass; rows whose token in it begins a page, which they are to be given now."""
+        due = dict.fromkeys(self._due.pop(self._passes, ()))
+        rows = [row for row in due if row.seen == PAGE * len(row.pages)]  # others have left since
         self._passes += 1
         if rows:
             self._due[self._passes - 1 + PAGE] += rows
         return rows
 
-    def plan(self) -> Plan:
-        """The next pass."""
+    def next_plan(self) -> Plan:
+        """The pass that was begun, all of whose rows have pages for it."""
         if self._plan is None:
             self._plan = Plan.of_rows(self.rows, self._arrange())
         else:

@@ -122,11 +122,11 @@ class PagedBatch:
 
     def _planned(self) -> Plan:
         """What is to be done for one token more of each row, all of which have pages for it."""
-        for row in self._lineup.lacking():
+        for row in self._lineup.begin_pass():
             page = self._pages.take()
             self._table.add(row.line, len(row.pages), page)
             row.pages.append(page)
-        return self._lineup.plan()
+        return self._lineup.next_plan()
 
     def remember(self, row: Row) -> None:
         """Keeps what was read of a row: its attempt may go on."""

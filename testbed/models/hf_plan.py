@@ -100,7 +100,7 @@ class Plan:
 
     Args:
         lines: of each token, where its text stands in the table.
-        places: of each token, where in its text; `go_on` moves them.
+        places: of each token, where in its text; `go_on` moves them, and nothing else of a plan changes.
         starts: of each token, the first page that it goes over on its own, up to its place.
         items: what some go over together before that.
     """
