@@ -176,7 +176,10 @@ def test_prompts_that_no_attempt_could_read_are_found_before_the_run(
     done = testbed("run", "mult.toml")
     assert done.code == 2
     assert done.err.startswith("error: mult.toml:9: arm 'bare': the prompt 'What is ")
-    assert "takes 8 with the reply; use a model with a longer context." in done.err
+    assert (
+        "takes 8 with the reply; raise context = 8 in the model's options (the model takes 512), or leave it out."
+        in done.err
+    )
     assert not (files / "testbed.sqlite").exists()
 
 

@@ -359,8 +359,8 @@ async def test_a_model_without_native_calls_says_what_to_do() -> None:
 
 
 def test_a_provider_whose_package_is_missing_is_named() -> None:
-    with pytest.raises(ModelError, match="pip install langchain langchain-nosuch"):
-        make_model("chat:nosuch:model")
+    with pytest.raises(ModelError, match="pip install langchain langchain-google-vertexai"):
+        make_model("chat:google_anthropic_vertex:model")
 
 
 @pytest.mark.parametrize(

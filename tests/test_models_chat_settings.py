@@ -15,6 +15,7 @@ from testbed.errors import ModelError, ModelNotAsked, UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.models import Request, Sampling, make_model
 from testbed.models.chat import Chat
+from testbed.models.chat_clients import without_key
 from testbed.models.chat_settings import kind_of
 from testbed.protocol import parse, write_call
 from testbed.runner import Runner
@@ -214,10 +215,26 @@ async def test_a_key_that_no_request_can_hold_is_told_without_it(monkeypatch: py
 async def test_what_a_connection_failed_of_is_told() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # and not listening
-        model = Chat("openai:x", base_url=f"http://127.0.0.1:{unused.getsockname()[1]}/v1", timeout=30)
-        with pytest.raises(ModelNotAsked, match=r"no connection: Connection error: .*\w"):
+        url = f"127.0.0.1:{unused.getsockname()[1]}/v1"
+        model = Chat("openai:x", base_url=f"http://me:hidden@{url}", timeout=30)
+        with pytest.raises(ModelNotAsked, match=rf"no connection: Connection error: .*\w.*{url}.*base_url") as raised:
             await model.generate(Request(ASKED))
+        assert "hidden" not in str(raised.value)
         await model.aclose()
+
+
+@pytest.mark.parametrize("key", ["sk-SECRET", "sk-proj-aSECRET*****", "plainSECRET", "gsk_abSECRETSECRET"])
+async def test_what_looks_like_a_key_in_a_servers_words_is_hidden_and_they_end_in_a_stop(key: str) -> None:
+    refused: Any = lambda body: (401, {"error": {"message": f"Incorrect API key provided: {key}"}})  # noqa: E731
+    async with served(refused) as model:
+        with pytest.raises(ModelError, match=r"provided: …\S*\. Check the API key") as raised:
+            await model.generate(Request(ASKED))
+    assert "SECRET" not in str(raised.value)
+
+
+def test_names_that_begin_like_keys_are_shown() -> None:
+    said = "the model xai-org/grok needs task-sk and hf_transfer; see https://x.ai/sk"
+    assert without_key(said, "openai:x", None) == said
 
 
 async def test_a_server_that_takes_no_connection_was_not_asked() -> None:

@@ -56,6 +56,20 @@ def test_a_directory_that_is_not_there_is_named(name: str) -> None:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_misspelled_directory_gets_the_one_beside_it(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    shutil.copytree(llama, tmp_path / "llama")
+    (tmp_path / "lamas").mkdir()  # no model
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    with pytest.raises(ModelError, match=r"Did you mean '.*llama'") as told:
+        make_model("hf:lama" if offline else f"hf:{tmp_path}/lama")
+    assert ("the Hugging Face Hub could not be reached" in str(told.value)) == offline
+    assert "no such model" not in str(told.value)
+
+
 def test_a_directory_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"has no config\.json"):
         HuggingFace(tmp_path)
@@ -108,6 +122,17 @@ async def test_damaged_files_are_an_error_that_names_the_place(
     path = shutil.copytree(llama, tmp_path / "damaged")
     damage(path)
     with pytest.raises(ModelError, match="damaged"):
+        await reply_of(path, ask())
+
+
+async def test_a_directory_without_a_tokenizer_says_how_to_save_one_there(llama: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(llama, tmp_path / "bare")
+    no_tokenizer(path)
+    saved = r"lacks tokenizer\.json and tokenizer_config\.json\. .*save_pretrained\('.*bare'\)"
+    with pytest.raises(ModelError, match=saved):
+        await reply_of(path, ask())
+    (path / "tokenizer.json").write_text("{")  # there is one, which is broken: that is what is told
+    with pytest.raises(ModelError, match=r"cannot be loaded from '.*bare': (?!.*lacks)"):
         await reply_of(path, ask())
 
 

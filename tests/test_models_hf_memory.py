@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from helpers.tiny_models import ask, decode, make_tokenizer, never, random_model, reply_of, save
-from testbed.errors import ModelError, ModelUnavailable, UsageError
+from testbed.errors import ContextFull, ModelError, ModelUnavailable, UsageError
 from testbed.models import hf_cache, hf_jobs, hf_memory, hf_pages, hf_worker
 from testbed.models.hf import HuggingFace
 from testbed.models.hf_aligned import AlignedBatch
@@ -159,6 +160,32 @@ async def test_a_model_of_which_no_message_fits_is_refused_by_name_before_any_is
     with pytest.raises(ModelError, match=r"hf:tiny takes conversations of 512 tokens.*157 tokens.*context = "):
         await model.start()
     await model.aclose()
+
+
+@pytest.mark.parametrize("memory", [1e-4, 1e-5])
+async def test_little_memory_is_told_in_figures_that_are_not_nothing(llama: Path, memory: float) -> None:
+    model = HuggingFace(llama, device="cpu", memory=memory)
+    with pytest.raises(ModelError, match=r"need \d.* [MK]iB, and there is memory for [\d.]+ [MK]iB") as told:
+        await model.start()
+    assert not re.search(r"\b0\.00", str(told.value))
+    await model.aclose()
+
+
+async def test_a_context_longer_than_the_models_is_refused_with_both(llama: Path) -> None:
+    model = HuggingFace(llama, device="cpu", context=4096)
+    with pytest.raises(ModelError, match=r"context = 4096 was asked for, and the model takes 512 tokens"):
+        await model.start()
+    await model.aclose()
+    assert (await reply_of(llama, ask(max_tokens=3), context=512)).usage.generated_tokens
+
+
+async def test_who_set_the_context_that_is_full_is_told_what_to_change(llama: Path) -> None:
+    long = ask("abc " * 200)
+    with pytest.raises(ContextFull, match=r"Raise context = 10 .*\(the model takes 512\)"):
+        await reply_of(llama, long, context=10)
+    for options in ({}, {"context": 512}):
+        with pytest.raises(ContextFull, match="Use a model with a longer context"):
+            await reply_of(llama, ask("abc " * 600), **options)
 
 
 async def test_a_shorter_context_makes_it_fit_and_is_another_model_to_the_comparison(llama: Path) -> None:

@@ -65,6 +65,20 @@ def test_gpus_that_are_not_there_are_refused_with_their_number(
         place("m", device, "auto", replicas)
 
 
+def test_replicas_that_nobody_asked_for_are_not_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch)
+    with pytest.raises(ModelError, match=r"'cuda' was asked for, and of such GPUs.*has 0; use device = 'auto'\.$"):
+        place("m", "cuda", "auto", "auto")
+    with pytest.raises(ModelError, match=r"with 1 replicas.*replicas = 'auto'"):
+        place("m", "cuda", "auto", 1)
+
+
+@pytest.mark.parametrize(("device", "meant"), [("gpu", "cuda"), ("GPU:1", "cuda:1")])
+def test_a_gpu_is_called_cuda(device: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"Did you mean '{meant}'"):
+        place("m", device, "auto", "auto")
+
+
 def test_what_no_machine_could_take_is_refused_at_once(llama: Path) -> None:
     for wrong in (0, -1, True, 1.5, "all"):
         with pytest.raises(UsageError, match="replicas must be a whole number"):

@@ -10,13 +10,22 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 from testbed.edges import Foreign
-from testbed.errors import ModelError, UsageError
+from testbed.errors import ModelError, UnknownName, UsageError
+from testbed.models.chat_providers import PACKAGES, known_providers
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 _KEYLESS = re.compile(r"missing credentials|api_key|api key", re.IGNORECASE)
 _ADDRESS = re.compile(r"https?://[^/?#\s]", re.IGNORECASE)
+
+_OWN_SERVER = "A server that speaks the OpenAI protocol needs no provider: chat:openai:NAME with base_url."
+# Keys of providers by how they begin, and whatever a server says that it was given as one.
+_LIKE_A_KEY = re.compile(
+    r"\b(sk|pk|rk|gsk|xai|csk|nvapi|pplx|r8)[-_][\w*.-]{5,}[\w*]|\bhf_\w{16,}|\bAIza[\w-]{16,}|\bAKIA[A-Z0-9]{12,}"
+    r"|(?<=key provided: )[^\s\"',;]*[\w*]|(?<=bearer )[\w*.-]{6,}[\w*]",
+    re.IGNORECASE,
+)
 
 # What each request says of its own accord.
 _OWN_FIELDS = {"model", "messages", "tools", "temperature", "top_p", "max_tokens", "max_completion_tokens"} | {
@@ -50,11 +59,12 @@ def check_client(model: str, api_key_env: str | None, base_url: str | None) -> N
         raise UsageError(f"model: base_url must be an address such as http://127.0.0.1:8000/v1, not {base_url!r}.")
     if provider == "openai" and find_spec("langchain_openai") is None:
         raise ModelError("chat:openai needs langchain-openai: pip install 'capability-testbed[chat]'.")
+    if provider not in PACKAGES and provider not in known_providers():
+        raise UnknownName("provider of chat models", provider, known_providers(), _OWN_SERVER)
     if provider != "openai" and find_spec("langchain") is None:
-        package = f"langchain-{provider.replace('_', '-')}"
+        package = PACKAGES[provider]
         raise ModelError(
-            f"chat:{model} needs the packages langchain and {package}: pip install langchain {package}. "
-            "A server that speaks the OpenAI protocol needs neither: chat:openai:NAME with base_url."
+            f"chat:{model} needs the packages langchain and {package}: pip install langchain {package}. {_OWN_SERVER}"
         )
 
 
@@ -119,9 +129,9 @@ def model_of(client: BaseChatModel | None) -> str:
 
 
 def without_key(text: str, model: str, api_key_env: str | None) -> str:
-    """A message of a client or a server without the key, which some of them repeat."""
+    """A message of a client or a server without the key, which some of them repeat, and without what looks like one."""
     key = os.environ.get(api_key_env or _variable(model), "")
-    return text.replace(key, "…") if key else text
+    return _LIKE_A_KEY.sub("…", text.replace(key, "…") if key else text)
 
 
 def _variable(model: str) -> str:

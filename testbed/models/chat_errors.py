@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 from testbed.errors import (
@@ -123,7 +123,7 @@ def translated(
     names = names_of(error) if client else [cls.__name__ for cls in type(error).__mro__]
     unreached = _NOT_REACHED.intersection(names) if client else _NO_CONNECTION.intersection(names_of(error))
     if unreached or isinstance(error, ConnectionRefusedError):
-        return ModelNotAsked(f"{name}: no connection: {_with_cause(error)}")
+        return ModelNotAsked(f"{name}: no connection: {_with_cause(error)}{_asked_at(error)}")
     if isinstance(error, TimeoutError) or any(map(_TIMED_OUT.search, names)):
         return TransportError(f"{name} did not answer within {timeout:g} s.")
     if _NOT_SENT.intersection(names):
@@ -154,7 +154,8 @@ def _by_status(status: int, error: Exception, who: str) -> Exception:
         busy = ModelBusy(said) if status in _REFUSED and not _LOST.search(whole) else ModelUnavailable(said)
         busy.retry_after = retry_after(error)
         return busy
-    refused = Refused(said + _remedy(status))
+    remedy = _remedy(status)
+    refused = Refused(f"{said.removesuffix('.')}.{remedy}" if remedy else said)
     refused.status = status
     return refused
 
@@ -186,6 +187,15 @@ def _with_cause(error: Exception) -> str:
     texts = [" ".join(str(each).split()) for each in chain(error)]
     told = list(dict.fromkeys(text.removesuffix(".") for text in texts if text))
     return ": ".join(told[:2])[:300] or type(error).__name__
+
+
+def _asked_at(error: Exception) -> str:
+    """Where the server was sought, without a password; "" where the client does not say."""
+    for each in chain(error):
+        with suppress(RuntimeError):  # httpx's, of an error without a request
+            if url := str(getattr(getattr(each, "request", None), "url", "")):
+                return f" (asked: {re.sub('//[^/@]*@', '//…@', url.partition('?')[0])}; is the base_url right?)"
+    return ""
 
 
 def _short(error: Exception) -> str:

@@ -78,6 +78,7 @@ class HuggingFace:
         self._batch, self._threads, self._system = batch, threads, system
         self._shortened, self._memory = context, memory
         self._context: int | None = None
+        self._own_context: int | None = None
         self._vocabulary = 0
         self._codec: TextCodec | None = None
         self._codec_lock = threading.Lock()
@@ -126,7 +127,7 @@ class HuggingFace:
         if self._context is None or tokens < self._context:
             return ""
         told = f"the prompt {text[:40]!r}…{' with what is said of the tools' if tools else ''} has {tokens} tokens"
-        return f"{told}, and {self.name} takes {self._context} with the reply; use a model with a longer context"
+        return f"{told}, and {self.name} takes {self._context} with the reply; {self._longer()}"
 
     async def start(self) -> None:
         """Loads the model.
@@ -231,9 +232,16 @@ class HuggingFace:
         if len(prompt) >= self._context:
             raise ContextFull(
                 f"the conversation has {len(prompt)} tokens, and {self.name} takes {self._context} with the reply. "
-                "Use a model with a longer context; where tools said much, limit that (budget: observed_tokens)."
+                f"{self._longer().capitalize()}; where tools said much, limit that (budget: observed_tokens)."
             )
         return min(wanted, self._context - len(prompt))
+
+    def _longer(self) -> str:
+        """What to do where the context is full."""
+        if self._shortened is None or self._shortened == self._own_context:
+            return "use a model with a longer context"
+        own = "" if self._own_context is None else f" (the model takes {self._own_context})"
+        return f"raise context = {self._shortened} in the model's options{own}, or leave it out"
 
     def _load(self, device: str, placement: Placement) -> Decoder:
         import torch
@@ -245,8 +253,13 @@ class HuggingFace:
         codec = self.codec
         with self._loading:  # transformers changes the process's defaults meanwhile
             model = hf_files.load_model(self._path, self.name, placement.dtype, device)
-        lengths = [n for n in (hf_files.context_length(model.config), self._shortened) if n is not None]
-        self._context = min(lengths, default=None)
+        own = hf_files.context_length(model.config)
+        if own is not None and self._shortened is not None and self._shortened > own:
+            raise ModelError(
+                f"{self.name}: context = {self._shortened} was asked for, and the model takes {own} tokens; leave "
+                f"context out, or give it at most {own}."
+            )
+        self._own_context, self._context = own, own if self._shortened is None else self._shortened
         steady = hf_files.steady_length(model.config)
         if steady is not None and (self._context is None or self._context > steady):
             raise ModelError(

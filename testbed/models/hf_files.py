@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from testbed.edges import Foreign
-from testbed.errors import ModelError
+from testbed.errors import ModelError, did_you_mean
 
 WEIGHTS = ("*.safetensors", "*.bin")
 SETTINGS = ("config.json", "generation_config.json")
@@ -24,6 +25,9 @@ TOKENIZER = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+# Of these, some file holds a tokenizer's vocabulary, whatever else its kind needs.
+_VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "*.tiktoken", "tekken.json")
+_UNREACHED = re.compile("LocalEntryNotFound|Connect|Timeout|Proxy|NetworkError|OfflineMode")  # of the Hub's client
 
 
 def locate(name: str | Path) -> Path:
@@ -36,7 +40,9 @@ def locate(name: str | Path) -> Path:
     if not path.exists() and _may_be_on_the_hub(str(name)):
         path = _fetch(str(name))
     if not path.is_dir():
-        raise ModelError(f"there is no model directory {str(name)!r}; give a directory with config.json and weights.")
+        raise ModelError(
+            f"there is no model directory {str(name)!r}; give a directory with config.json and weights.{_near(path)}"
+        )
     if not (path / "config.json").is_file():
         raise ModelError(f"{str(name)!r} is not a model directory: it has no config.json.")
     if not weight_files(path):
@@ -81,7 +87,10 @@ def read_tokenizer(place: str, failed: str, *, fetch: bool) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with Foreign(lambda error: ModelError(f"{failed}: {_first_line(error)}.")):  # malformed files raise bare Exception
+    def told(error: Exception) -> ModelError:
+        return ModelError(f"{failed}: {_no_tokenizer(Path(place)) or f'{_first_line(error)}.'}")
+
+    with Foreign(told):  # malformed files raise bare Exception
         return AutoTokenizer.from_pretrained(place, local_files_only=not fetch)
 
 
@@ -166,16 +175,37 @@ def _may_be_on_the_hub(name: str) -> bool:
 
 def _fetch(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
+    def told(error: Exception) -> ModelError:
+        unreached = any(_UNREACHED.search(cls.__name__) for cls in type(error).__mro__)
+        what = "could not be reached to ask for it" if unreached else "gives no such model"
+        why = _first_line(error).removeprefix("Got: ")
+        return ModelError(
+            f"{name!r} is no directory here, and the Hugging Face Hub {what}: {why}.{_near(Path(name).expanduser())}"
+        )
+
+    with Foreign(told):  # its client lets some errors of the network through as they are
         patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
         path = Path(snapshot_download(name, allow_patterns=patterns))
         return path if weight_files(path) else Path(snapshot_download(name, allow_patterns=[*patterns, "*.bin"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"{name!r} is no directory here, and the Hugging Face Hub gives no such model: {_first_line(error)}."
-        ) from error
+
+
+def _near(path: Path) -> str:
+    """Says which model directory beside one that is not there is nearest; "" where none is."""
+    beside = [each.parent.name for each in path.parent.glob("*/config.json")]
+    found = did_you_mean(path.name, beside)
+    near = next((name for name in beside if found == f" Did you mean {name!r}?"), None)
+    return "" if near is None else f" Did you mean {str(path.with_name(near))!r}?"
+
+
+def _no_tokenizer(path: Path) -> str:
+    """What a model's directory lacks to have a tokenizer; "" where one of its files holds a vocabulary."""
+    if not path.is_dir() or any(next(path.glob(pattern), None) for pattern in _VOCABULARIES):
+        return ""
+    lacking = [file for file in ("tokenizer.json", "tokenizer_config.json") if not (path / file).is_file()]
+    return (
+        f"the folder lacks {' and '.join(lacking)}. Save the tokenizer there: tokenizer.save_pretrained({str(path)!r})."
+    )
 
 
 def _combined(files: list[Path]) -> str:

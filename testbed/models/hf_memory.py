@@ -57,10 +57,10 @@ class Room:
             ModelError: with what is needed and what there is.
         """
         if context is not None and context > self.cells:
-            need, have = (size * self.token / _GIB for size in (context, self.cells))
+            need, have = (_readable(size * self.token) for size in (context, self.cells))
             raise ModelError(
-                f"{name} takes conversations of {context:,} tokens, whose keys and values need {need:.2f} GiB, and "
-                f"there is memory for {have:.2f} GiB ({self.cells:,} tokens). Give the model context = … tokens that "
+                f"{name} takes conversations of {context:,} tokens, whose keys and values need {need}, and "
+                f"there is memory for {have} ({self.cells:,} tokens). Give the model context = … tokens that "
                 "fit (it then is another model to the comparison), or raise memory = … (GiB, up to a quarter of which "
                 "is kept for texts that are read again)."
             )
@@ -78,6 +78,13 @@ class Room:
             if (len(under_way) + n + 1) * width + apart > self.cells:
                 return n
         return len(waiting)
+
+
+def _readable(size: int) -> str:
+    """Bytes in the largest unit of which they are a tenth or more."""
+    units = {"GiB": 30, "MiB": 20, "KiB": 10}
+    unit = next((unit for unit, power in units.items() if size >= 0.1 * (1 << power)), "")
+    return f"{size / (1 << units[unit]):,.2f} {unit}" if unit else f"{size} bytes"
 
 
 def granted(memory: float | str, device: torch.device, sharers: int, owner: object = None) -> int:

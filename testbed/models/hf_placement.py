@@ -69,6 +69,9 @@ def place(name: str, device: str, dtype: str, replicas: int | str) -> Placement:
     try:
         kind = torch.device(device)
     except RuntimeError:
+        if "gpu" in device.lower():
+            meant = device.lower().replace("gpu", "cuda")
+            raise UsageError(f"unknown device {device!r}. Did you mean {meant!r}?") from None
         raise UnknownName("device", device, DEVICES) from None
     if kind.type != "cuda":
         devices = [device] * (1 if replicas == "auto" else int(replicas))
@@ -76,9 +79,12 @@ def place(name: str, device: str, dtype: str, replicas: int | str) -> Placement:
         numbers = _like_the_first(gpus) if kind.index is None else [kind.index] if kind.index < gpus else []
         wanted = max(1, len(numbers)) if replicas == "auto" else int(replicas)
         if len(numbers) < wanted:
+            stated = replicas != "auto"  # what nobody has set is no part of what was asked for
+            shared = f" with {wanted} replicas, each on a GPU of its own" if stated else ""
+            both = " and replicas = 'auto'" if stated else ""
             raise ModelError(
-                f"{name}: device {device!r} was asked for with {wanted} replicas, each on a GPU of its own, and of "
-                f"such GPUs this machine has {len(numbers)}; use device = 'auto' and replicas = 'auto'."
+                f"{name}: device {device!r} was asked for{shared}, and of such GPUs this machine has {len(numbers)}; "
+                f"use device = 'auto'{both}."
             )
         devices = [f"cuda:{number}" for number in numbers[:wanted]]
     return Placement(tuple(devices), _dtype(devices[0]) if dtype == "auto" else dtype)
