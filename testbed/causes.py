@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from testbed.types import Attempt
 
 _SHOWN = 3  # causes that are told
-_LONGEST = 160  # characters of one
+_LONGEST = 240  # characters of one
 _SHORT_ID = 8
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?![\w]|[.,]\d)")  # no address, version or part of a name
 
 
 @dataclass
@@ -37,11 +40,34 @@ class Causes:
         """
         if not self._counts:
             return ""
-        told = [f"{count:,} x {cause}" for cause, count in self._counts.most_common(_SHOWN)]
-        rest = self._counts.total() - sum(count for _, count in self._counts.most_common(_SHOWN))
+        common = but_for_numbers(self._counts).most_common(_SHOWN)
+        told = [f"{count:,} x {_shortened(cause)}" for cause, count in common]
+        rest = self._counts.total() - sum(count for _, count in common)
         told += [f"{rest:,} of other causes"] if rest else []
         look = f"see `testbed show {self._first[:_SHORT_ID]}{option}`"
         return f"{self._counts.total():,} {self.what}: {'; '.join(told)}; {look}"
+
+
+def but_for_numbers(counts: Mapping[str, int]) -> Counter[str]:
+    """Texts that differ in numbers only as one each, with what the numbers reach from and to: "518 to 577 tokens"."""
+    groups: dict[str, list[str]] = {}
+    for text in counts:
+        groups.setdefault(_NUMBER.sub("0", text), []).append(text)
+    return Counter({_spanned(texts): sum(counts[text] for text in texts) for texts in groups.values()})
+
+
+def _spanned(texts: list[str]) -> str:
+    columns = zip(*(_NUMBER.findall(text) for text in texts), strict=True)
+    spans = iter([_span(sorted(set(column), key=_value)) for column in columns])
+    return _NUMBER.sub(lambda _: next(spans), texts[0])
+
+
+def _span(numbers: list[str]) -> str:
+    return numbers[0] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _value(number: str) -> float:
+    return float(number.replace(",", ""))
 
 
 def _cause(attempt: Attempt) -> str:
@@ -49,6 +75,13 @@ def _cause(attempt: Attempt) -> str:
     kind = attempt.ended.removeprefix("missing:")
     last = attempt.transcript[-1] if attempt.transcript else None
     why = " ".join(str(last["content"]).split()) if last is not None and last["role"] == "system" else ""
-    if len(why) > _LONGEST:
-        why = why[: _LONGEST - 1] + "…"
     return f"{kind} ({why})" if why else kind
+
+
+def _shortened(cause: str) -> str:
+    """At most so much of it, cut between words where it has any."""
+    if len(cause) <= _LONGEST:
+        return cause
+    most = cause[: _LONGEST - 1]
+    whole, _, _ = most.rpartition(" ")
+    return f"{whole if len(whole) > _LONGEST / 2 else most}…{')' if cause.endswith(')') else ''}"

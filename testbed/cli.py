@@ -7,6 +7,7 @@ finished so far is kept.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from testbed.report.analyse import Analysis
     from testbed.report.transcript_links import TranscriptLinks
     from testbed.report.transcripts_inside import TranscriptsInside
+    from testbed.store import Store
 
 MISSING, INTERRUPTED = 3, 130
 
@@ -289,6 +291,18 @@ def _analysis(run: str, store: str, bare: str, operating: int | None, elicitatio
 
     with Store.open(store, create=False) as opened:
         try:
-            return analyse_run(opened, run, bare=bare, operating=operating, elicitation=elicitation)
+            return analyse_run(
+                opened,
+                run,
+                bare=bare,
+                operating=operating,
+                elicitation=elicitation,
+                option=_option(opened, store),
+            )
         except StatsError as error:
             raise DataError(f"run {run!r} cannot be analysed: {error}") from error
+
+
+def _option(opened: Store, store: str) -> str:
+    """The option by which a command finds a store again, as a report may show it: without a URL's password."""
+    return "" if store == DEFAULT_STORE else f" --store {shlex.quote(opened.label if '://' in store else store)}"

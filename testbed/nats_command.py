@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from testbed.causes import but_for_numbers
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -106,5 +108,5 @@ def parts(scored: Sequence[ArmScored]) -> Iterator[str]:
                 f"{each.arm}: in {each.endless:,} of these what the model wrote counts without the ends of messages: "
                 f"{each.scorer.name} does not tell how likely they are{remedy}"
             )
-        for why, count in each.left_out.most_common():
+        for why, count in but_for_numbers(each.left_out).most_common():
             yield f"{each.arm}: {count:,} left out: {why}"

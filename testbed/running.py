@@ -80,12 +80,13 @@ async def run_experiment(
             f"Stopped early: the model was not heard in any of the first {counts.unheard} attempts. Mend the cause, "
             f"then go on with: {again}",
         )
-    elif runner.stopped and not counts.gave_up:
+    elif runner.stopped and not counts.gave_up and (counts.done < counts.total or counts.missing):
         _tell(console, f"Stopped; all finished attempts are kept. Go on with: {again}")
     elif counts.missing:
         _tell(console, f"Try the missing ones again with: {again}")
     else:
-        _tell(console, f"See what the tools added: testbed report {experiment.name}{where}")
+        stopped = "Stopped, with nothing left to do. " if runner.stopped else ""
+        _tell(console, f"{stopped}See what the tools added: testbed report {experiment.name}{where}")
     return Ending(made, counts.missing, runner.stopped and not counts.gave_up)
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from testbed.store import Store
     from testbed.types import Attempt, Task
 
+MOST_RUNS = 5  # that a mistaken name is told
+
 
 def show(
     what: Annotated[str, typer.Argument(help="Id of an attempt (its first characters are enough), or name of a run.")],
@@ -40,6 +42,8 @@ def show(
         raise _only_the_id(what, other)
     with Store.open(store, create=False) as opened:
         if not _is_run(opened, what):
+            if not other and not set(what) <= set(hexdigits.lower()):
+                raise _neither(opened, what)
             views = [_view(opened, opened.attempt(id_)) for id_ in ((what, other) if other else (what,))]
         elif other:
             raise _only_the_id(what, other)
@@ -57,6 +61,20 @@ def show(
 
 def _only_the_id(what: str, other: str) -> Exception:
     return _usage(f"{what!r} is no id of an attempt; give only the id: testbed show {other}")
+
+
+def _neither(store: Store, what: str) -> Exception:
+    """That a name is neither an attempt's nor a run's, with the runs that there are, the nearest first."""
+    from difflib import SequenceMatcher
+
+    names = [run.name for run in store.runs()]
+    names.sort(key=lambda name: SequenceMatcher(None, what, name).ratio(), reverse=True)
+    more = f" and {len(names) - MOST_RUNS:,} more (testbed list runs)" if len(names) > MOST_RUNS else ""
+    there = f"The runs here: {', '.join(map(repr, names[:MOST_RUNS]))}{more}." if names else "There is no run here."
+    return _usage(
+        f"{what!r} is no attempt and no run: an attempt's id is 32 characters of 0-9 and a-f, of which the first will "
+        f"do. {there}"
+    )
 
 
 def _usage(message: str) -> Exception:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from helpers.tiny_models import has_reference
@@ -23,9 +26,10 @@ from testbed.models.base import Sampling
 from testbed.models.reference_model import reference_path
 from testbed.preparation import Prepared
 from testbed.report import checkpoints
-from testbed.report.analyse import analyse_run
+from testbed.report.analyse import Analysis, analyse_run
 from testbed.report.page import render_page
 from testbed.report.tables import every_table
+from testbed.report.text import print_report
 from testbed.runner import Runner
 from testbed.scoring import Scoring
 from testbed.stats import Verdict
@@ -48,6 +52,12 @@ def sharper(path: Path) -> Path:
     model.save_pretrained(path)
     AutoTokenizer.from_pretrained(reference_path()).save_pretrained(path)
     return path
+
+
+def in_terminal(analysis: Analysis) -> str:
+    file = io.StringIO()
+    print_report(analysis, Console(file=file, width=80))
+    return file.getvalue()
 
 
 def experiment(post: Path, **arm: Any) -> dict[str, Any]:
@@ -120,8 +130,35 @@ def test_before_anything_is_scored_the_report_says_what_would_do_it(post: Path, 
         asyncio.run(Runner(parse_experiment(data), fresh).run())
         analysis = analyse_run(fresh, "two")
         (shown,) = [table for table in every_table(analysis) if table.key == "checkpoints"]
-        assert "testbed nats two --arm post and testbed nats two --arm post --by reference" in shown.notes[0]
-        assert (analysis.checkpoints[0].kl, analysis.checkpoints[0].affordable) == (None, None)
+        commands = ("testbed nats two --arm post", "testbed nats two --arm post --by reference")
+        assert shown.notes[-2:] == commands
+        assert shown.columns == ()
+        elsewhere = analyse_run(fresh, "two", option=" --store other.sqlite")
+    for analysis_, option in ((analysis, ""), (elsewhere, " --store other.sqlite")):
+        printed = in_terminal(analysis_)
+        assert not re.search(r"^ *arm *$", printed.partition("Checkpoints")[2], re.MULTILINE)
+        assert all(f"  {command}{option}" in printed.splitlines() for command in commands)
+        assert "<table" not in render_page(analysis_).partition('<h3 id="table-checkpoints">')[2].partition("<h3")[0]
+    assert (analysis.checkpoints[0].kl, analysis.checkpoints[0].affordable) == (None, None)
+
+
+def test_texts_that_were_mostly_sampled_in_other_tokens_are_told_before_the_figures(store: Store) -> None:
+    analysis = analyse_run(store, "two")
+    (found,) = analysis.checkpoints
+    for respelled, first in ((70, True), (3, False)):
+        changed = replace(analysis, checkpoints=(replace(found, respelled=respelled),))
+        section = in_terminal(changed).partition("Checkpoints, against")[2]
+        said = section.index(f"{respelled} of 72 attempts were sampled in")
+        assert (said < section.index("success needs")) == first
+        page = render_page(changed).partition('<h3 id="table-checkpoints">')[2]
+        assert (page.index(f"{respelled} of 72 attempts were sampled in") < page.index("<table")) == first
+        assert section.count("attempts were sampled in") == 1
+
+
+def test_every_column_of_the_table_is_told_in_its_note(store: Store) -> None:
+    (shown,) = [table for table in every_table(analyse_run(store, "two")) if table.key == "checkpoints"]
+    for column in ("KL", "Controlled", "Success needs", "Affordable", "Expanded"):
+        assert f"{column}: " in shown.notes[0]
 
 
 def test_what_either_model_gives_the_attempts_is_what_they_were_sampled_with_ends_included(store: Store) -> None:

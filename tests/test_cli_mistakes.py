@@ -102,6 +102,8 @@ def test_a_corpus_search_prints_what_a_model_is_shown(
     ("words", "said"),
     [
         (["show", ""], "'' is no attempt"),
+        (["show", "smaller"], "'smaller' is no attempt and no run"),
+        (["show", "smaller"], "The runs here: 'small'."),
         (["show", "small", "--task", "zzz"], "No attempt of run 'small' matches --task 'zzz'."),
         (["show", "small", "--arm", "bare", "--failed"], "No attempt of run 'small' matches --arm bare --failed."),
         (["runs", "delete", "smal"], "Did you mean 'small'?"),

@@ -60,6 +60,12 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_the_list_of_the_reports_tables_has_those_of_scores() -> None:
+    listed = (ROOT / "docs" / "report.md").read_text(encoding="utf-8").partition("## Tables")[2].partition("\n## ")[0]
+    for table in ("Checkpoints", "Nats, against"):
+        assert re.search(rf"^\| {table}", listed, re.MULTILINE), table
+
+
 def test_the_readme_names_environments_and_tools_that_exist() -> None:
     assert {"Addition-v0", "Multiplication-v0", "Facts-v0", "GSM8K-v0", "ReasoningGym-v0"} <= set(registry.env_names())
     assert {"python", "search", "retrieve"} <= set(registry.tool_names())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,8 +219,12 @@ async def test_pieces_that_are_no_utf8_become_replacement_characters(tmp_path: P
 
 async def test_a_prompt_that_fills_the_context_is_refused_by_its_length(tmp_path: Path) -> None:
     path = save(random_model(context=64), make_tokenizer(), tmp_path)
-    with pytest.raises(ContextFull, match=r"has \d{3} tokens.* takes 64"):
+    with pytest.raises(ContextFull, match=r"has \d{3} tokens.* takes 64 .* a longer context\.$"):
         await reply_of(path, ask("abc " * 100))
+    asked = ask("abc " * 100)
+    told = [*asked.messages, {"role": "assistant", "content": "?"}, {"role": "tool", "name": "t", "content": "abc"}]
+    with pytest.raises(ContextFull, match=r"where tools said much, limit that"):
+        await reply_of(path, replace(asked, messages=told))
 
 
 async def test_a_reply_ends_where_the_context_does(tmp_path: Path) -> None:

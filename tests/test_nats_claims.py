@@ -69,18 +69,26 @@ def test_words_that_the_budget_pays_for_and_words_that_it_does_not() -> None:
     assert analysed(9.0).nats[0].words is Words.BEYOND
     assert analysed(2.7).nats[0].words is Words.OPEN
     assert "out of their reach" in (both := said(analysed(9.0, k=1)))
-    assert both.endswith(
-        "on average the budget pays neither for re-weighting what the bare arm does nor for guessing the tools' words."
+    assert both.startswith(
+        "python: its verdict rests on both: on average the budget pays neither for re-weighting what the bare arm does "
+        "nor for guessing the tools' words. Re-weighting bare would"
     )
-    assert "There its verdict rests on re-weighting" in said(analysed(9.0, k=3))
-    assert "Its verdict rests on how the bare arm acts" in said(analysed(0.1, k=3))
+    there = said(analysed(9.0, k=3))
+    assert there.startswith("python: at 8 of 8 tasks its verdict rests on re-weighting"), there
+    assert said(analysed(0.1, k=3)).startswith("python: its verdict rests on how the bare arm acts")
+
+
+def test_where_no_end_decides_the_first_sentence_says_that_the_attempts_do() -> None:
+    (about, told, *_) = table(analysed(9.0, bare=HALF, tool=[(16, 12)] * TASKS)).notes
+    assert told.startswith("python: the verdict rests on the attempts themselves, that is on how often each arm")
+    assert "Only tools' words are held against ln K, and re-weighting against these 1.84." in about
 
 
 def test_an_arm_that_never_calls_rests_on_no_words() -> None:
     found = analysed(0.0, bare=HALF, tool=[(16, 8)] * TASKS, results=0)
     assert found.nats[0].words is Words.NONE
     assert "were shown no results" in said(found)
-    assert "Its verdict" not in said(found)
+    assert "its verdict" not in said(found).lower()
 
 
 def test_what_a_wrong_answer_is_told_is_no_tools_word() -> None:
@@ -90,6 +98,7 @@ def test_what_a_wrong_answer_is_told_is_no_tools_word() -> None:
 
 def test_of_a_null_pair_nothing_is_said_to_rest_on_easy_words() -> None:
     found = said(analysed(0.01, bare=HALF, tool=[(16, 8)] * TASKS))
+    assert ": its verdict rests on" not in found
     assert "Its verdict rests on" not in found
     assert "out of their reach" not in found
 

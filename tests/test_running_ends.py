@@ -63,6 +63,15 @@ def test_a_run_that_reached_no_model_says_why_and_so_does_its_report(
     assert f"no scored attempt yet: {found[0]}" in report.err
 
 
+def test_what_shows_a_lost_attempt_names_the_store(
+    testbed: Callable[..., Done], tmp_path: Path, unreachable: str
+) -> None:
+    write(tmp_path, model=unreachable)
+    assert testbed("run", "run.toml", "--store", "other.sqlite").code == 3
+    report = testbed("report", "run", "--store", "other.sqlite")
+    assert re.search(r"see `testbed show \w{8} --store other.sqlite`", report.err), report.err
+
+
 def test_a_run_whose_model_never_answers_gives_up_early_and_can_go_on(
     testbed: Callable[..., Done], tmp_path: Path, unreachable: str
 ) -> None:
@@ -96,6 +105,25 @@ def test_a_run_that_began_well_does_not_give_up(testbed: Callable[..., Done], tm
     assert "1 of 200 attempts are stored: 1 new, 0 from before; 199 lost to the infrastructure." in done.err
     assert "199 x model_unavailable (gone)" in done.err
     assert "Stopped early" not in done.err
+
+
+def test_stopped_when_all_is_done_nothing_is_said_to_be_left(testbed: Callable[..., Done], tmp_path: Path) -> None:
+    policy = (
+        "import os, signal\n"
+        "asked = []\n"
+        "def answer(request, random):\n"
+        "    asked.append(1)\n"
+        "    if len(asked) == 8:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return '<answer>1</answer>'\n"
+    )
+    (tmp_path / "policy.py").write_text(policy, encoding="utf-8")
+    write(tmp_path, model='id = "scripted"\npolicy = "policy.py:answer"')
+    done = testbed("run", "run.toml", "--concurrency", "1")
+    assert done.code == 130
+    assert "8 of 8 attempts are stored" in done.err
+    assert "Stopped, with nothing left to do. See what the tools added: testbed report run" in done.err
+    assert "Go on with" not in done.err
 
 
 @pytest.mark.parametrize(

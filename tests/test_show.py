@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from helpers.command import Done
-from helpers.transcripts import CALL, returns, says, view_of
+from helpers.transcripts import CALL, SPEC, TASK, attempt_of, returns, says, view_of
 from helpers.two_runs import LIVE, add, tasks
 from testbed.report.transcript import BEGINNING, print_side_by_side, print_transcript
 from testbed.report.transcript_view import TranscriptView
@@ -240,3 +240,22 @@ def test_nothing_that_a_model_wrote_begins_a_line(terminal: bool, both: bool) ->
     for forged in FORGED:
         assert not [line for line in lines if line.startswith(forged)], forged
         assert [line for line in lines if forged in line], forged  # indented, and not lost
+
+
+def test_an_unknown_run_names_those_there_are_the_nearest_first(testbed: Callable[..., Done], tmp_path: Path) -> None:
+    for name in ("sums", "zzz", "demo-2", "words", "a", "b", "c"):
+        add(tmp_path / "testbed.sqlite", name, tasks(1), {"bare": [[True]]})
+    done = testbed("show", "demo")
+    assert done.code == 2
+    assert "'demo' is no attempt and no run" in done.err
+    assert "The runs here: 'demo-2', " in done.err
+    assert "and 2 more (testbed list runs)." in done.err
+
+
+def test_a_result_that_the_model_imagined_is_said_to_be_its_own() -> None:
+    said = (says(CALL), returns("(no output)", tokens=0), says(CALL), returns("error", fault="bad_arguments", tokens=0))
+    attempt, spec = attempt_of(*said), {**SPEC, "control": "imagined"}
+    shown = printed(TranscriptView.of(attempt, TASK, "imagined", spec), terminal=False)
+    assert "── 3 · tool python, imagined: the model wrote this result itself" in shown.splitlines()
+    assert "── 5 · tool python, bad arguments, 0 tokens" in shown.splitlines()
+    assert "wrote this result itself" not in printed(TranscriptView.of(attempt, TASK, "live", SPEC), terminal=False)

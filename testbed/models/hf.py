@@ -170,7 +170,7 @@ class HuggingFace:
 
         begun = time.monotonic()
         sampling = request.sampling
-        limit = self._limit(prompt, request.max_tokens)
+        limit = self._limit(prompt, request)
         row = Row(prompt, limit, sampling.temperature, sampling.top_p, request.stream, request.position)
         row.logprobs = [] if request.logprobs else None
         row.stops = stops
@@ -223,18 +223,18 @@ class HuggingFace:
             raise ModelUnavailable(f"{self.name} was closed.")
         return self._workers
 
-    def _limit(self, prompt: Sequence[int], wanted: int) -> int:
+    def _limit(self, prompt: Sequence[int], request: Request) -> int:
         """Most tokens of the reply: what is wanted, or what the context leaves."""
         if max(prompt) >= self._vocabulary:
             raise ModelError(f"{self.name}: its tokenizer makes tokens that the model does not know; do they match?")
         if self._context is None:
-            return wanted
+            return request.max_tokens
         if len(prompt) >= self._context:
             raise ContextFull(
                 f"the conversation has {len(prompt)} tokens, and {self.name} takes {self._context} with the reply. "
-                f"{self._longer().capitalize()}; where tools said much, limit that (budget: observed_tokens)."
+                f"{self._longer().capitalize()}{_or_less(request)}."
             )
-        return min(wanted, self._context - len(prompt))
+        return min(request.max_tokens, self._context - len(prompt))
 
     def _longer(self) -> str:
         """What to do where the context is full."""
@@ -279,3 +279,10 @@ class HuggingFace:
 
 def _logprobs(row: Row) -> tuple[float, ...] | None:
     return None if row.logprobs is None else tuple(row.logprobs)
+
+
+def _or_less(request: Request) -> str:
+    """What may help besides, of a conversation in which tools said something."""
+    if not any(message["role"] == "tool" for message in request.messages):
+        return ""
+    return "; where tools said much, limit that (budget: observed_tokens)"

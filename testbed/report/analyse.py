@@ -27,6 +27,7 @@ from testbed.report.record import Analysis, ArmComparison, Leaks, WorstLeak
 from testbed.report.scored import bare_arm, scored_arms
 from testbed.report.searches import searches
 from testbed.report.subject import subject_of
+from testbed.report.unanswered import unanswered
 from testbed.report.verdict_map import verdict_map
 from testbed.report.words import leaks_told
 from testbed.stats.bootstrap import shared_weights
@@ -40,7 +41,13 @@ __all__ = ["Analysis", "analyse", "analyse_run", "bare_arm", "scored_arms"]
 
 
 def analyse_run(
-    store: Store, name: str, *, bare: str = "", operating: int | None = None, elicitation: int | None = None
+    store: Store,
+    name: str,
+    *,
+    bare: str = "",
+    operating: int | None = None,
+    elicitation: int | None = None,
+    option: str = "",
 ) -> Analysis:
     """Analyses a run of a store as its experiment says.
 
@@ -50,6 +57,7 @@ def analyse_run(
         bare: arm that others are compared with; by default the experiment's, else the one without tools.
         operating: attempts at which arms are read; by default the experiment's.
         elicitation: bare attempts that resampling may spend; by default the experiment's.
+        option: of commands that are told, such as " --store results.sqlite".
 
     Raises:
         UnknownName: there is no such run or arm.
@@ -60,7 +68,7 @@ def analyse_run(
     measure = Measure(**chosen)
     outcomes, rules = store.outcomes(name), recorded_rules(run.experiment)
     if not (outcomes.success >= 0).any():
-        raise UsageError(f"run {name!r} has {_nothing_scored(store, run)}, so there is nothing to report.")
+        raise UsageError(f"run {name!r} has {_nothing_scored(store, run, option)}, so there is nothing to report.")
     found = analyse(
         outcomes,
         name=name,
@@ -78,19 +86,19 @@ def analyse_run(
     asked = elicitation is not None or "elicitation" in chosen
     leaks = _leaks(find_leaks(store, run, outcomes.tasks), found, outcomes, rules, asked=asked)
     first = (unfinished(run, outcomes, rules), leaks_told(leaks))
-    warnings = (*filter(None, first), *found.warnings)
+    warnings = (*filter(None, first), *found.warnings, *unanswered(store, run.name, found.arms))
     found = replace(found, leaks=leaks, subject=subject_of(run, outcomes.tasks), warnings=warnings)
     arms = scored_arms(outcomes, rules)
-    found = with_checkpoints(store, run, found, arms, outcomes, rules)
+    found = with_checkpoints(store, run, found, arms, outcomes, rules, option)
     return with_nats(store, run, found, arms, rules) if store.scores.scorers(name) else found
 
 
-def _nothing_scored(store: Store, run: Run) -> str:
+def _nothing_scored(store: Store, run: Run, option: str) -> str:
     causes = Causes()
     for arm in run.arms:
         for attempt in store.missing(run.name, arm.name):
             causes.add(attempt)
-    told = causes.told()
+    told = causes.told(option)
     return f"no scored attempt yet: {told}" if told else "no attempt yet"
 
 

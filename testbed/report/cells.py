@@ -31,6 +31,7 @@ class Table:
         columns: headings of the others.
         rows: its rows.
         notes: what one must know to read it.
+        cautions: what one must know before reading it, as it makes figures worth little.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
 
 
 def estimate(found: Estimate, *, signed: bool = False) -> Cell:

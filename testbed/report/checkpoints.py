@@ -82,6 +82,7 @@ def with_checkpoints(
     arms: Sequence[Arm],
     outcomes: Outcomes,
     rules: Mapping[str, StoppingRule],
+    option: str = "",
 ) -> Analysis:
     """The analysis with the figures of every arm of another local checkpoint than the bare one's.
 
@@ -92,6 +93,7 @@ def with_checkpoints(
         arms: its arms with their attempts.
         outcomes: its attempts.
         rules: of arms whose sampling stopped early, by name: only the attempts fixed in advance are read.
+        option: of the commands that score what has no scores, such as " --store results.sqlite".
     """
     records = {record.name: record for record in run.arms}
     by_name = {arm.name: arm for arm in arms}
@@ -110,7 +112,7 @@ def with_checkpoints(
             alike=not record.spec.get("tools") and all(bare.spec.get(k) == record.spec.get(k) for k in _CONDITIONS),
             attempts=analysis.settings.elicitation,
             budget=math.log(analysis.settings.elicitation),
-            wanted=tuple(_wanted(run, record, bare, known_by)),
+            wanted=tuple(f"{arguments}{option}" for arguments in _wanted(run, record, bare, known_by)),
         )
         own, base = known_by
         if own is not None and base is not None:

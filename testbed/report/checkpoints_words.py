@@ -16,7 +16,7 @@ UNSEEN = 0.5  # of the ratio's expectation of 1: below, most of what the base wr
 def table(analysis: Analysis) -> Table:
     """KL of whole attempts, what success needs of it, and what the bare arm's model would have written itself."""
     level = analysis.settings.level
-    columns = (
+    columns: tuple[str, ...] = (
         f"KL [{level}]",
         f"controlled [{level}]",
         f"success needs [{level}, lower]",
@@ -27,21 +27,20 @@ def table(analysis: Analysis) -> Table:
     rows = [Row(found.arm, _cells(found)) for found in analysis.checkpoints if not found.wanted]
     notes = [*(_about(analysis) if rows else ()), *(line for found in analysis.checkpoints for line in words(found))]
     title = f"Checkpoints, against the model of {analysis.bare}"
-    if not rows and analysis.checkpoints:
-        return Table(
-            "checkpoints", title, "arm", (), tuple(Row(found.arm, ()) for found in analysis.checkpoints), tuple(notes)
-        )
-    return Table("checkpoints", title, "arm", columns, tuple(rows), tuple(notes))
+    if not rows:  # no columns: only what gets the figures is told
+        columns, rows = (), [Row(found.arm, ()) for found in analysis.checkpoints]
+    cautions = [_respelled(found) for found in analysis.checkpoints if _mostly_respelled(found)]
+    return Table("checkpoints", title, "arm", columns, tuple(rows), tuple(notes), tuple(cautions))
 
 
 def words(found: Checkpoint) -> Iterator[str]:
     """What an arm's figures say, or how to get them."""
     if found.wanted:
-        commands = " and ".join(f"testbed {arguments}" for arguments in found.wanted)
         yield (
             f"{found.arm}: how far its attempts lie from the model of {found.bare} is known once both models have "
-            f"scored them: {commands}."
+            "scored them:"
         )
+        yield from (f"testbed {arguments}" for arguments in found.wanted)  # a line each, to be copied
         return
     yield f"{found.arm}: {_kl(found)}"
     yield f"{found.arm}: {_affordable(found)}"
@@ -50,13 +49,23 @@ def words(found: Checkpoint) -> Iterator[str]:
             f"{found.arm}: {found.contradicted:,} of {found.expanded:,} expanded tasks have a successful attempt whose "
             f"very text {found.bare} writes so often that they are within its reach: these verdicts are wrong."
         )
-    if found.respelled:
-        yield (
-            f"{found.arm}: {found.respelled:,} of {found.scored:,} attempts were sampled in other tokens than the "
-            "tokenizer makes of their text; they are scored in the tokenizer's."
-        )
+    if found.respelled and not _mostly_respelled(found):
+        yield _respelled(found)
     if found.unscored:
         yield f"{found.arm}: {found.unscored:,} of its attempts lack scores by one of the models or both."
+
+
+def _mostly_respelled(found: Checkpoint) -> bool:
+    """Whether the figures are of other sequences of tokens than were sampled, for the most part."""
+    return found.respelled > found.scored / 2
+
+
+def _respelled(found: Checkpoint) -> str:
+    told = (
+        f"{found.arm}: {found.respelled:,} of {found.scored:,} attempts were sampled in other tokens than the "
+        "tokenizer makes of their text; they are scored in the tokenizer's."
+    )
+    return f"{told} Its figures here are of texts that it did not sample so." if _mostly_respelled(found) else told
 
 
 def _about(analysis: Analysis) -> Iterator[str]:
@@ -67,7 +76,8 @@ def _about(analysis: Analysis) -> Iterator[str]:
         "far worse than all that were seen. Controlled: the same, less noisy where the two are close. Success needs: "
         "the least KL of anything that succeeds as often. Affordable: successful attempts whose very text has "
         f"probability 1/K or more under the model of {analysis.bare}, K = {k:,} "
-        f"(ln K = {analysis.checkpoints[0].budget:.2f})."
+        f"(ln K = {analysis.checkpoints[0].budget:.2f}). Expanded: tasks whose verdict is expanded, that is "
+        f"within reach of the arm and out of reach of {analysis.bare}, by what both did."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from testbed.report.cells import Cell, Row, Table
 from testbed.report.nats import ArmNats, Words
@@ -33,11 +33,12 @@ def words(analysis: Analysis, found: ArmNats) -> Iterator[str]:
         yield f"{found.arm}: its attempts look like copies of one another, so nothing is claimed in nats."
     elif not found.alike:
         yield (
-            f"{found.arm}: {_reweighting(found)}Its model is not {found.bare}'s, whose attempts ln K counts: nothing "
-            "is said of guessing."
+            f"{found.arm}: {_in_a_row([_reweighting(found)])} Its model is not {found.bare}'s, whose attempts ln K "
+            "counts: nothing is said of guessing."
         )
     else:
-        yield f"{found.arm}: {_reweighting(found)}{_guessing(found)}{_rests(found)}{_imagined(analysis, found)}"
+        told = (_rests(found), _reweighting(found), _guessing(found), _imagined(analysis, found))
+        yield f"{found.arm}: {_in_a_row(told)}"
     if found.unscored:
         yield (
             f"{found.arm}: {found.unscored:,} of its attempts have no scores; testbed nats makes them, or says why "
@@ -47,14 +48,21 @@ def words(analysis: Analysis, found: ArmNats) -> Iterator[str]:
         yield f"{found.arm}: what is said holds however {found.missing:,} missing attempts had ended."
 
 
+def _in_a_row(sentences: Iterable[str]) -> str:
+    """Those that say something; the first goes on after the arm's name, the others begin anew."""
+    first, *others = [sentence for sentence in sentences if sentence]
+    return " ".join([f"{first[0].lower()}{first[1:]}", *others])
+
+
 def _about(analysis: Analysis) -> Iterator[str]:
     first = analysis.nats[0]
     yield (
         "Re-weighting needs: kl of the arm's success against the bare arm's, mean over tasks, at least. ln K: what the "
         f"budget of K = {attempts(first.attempts)} pays for; the best of them spends at most ln K - (K-1)/K = "
-        f"{first.paid:.2f} of it. Tools' words: -ln of the probability that the model itself, at temperature 1, would "
-        "have written all that its tools said, in successful attempts; its upper limit does not foresee tasks far "
-        "worse than all that were seen."
+        f"{first.paid:.2f} of it. Only tools' words are held against ln K, and re-weighting against these "
+        f"{first.paid:.2f}. Tools' words: -ln of the probability that the model itself, at temperature 1, would have "
+        "written all that its tools said, in successful attempts; its upper limit does not foresee tasks far worse "
+        "than all that were seen."
     )
     for found in analysis.nats:
         if not found.own:
@@ -79,32 +87,32 @@ def _reweighting(found: ArmNats) -> str:
     name, k = found.arm, attempts(found.attempts)
     if found.more:
         return (
-            f"re-weighting {found.bare} would have to spend at least {_down(found.least or 0.0)} nats a task, and "
-            f"{k} at most {found.paid:.2f}: to do all that {name} does is out of their reach. "
+            f"Re-weighting {found.bare} would have to spend at least {_down(found.least or 0.0)} nats a task, and "
+            f"{k} at most {found.paid:.2f}: to do all that {name} does is out of their reach."
         )
     if found.beyond:
         count = f"{found.beyond:,} of {found.tasks:,} tasks"
-        return f"at {count} re-weighting {found.bare} would have to spend more than {k} ({found.paid:.2f} nats). "
-    return f"that re-weighting {found.bare} within {k} does as much is not excluded by the nats it needs. "
+        return f"At {count} re-weighting {found.bare} would have to spend more than {k} ({found.paid:.2f} nats)."
+    return f"That re-weighting {found.bare} within {k} does as much is not excluded by the nats it needs."
 
 
 def _guessing(found: ArmNats) -> str:
     """The upper end against the budget."""
     told, k = figure(found.told.mean), attempts(found.attempts)
     if found.told.mean.value is None:
-        return "No attempt succeeded, so there are no words that helped. "
+        return "No attempt succeeded, so there are no words that helped."
     if not found.own:
-        return f"Guessing what its tools said takes {found.scorer} {told} nats; its own model was not asked. "
+        return f"Guessing what its tools said takes {found.scorer} {told} nats; its own model was not asked."
     if found.words is Words.NONE:
-        return "Its successful attempts were shown no results, so that nothing rests on tools' words. "
+        return "Its successful attempts were shown no results, so that nothing rests on tools' words."
     if found.words is Words.WITHIN:
         return (
             f"Even the tools' words are within the budget: {k} that guess them, which takes {told} nats, are expected "
-            f"to succeed as often as one of {found.arm}. "
+            f"to succeed as often as one of {found.arm}."
         )
     if found.words is Words.BEYOND:
-        return f"Guessing what the tools said takes {told} nats, more than ln K = {found.budget:.2f}. "
-    return f"Whether {k} could guess what the tools said ({told} nats) is not settled. "
+        return f"Guessing what the tools said takes {told} nats, more than ln K = {found.budget:.2f}."
+    return f"Whether {k} could guess what the tools said ({told} nats) is not settled."
 
 
 def _rests(found: ArmNats) -> str:
@@ -125,10 +133,13 @@ def _rests(found: ArmNats) -> str:
         )
     if found.beyond:
         return (
-            "There its verdict rests on re-weighting that the budget does not pay for; nor does it pay, on average, "
-            "for guessing the tools' words."
+            f"At {found.beyond:,} of {found.tasks:,} tasks its verdict rests on re-weighting that the budget does not "
+            "pay for; nor does it pay, on average, for guessing the tools' words."
         )
-    return "Between these two ends the verdict rests on the attempts themselves."
+    return (
+        "The verdict rests on the attempts themselves, that is on how often each arm was seen to succeed: what "
+        "re-weighting needs and what the tools' words take, the two ends, do not decide it."
+    )
 
 
 def _imagined(analysis: Analysis, found: ArmNats) -> str:
@@ -136,7 +147,7 @@ def _imagined(analysis: Analysis, found: ArmNats) -> str:
     arm = next((a for a in analysis.arms if a.name == found.imagined), None)
     if arm is None:
         return ""
-    return f" {arm.name}, whose model did write them itself, has a pass@1 of {figure(arm.pass_1)}."
+    return f"{arm.name}, whose model did write them itself, has a pass@1 of {figure(arm.pass_1)}."
 
 
 def _down(value: float) -> str:

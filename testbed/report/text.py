@@ -115,6 +115,16 @@ class _Sayer:
 
 def _laid_out(table: Table, console: Console, say: _Sayer) -> Iterator[RenderableType]:
     yield say(table.title, "bold")
+    for caution in table.cautions:
+        yield _indent(say(f"! {caution}", "yellow"), 2)
+    if table.columns:
+        yield from _grid(table, console, say)
+    for note in table.notes:
+        yield _indent(say(note, "dim"), 2)
+
+
+def _grid(table: Table, console: Console, say: _Sayer) -> Iterator[RenderableType]:
+    """Its rows, in as many parts below one another as its columns need."""
     head = max(len(table.head), *(len(_indented(row)) for row in table.rows))
     widths = [_width(heading, [row.cells[i] for row in table.rows]) for i, heading in enumerate(table.columns)]
     head = min(head, max(12, console.width // 3))
@@ -123,8 +133,6 @@ def _laid_out(table: Table, console: Console, say: _Sayer) -> Iterator[Renderabl
         if n:
             yield say("")
         yield _rich(table, _spread(table, {i: min(widths[i], room) for i in columns}, room), head, say)
-    for note in table.notes:
-        yield _indent(say(note, "dim"), 2)
 
 
 def _rich(table: Table, widths: Mapping[int, int], head: int, say: _Sayer) -> RichTable:

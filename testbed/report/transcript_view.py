@@ -11,7 +11,7 @@ from testbed.protocol import parse
 from testbed.report.budget_left import is_amount, left_by_step
 from testbed.report.message_blocks import Block, read_blocks, short
 from testbed.report.unseen import beginning
-from testbed.types import REDRAWN, RESENT, Attempt, Task
+from testbed.types import REDRAWN, RESENT, Attempt, Control, Task
 
 NAMES = {
     "generated_tokens": "generated tokens",
@@ -44,6 +44,7 @@ class Step:
         fault: what the model did wrong, where it is a tool's answer to that; else empty.
         tokens: what a tool's result was charged as observed, where that is known.
         cut: the observed tokens to which a result was cut, where it was.
+        imagined: whether it stands for a tool's result and the model wrote it itself.
         blocks: what it says.
         left: what was left of the attempt's limits after it, as far as that is known.
     """
@@ -56,12 +57,15 @@ class Step:
     cut: int | None
     blocks: tuple[Block, ...]
     left: Mapping[str, float]
+    imagined: bool = False
 
     @property
     def heading(self) -> str:
         """Such as "tool python, timeout, 40 tokens"."""
         words = [f"{short(self.role)} {short(self.name)}".rstrip(), short(self.fault).replace("_", " ")]
-        if self.tokens is not None:
+        if self.imagined:
+            words.append("imagined: the model wrote this result itself")
+        elif self.tokens is not None:
             words.append(f"{self.tokens:,} token{'' if self.tokens == 1 else 's'}")
         if self.cut is not None:
             words.append(f"cut to the {self.cut:,} that were left")
@@ -147,6 +151,7 @@ class TranscriptView:
         given = (spec or {}).get("budget")
         budget = given if isinstance(given, Mapping) else {}
         before, left = left_by_step(attempt, budget)
+        imagined = (spec or {}).get("control") == Control.IMAGINED
         return cls(
             id=attempt.id,
             arm=arm,
@@ -157,7 +162,9 @@ class TranscriptView:
             grader=task.grader,
             reference=None if task.reference is None else _reference(task.reference),
             budget=before,
-            steps=tuple(_step(n + 1, said[n], left[n], part.longest) for n in part.entries if 0 <= n < len(said)),
+            steps=tuple(
+                _step(n + 1, said[n], left[n], part.longest, imagined) for n in part.entries if 0 <= n < len(said)
+            ),
             partial=len(part.entries) < len(said),
             ended=why_it_ended(attempt, budget),
             outcome="missing" if attempt.success is None else "success" if attempt.success else "failure",
@@ -252,7 +259,9 @@ def why_it_ended(attempt: Attempt, budget: Mapping[str, Any]) -> str:
     return attempt.ended or "Not recorded."
 
 
-def _step(number: int, message: Mapping[str, Any], left: Mapping[str, float], longest: int | None) -> Step:
+def _step(
+    number: int, message: Mapping[str, Any], left: Mapping[str, float], longest: int | None, imagined: bool
+) -> Step:
     role, text = str(message.get("role", "")), text_of(message)
     tokens, cut = message.get("tokens"), message.get("cut")
     shown = text if longest is None else beginning(text, longest)
@@ -268,6 +277,7 @@ def _step(number: int, message: Mapping[str, Any], left: Mapping[str, float], lo
         cut=int(cut) if is_amount(cut) else None,
         blocks=blocks,
         left=left,
+        imagined=imagined and role == "tool" and not message.get("fault"),  # a fault's result is the testbed's
     )
 
 

@@ -108,6 +108,11 @@ class Store(Closing):
                 )
             self._runs.label(connection, tasks)
 
+    @property
+    def label(self) -> str:
+        """Where it is, as it may be shown: the path of a file, or a URL without its password."""
+        return self._database.label
+
     def run(self, name: str) -> Run:
         """A run by name.
 
