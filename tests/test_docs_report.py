@@ -23,6 +23,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return reported(tmp_path_factory.mktemp("docs"), "demo").page.parent
 
 
+def commands(folder: Path) -> list[list[str]]:
+    """The page's commands, with the id of an attempt of this run in place of the page's own."""
+    with Store.open(folder / "testbed.sqlite") as store:
+        beginning = next(iter(store.attempts("demo"))).id[:8]
+    return [[beginning if re.fullmatch("[0-9a-f]{8}", word) else word for word in command] for command in COMMANDS]
+
+
 def test_the_page_shows_every_form_of_the_report() -> None:
     said = " ".join(word for command in COMMANDS for word in command)
     for option in ("--html", "--transcripts", "--png", "--json", "--arm"):
@@ -33,12 +40,9 @@ def test_the_page_with_transcripts_is_written_as_it_says(
     testbed: Callable[..., Done], folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "testbed.sqlite").write_bytes((folder / "testbed.sqlite").read_bytes())
-    with Store.open(tmp_path / "testbed.sqlite") as store:
-        beginning = next(iter(store.attempts("demo"))).id[:8]  # the page's own is of another run
-    for command in COMMANDS:
+    for command in commands(tmp_path):
         if "--transcripts" in command or command[0] == "show":
-            known = [beginning if re.fullmatch("[0-9a-f]{8}", word) else word for word in command]
-            assert testbed(*known).code == 0
+            assert testbed(*command).code == 0
     assert (tmp_path / "demo.html").exists()
     assert len(list((tmp_path / "demo_transcripts").glob("task-*.html"))) == TASKS
     assert len(list((tmp_path / "demo_transcripts").glob("pair-*.html"))) == TASKS * (len(ARMS) - 1)
@@ -47,7 +51,7 @@ def test_the_page_with_transcripts_is_written_as_it_says(
 @pytest.mark.slow
 def test_every_other_command_of_the_page_works(testbed: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
     (tmp_path / "testbed.sqlite").write_bytes((folder / "testbed.sqlite").read_bytes())
-    for command in COMMANDS:
+    for command in commands(tmp_path):
         done = testbed(*command)
         assert done.code == 0, done.err
         if "--json" in command:
