@@ -135,6 +135,11 @@ async def reply_of(path: Path, request: Request, **options: Any) -> Reply:
         await model.aclose()
 
 
+def rows(n: int, prompt: int = 10, limit: int = 30) -> list[Row]:
+    """Messages of one prompt, each of an attempt of its own."""
+    return [Row(tuple(range(6, 6 + prompt)), limit, stream=stream) for stream in range(n)]
+
+
 def never(tokens: Sequence[int]) -> bool:
     return False
 
