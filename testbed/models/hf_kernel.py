@@ -5,31 +5,45 @@ running softmax. So the order in which a row's numbers are added depends on its 
 the batch, nor on which of its pages others share. Queries that share pages go over each of them together, while it is
 in the nearest cache.
 
-The machine code is made by LLVM for the processor at hand: no compiler must be installed, and it takes a tenth of a
-second. Keys lie crosswise, so that a page's scores are one vector; PyTorch has no such product, and reading rows of
+Keys lie crosswise, so that a page's scores are one vector; PyTorch has no such product, and reading rows of
 different lengths by its products means padding, copies and a dozen passes over memory.
 """
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 
-from testbed.models.hf_kernel_code import F32, FLOATS, I32, I64, INTS, LANES, Code, Value, many, whole
+from testbed.models.hf_kernel_code import (
+    F32,
+    FLOAT_AT,
+    FLOATS,
+    I32,
+    I64,
+    INDEX_AT,
+    INT_AT,
+    INTS,
+    LANES,
+    Code,
+    Function,
+    Value,
+    function_of,
+    many,
+    whole,
+)
 
 PAGE = LANES  # tokens: their scores are one vector
 
 _LOWEST = -1e30  # what no score is below
-# What the function takes, in order; see `compiled`.
-_POINTERS = ("query", "key", "value", "out", "state", "cells")
-_INDICES = {"table": I32, "lines": I32, "places": I64, "starts": I32, "items": I32}
-_NUMBERS = ("tokens", "count", "columns", "stride", "heads", "keyed", "first", "last")
+_ARGUMENTS = {  # in order; see `compiled`
+    **dict.fromkeys(("query", "key", "value", "out", "state", "cells"), FLOAT_AT),
+    **{"table": INT_AT, "lines": INT_AT, "places": INDEX_AT, "starts": INT_AT, "items": INT_AT},
+    **dict.fromkeys(("tokens", "count", "columns", "stride", "heads", "keyed", "first", "last"), I64),
+    "scale": F32,
+}
 _ITEM = 5  # numbers of an item
 
 
@@ -143,12 +157,11 @@ def _whole(c: Code, a: dict[str, Value]) -> None:
         with c.each(whole(0), a["value_wide"], PAGE) as i:
             at = c.add(c.mul(query, a["value_wide"]), i)
             c.put_vector(c.fmul(c.vector(a["out"], at), share), a["out"], at)
-    c.ret_void()
 
 
 @cache
-def compiled(key_width: int, value_width: int) -> tuple[Callable[..., None], Any]:
-    """The function for keys and values of so many numbers a head, and what keeps its code alive.
+def compiled(key_width: int, value_width: int) -> Function:
+    """The function for keys and values of so many numbers a head.
 
     It takes the addresses of
 
@@ -164,33 +177,10 @@ def compiled(key_width: int, value_width: int) -> tuple[Callable[..., None], Any
     and numbers: tokens, items, columns, floats of a page, heads, key heads, the key heads to be done (first, last + 1),
     and the scale of the scores.
     """
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    module = ir.Module("attention")
-    pointers = [kind.as_pointer() for kind in (*[F32] * len(_POINTERS), *_INDICES.values())]
-    kinds = [*pointers, *[I64] * len(_NUMBERS)]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*kinds, F32]), "attend")
-    names = (*_POINTERS, *_INDICES, *_NUMBERS, "scale")
-    for argument in function.args[: len(pointers)]:
-        argument.add_attribute("noalias")
-    arguments = dict(zip(names, function.args, strict=True))
-    for name, width in (("key", key_width), ("value", value_width)):
-        arguments |= {f"{name}_width": whole(width), f"{name}_wide": whole(wide(width))}
-    _whole(Code(function), arguments)
-    features = llvm.get_host_cpu_features().flatten()
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=features, opt=3
-    )
-    parsed = llvm.parse_assembly(str(module))
-    options = llvm.create_pipeline_tuning_options(speed_level=3)
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(parsed, builder)
-    engine = llvm.create_mcjit_compiler(parsed, machine)
-    engine.finalize_object()
-    prototype = ctypes.CFUNCTYPE(
-        None,
-        *[ctypes.c_void_p] * len(pointers),
-        *[ctypes.c_int64] * len(_NUMBERS),
-        ctypes.c_float,
-    )
-    return prototype(engine.get_function_address("attend")), engine
+    widths = {"key": key_width, "value": value_width}
+
+    def body(c: Code, a: dict[str, Value]) -> None:
+        known = {f"{name}_width": whole(width) for name, width in widths.items()}
+        _whole(c, a | known | {f"{name}_wide": whole(wide(width)) for name, width in widths.items()})
+
+    return function_of("attend", _ARGUMENTS, body)

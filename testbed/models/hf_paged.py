@@ -16,12 +16,11 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from testbed.models.hf_kept import KeptPages, Text
-from testbed.models.hf_linear import STEP
 from testbed.models.hf_lineup import Lineup
 from testbed.models.hf_memory import Room
 from testbed.models.hf_paged_attention import PagedAttention
 from testbed.models.hf_pages import PAGE, Pages, pages_for
-from testbed.models.hf_plan import Inputs, Plan, Table
+from testbed.models.hf_plan import STEP, Inputs, Plan, Table
 from testbed.models.hf_prefix import Layout
 from testbed.models.hf_row import Row
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Self
 
 import torch
@@ -12,6 +10,7 @@ from testbed.models.hf_attention import Attention
 from testbed.models.hf_kernel import compiled, wide
 from testbed.models.hf_pages import Pages
 from testbed.models.hf_plan import Inputs, Plan, Table
+from testbed.models.hf_threads import in_parts
 
 Tensor = torch.Tensor
 
@@ -54,21 +53,12 @@ class PagedAttention(Attention):
         pointers = [*(tensor.data_ptr() for tensor in (query, key, value, out, state)), self._cells + 4 * at]
         sizes = [tokens, len(plan.items), self._table.cells.shape[1], self._pages.stride, heads, keyed]
 
-        function, _ = compiled(key_width, value_width)
+        function = compiled(key_width, value_width).call
         lines, starts, items = plan.addresses
         indices = [self._table.address, lines, self._inputs.places_at, starts, items]
 
         def run(first: int, last: int) -> None:
             function(*pointers, *indices, *sizes, first, last, scale)
 
-        if (threads := min(torch.get_num_threads(), keyed)) == 1:
-            run(0, keyed)
-        else:
-            bounds = [keyed * n // threads for n in range(threads + 1)]
-            list(_pool(threads).map(run, bounds[:-1], bounds[1:]))
+        in_parts(run, keyed)
         return out[..., :value_width]
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "testbed-attention")

@@ -16,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from testbed.models.hf_linear import STEP
 from testbed.models.hf_pages import pages_for
 from testbed.models.hf_row import Row
 
 Tensor = torch.Tensor
+
+# Rows of a pass come in multiples of this: PyTorch computes the last numbers of a tensor otherwise than those before
+# them, and MKL, which has the products that are not compiled here, those of fewer rows.
+STEP = 16
 
 _TOGETHER = 16  # tokens of one text that go over a page together: their state is to stay in the nearest cache too
 _LINES, _COLUMNS = 64, 32  # of a new table
