@@ -180,42 +180,49 @@ def _batch(model: Any, texts: Sequence[Sequence[int]], turns: Sequence[Turn]) ->
     return [row[:limit] for row, limit in zip(written, limits, strict=True)]
 
 
-def continuous(model: Any, attempts: Sequence[Attempt], within: float) -> Timing:
-    """Continuous batching of transformers: all attempts handed over at once, each next turn as soon as one is done."""
+def continuous(model: Any, attempts: Sequence[Attempt], within: float, before: Sequence[Attempt] = ()) -> Timing:
+    """Continuous batching of transformers: all attempts handed over at once, each next turn as soon as one is done.
+
+    Those `before` are made first and not timed.
+    """
     timing = Timing()
     cpu = model.device.type == "cpu"
     # Left to itself, it may reserve most of a machine's memory on the CPU, and makes graphs that only a GPU has.
     room: dict[str, Any] = {"num_blocks": 2048, "page_size": 32, "max_batch_tokens": 256} if cpu else {}
     config = ContinuousBatchingConfig(use_cuda_graph=False if cpu else None, use_async_batching=False, **room)
-    waiting = {str(attempt.stream): (attempt, 0, list(attempt.prompt)) for attempt in attempts}
-    with (
-        model.continuous_batching_context_manager(
-            generation_config=sampling(max_new_tokens=max(LIMITS), eos_token_id=-1),
-            continuous_batching_config=config,
-            warmup=not cpu,
-        ) as manager,
-        timing.running(),
-    ):
-        ends = time.perf_counter() + within
-        for name, (attempt, _, text) in waiting.items():
-            manager.add_request(text, request_id=f"{name}/0", max_new_tokens=attempt.turns[0].limit)
-        while waiting and time.perf_counter() < ends:
-            result = manager.get_result(timeout=1.0)
-            if result is None or not result.is_finished():
-                continue
-            name = result.request_id.partition("/")[0]
-            attempt, number, text = waiting.pop(name)
-            if result.error:
-                raise RuntimeError(f"continuous batching: {result.error}")
-            turn = attempt.turns[number]
-            timing.tokens += turn.limit
-            if number + 1 == len(attempt.turns):
-                timing.attempts += 1
-                continue
-            text = [*text, *result.generated_tokens, *turn.shown]
-            waiting[name] = attempt, number + 1, text
-            manager.add_request(text, f"{name}/{number + 1}", max_new_tokens=attempt.turns[number + 1].limit)
+    with model.continuous_batching_context_manager(
+        generation_config=sampling(max_new_tokens=max(LIMITS), eos_token_id=-1),
+        continuous_batching_config=config,
+        warmup=not cpu,
+    ) as manager:
+        _hand_over(manager, before, within, Timing())
+        with timing.running():
+            _hand_over(manager, attempts, within, timing)
     return timing
+
+
+def _hand_over(manager: Any, attempts: Sequence[Attempt], within: float, timing: Timing) -> None:
+    """All attempts to the end, or until the time is over."""
+    waiting = {f"{attempt.stream}-{id(timing)}": (attempt, 0, list(attempt.prompt)) for attempt in attempts}
+    ends = time.perf_counter() + within
+    for name, (attempt, _, text) in waiting.items():
+        manager.add_request(text, request_id=f"{name}/0", max_new_tokens=attempt.turns[0].limit)
+    while waiting and time.perf_counter() < ends:
+        result = manager.get_result(timeout=1.0)
+        if result is None or not result.is_finished():
+            continue
+        name = result.request_id.partition("/")[0]
+        attempt, number, text = waiting.pop(name)
+        if result.error:
+            raise RuntimeError(f"continuous batching: {result.error}")
+        turn = attempt.turns[number]
+        timing.tokens += turn.limit
+        if number + 1 == len(attempt.turns):
+            timing.attempts += 1
+            continue
+        text = [*text, *result.generated_tokens, *turn.shown]
+        waiting[name] = attempt, number + 1, text
+        manager.add_request(text, f"{name}/{number + 1}", max_new_tokens=attempt.turns[number + 1].limit)
 
 
 @torch.inference_mode()
