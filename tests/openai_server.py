@@ -169,13 +169,20 @@ async def without_end_logprob(body: dict[str, Any], request: Request) -> Any:
 
 
 async def reader(body: dict[str, Any], request: Request) -> Any:
-    """Says how likely each token of the prompt is, in vLLM's form."""
+    """Says how likely each token of the prompt is, in vLLM's form: the last token of a character shows it whole."""
     tokenizer, _ = reading()
     ids = tokenizer.encode(rendered(body))
     told: list[Any] = [None]
+    begun: list[int] = []
     for before, token in zip(read(ids), ids[1:], strict=False):
         shown = dict.fromkeys([token, *before.topk(body.get("prompt_logprobs") or 0).indices.tolist()])  # its own first
-        told.append({str(t): {"logprob": float(before[t]), "decoded_token": tokenizer.decode([t])} for t in shown})
+        begun = [*begun, token]
+        if tokenizer.decode(begun).endswith("\ufffd"):
+            text = ""
+        else:
+            text, begun = tokenizer.decode(begun), []
+        texts = {t: text if t == token else tokenizer.decode([t]) for t in shown}
+        told.append({str(t): {"logprob": float(before[t]), "decoded_token": texts[t]} for t in shown})
     return {**answer(""), "prompt_logprobs": told if body.get("prompt_logprobs") is not None else None}
 
 

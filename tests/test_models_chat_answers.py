@@ -237,6 +237,14 @@ async def test_what_was_cut_is_not_completed(finish: str) -> None:
     assert (reply.finish, parse(reply.text).answer) == ("length", None)
 
 
+@pytest.mark.parametrize("native", [True, False])
+async def test_the_closing_tag_at_which_a_server_or_a_model_ends_is_put_back(native: bool) -> None:
+    async with served(answer({"role": "assistant", "content": "so <answer>4"}, finish="stop")) as model:
+        model._native = native
+        reply = await model.generate(Request(ASKED, max_tokens=64))
+    assert reply.text == "so <answer>4</answer>"
+
+
 async def test_without_a_finish_a_reply_is_as_it_says_and_thoughts_are_no_part_of_it() -> None:
     thought = {"role": "assistant", "content": "<answer>4</answer>", "reasoning_content": "<answer>9</answer>"}
     reply = await reply_to(answer(thought, finish=None))

@@ -18,7 +18,7 @@ from testbed.experiment_file import parse_experiment
 from testbed.models import Request, Sampling, chat_stated, make_model
 from testbed.models.base import Score, Scorer
 from testbed.models.chat import Chat
-from testbed.models.chat_score import Read, marked, placed, scores_of, written_logprobs
+from testbed.models.chat_score import Read, hidden_before, marked, placed, scores_of, written_logprobs
 from testbed.models.reference_model import reference_path
 from testbed.runner import Runner
 from testbed.scoring import Scoring
@@ -102,7 +102,12 @@ def assert_alike(found: list[Score], expected: list[Score]) -> None:
 
 @pytest.mark.parametrize(
     ("messages", "which", "tools", "native"),
-    [(SUM, [3, 1, 2], [], False), (CALLED, [2, 3], [PYTHON], True), (SUM, [0], [PYTHON], True)],
+    [
+        (SUM, [3, 1, 2], [], False),
+        (CALLED, [2, 3], [PYTHON], True),
+        (SUM, [0], [PYTHON], True),
+        (ACCENTS, [1, 0], [], False),
+    ],
 )
 async def test_a_server_gives_the_figures_of_teacher_forcing(
     server: Server, messages: list[Message], which: list[int], tools: list[object], native: bool
@@ -369,6 +374,35 @@ def test_a_short_message_is_found_by_its_place() -> None:
     around = f"[ask]a[a]{marked(messages, [1])[1]['content']}[end]"
     (score,) = scores_of(*tokens("", "[a", "sk]", "a", "[a", "]", "a", "[end]"), around, messages, [1])
     assert score == Score(1, (-6.0,), -7.0)
+
+
+@pytest.mark.parametrize(
+    ("read", "template", "own"),
+    [
+        (("[", "", "é", "", "à", "]"), ("[", "@@mark0@@", "", "é", "", "à", "]"), (-1.0, -2.0, -3.0, -4.0)),
+        (("[", "", "", "é", "à", "]"), ("[", "", "@@mark0@@", "", "é", "à", "]"), (-2.0, -3.0, -4.0)),
+        (("[", "", "é", "à", "", "]"), ("[", "", "@@mark0@@", "é", "à", "", "]"), (-2.0, -3.0)),
+    ],
+)
+def test_parts_of_characters_are_told_from_what_a_server_hides(
+    read: tuple[str, ...], template: tuple[str, ...], own: tuple[float, ...]
+) -> None:
+    messages: list[Message] = [{"role": "user", "content": "éà"}]
+    marks, around = tokens(*template)
+    (score,) = scores_of(*tokens(*read), around, messages, [0], hidden_before(marks, around, [0]))
+    assert score.logprobs == own
+
+
+def test_where_nobody_knows_what_is_hidden_a_first_character_of_several_tokens_is_refused() -> None:
+    for content, is_sure in (("éà", False), ("aé", True)):
+        messages: list[Message] = [{"role": "user", "content": content}]
+        read = tokens("[", "", content[0], content[1], "]")
+        around = "[" + marked(messages, [0])[0]["content"] + "]"
+        if is_sure:
+            assert scores_of(*read, around, messages, [0])[0].logprobs == (-2.0, -3.0)
+        else:
+            with pytest.raises(ModelError, match="no text of some tokens before a message"):
+                scores_of(*read, around, messages, [0])
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,11 @@ def encode_reply(message: AIMessage, *, native: bool, cut: bool) -> str:
         cut: whether the reply ended at its length limit.
     """
     text = well_formed(str(message.text))  # half a character cannot be sent back
-    if not native:
-        return text if cut else _closed(text)
     calls: list[Mapping[str, Any]] = [dict(call) for call in message.tool_calls]
     invalid: list[Mapping[str, Any]] = [dict(call) for call in message.invalid_tool_calls]
-    return protocol.encode_native(text, calls, invalid)
+    if not (cut or (native and (calls or invalid))):
+        text = _closed(text)
+    return protocol.encode_native(text, calls, invalid) if native else text
 
 
 def finish_of(message: AIMessage) -> str:
@@ -141,7 +141,7 @@ def _result(content: str, name: str, call_id: str | None) -> BaseMessage:
 
 
 def _closed(text: str) -> str:
-    """`text` with the closing tag that servers cut off where they stop at it."""
+    """`text` with the closing tag that servers cut off where they stop at it, or where it is the model's end token."""
     pairs = ((protocol.CALL_OPEN, protocol.CALL_CLOSE), (protocol.ANSWER_OPEN, protocol.ANSWER_CLOSE))
     for opening, closing in pairs:
         if text.rfind(opening) > text.rfind(closing):

@@ -17,7 +17,7 @@ from testbed.errors import ModelError, ModelNotAsked, ModelUnavailable
 from testbed.models.base import Score
 from testbed.models.chat_echo import WRITTEN, Echo, Served, check_order, prompt_logprobs
 from testbed.models.chat_rendering import TRIAL, Body, Tools, rendered_text, rendered_tokens
-from testbed.models.chat_score import OtherTokens, marked, placed, scores_of
+from testbed.models.chat_score import OtherTokens, hidden_before, marked, placed, scores_of
 from testbed.types import Message
 
 if TYPE_CHECKING:
@@ -140,7 +140,8 @@ class _ByTokens(ABC):
     async def scores(self, messages: Sequence[Message], tools: Tools, which: Sequence[int]) -> list[Score]:
         told, template = [await self._read(given, tools) for given in (messages, marked(messages, which))]
         text, around = "".join(told.tokens), "".join(template.tokens)
-        return scores_of(placed(told.tokens, told.logprobs), text, around, messages, which)
+        hidden = hidden_before(placed(template.tokens, template.logprobs), around, which)
+        return scores_of(placed(told.tokens, told.logprobs), text, around, messages, which, hidden)
 
     @abstractmethod
     async def _read(self, messages: Sequence[Message], tools: Tools) -> Echo: ...

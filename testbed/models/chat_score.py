@@ -118,7 +118,12 @@ def places_of(read: str, around: str, messages: Sequence[Message], which: Sequen
 
 
 def scores_of(
-    tokens: Sequence[Read], text: str, around: str, messages: Sequence[Message], which: Sequence[int]
+    tokens: Sequence[Read],
+    text: str,
+    around: str,
+    messages: Sequence[Message],
+    which: Sequence[int],
+    hidden: Mapping[int, int] | None = None,
 ) -> list[Score]:
     """Scores of messages whose tokens are found by what stands around them.
 
@@ -128,6 +133,7 @@ def scores_of(
         around: the same with `marked` messages.
         messages: the conversation.
         which: indices of the messages to be scored.
+        hidden: see `hidden_before`; None where nobody knows.
 
     Raises:
         ModelError: a message is not found as it is, one of its tokens holds a part of what stands beside it, or the
@@ -135,7 +141,7 @@ def scores_of(
     """
     found = {}
     for n, (begin, end) in places_of(text, around, messages, which).items():
-        own = [token for token in tokens if token.begin < end and token.end > begin]
+        own = _own(tokens, begin, end, text, None if hidden is None else hidden[n])
         if any(token.begin < begin or token.end > end for token in own):
             raise ModelError(STRADDLES)
         if any(token.logprob is None for token in own if token is not tokens[0]):  # nothing stands before the first
@@ -147,6 +153,34 @@ def scores_of(
         else:
             found[n] = Score(n, logprobs, behind[0].ending if behind else None)
     return [found[n] for n in which]
+
+
+def hidden_before(template: Sequence[Read], around: str, which: Sequence[int]) -> dict[int, int]:
+    """How many tokens without a text stand right before each message: what the template puts there and nobody shows.
+
+    Args:
+        template: the conversation with `marked` messages, as it was read.
+        around: it as text.
+        which: indices of the messages.
+    """
+    places = {n: around.find(MARK.format(n)) for n in which}
+    return {n: len(_silent(template, place)) for n, place in places.items()}
+
+
+def _own(tokens: Sequence[Read], begin: int, end: int, text: str, hidden: int | None) -> list[Read]:
+    """Tokens of the message in a place. Of a character of several tokens, some servers show the last one only."""
+    silent = _silent(tokens, begin)
+    if silent and hidden is None and not text[begin].isascii():
+        raise ModelError(
+            "the server shows no text of some tokens before a message, which may be parts of its first character."
+        )
+    parts = [] if hidden is None else silent[hidden:]
+    inside = (token for token in tokens if token.end > begin and token.begin < end)
+    return [*parts, *inside]
+
+
+def _silent(tokens: Sequence[Read], place: int) -> list[Read]:
+    return [token for token in tokens if token.begin == token.end == place]
 
 
 def _closing(behind: Sequence[Read], until: int) -> float | None:

@@ -43,7 +43,7 @@ SAID, SAID_OR_CALLED = (
 @contextmanager
 def served_reference(folder: Path) -> Iterator[str]:
     """The base URL of a server that is there until the end of the block."""
-    _write_model(folder / NAME)
+    write_model(folder / NAME)
     log = folder / "serve.log"
     command = "from transformers.cli.transformers import main; main()"
     options = ["serve", NAME, "--host", "127.0.0.1", "--port", "0", "--device", "cpu"]
@@ -58,13 +58,15 @@ def served_reference(folder: Path) -> Iterator[str]:
         end(process)
 
 
-def _write_model(folder: Path) -> None:
+def write_model(folder: Path) -> Path:
+    """The reference model, with what servers need to know of its native calls."""
     shutil.copytree(Path(reference_model.__file__).with_name("reference"), folder)
     config = folder / "tokenizer_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "response_template": RESPONSE}))
     template = folder / "chat_template.jinja"
     assert SAID in template.read_text()
     template.write_text(template.read_text().replace(SAID, SAID_OR_CALLED))
+    return folder
 
 
 def _port(process: subprocess.Popen[bytes], log: Path) -> int:
