@@ -21,7 +21,7 @@ from testbed.experiment import ArmSpec, EnvSpec, Experiment, Measure, Replay
 from testbed.experiment_samples import SampleTables
 from testbed.experiment_tables import with_agent
 from testbed.lookahead import read_lookahead
-from testbed.models import MODEL_KINDS
+from testbed.models import MODEL_KINDS, unknown_model
 from testbed.models.base import Sampling
 from testbed.places import Key
 from testbed.types import Control
@@ -280,7 +280,7 @@ class _Reader(SampleTables):
         table = {"id": value} if isinstance(value, str) else dict(self._mapping(value, "model", at))
         kinds = {form.partition(":")[0] for form in MODEL_KINDS}
         if "id" in table and (not isinstance(table["id"], str) or table["id"].partition(":")[0] not in kinds):
-            self._fail(str(UnknownName("model", str(table["id"]), MODEL_KINDS)), (*at, "id"))
+            self._fail(str(unknown_model(str(table["id"]))), (*at, "id"))
         return table
 
 

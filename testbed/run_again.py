@@ -1,12 +1,16 @@
-"""Recording a run as it begins, and again as it goes on: what differs is told so that one knows what to do."""
+"""Recording a run as it begins, and again as it goes on: what differs is told so that one knows what to do.
+
+What is refused before its first attempt leaves no run behind: the experiment, put right, may have the name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from testbed.errors import StoreError, UnknownName
+from testbed.errors import StoreError, UnknownName, UsageError
 from testbed.store import ArmRecord, Run, Store
 from testbed.store.records import changes
 from testbed.types import Task, digest
@@ -16,7 +20,28 @@ _AGENT = "agent:"
 _PARTS = {"content": "its file", "own": "its version"}  # of an agent's identity; others are options of the same name
 
 
-def begin(store: Store, run: Run, tasks: Sequence[Task]) -> None:
+@contextmanager
+def recorded(store: Store, run: Run, tasks: Sequence[Task]) -> Iterator[None]:
+    """Records a run for a block that makes its attempts.
+
+    A run that was not there before is taken back where the block refuses the experiment without an attempt made, as a
+    server may at the first request.
+
+    Raises:
+        StoreError: another experiment has that name.
+    """
+    new = not _is_there(store, run.name)
+    _begin(store, run, tasks)
+    try:
+        yield
+    except UsageError:
+        with suppress(StoreError):  # a store that can no longer be written is the refusal that is told
+            if new and not store.edits.own_attempts(run.name):
+                store.edits.delete(run.name)
+        raise
+
+
+def _begin(store: Store, run: Run, tasks: Sequence[Task]) -> None:
     """Records a run before its attempts are made; does nothing when the same run is there.
 
     Raises:
@@ -28,6 +53,14 @@ def begin(store: Store, run: Run, tasks: Sequence[Task]) -> None:
         if told := _another_model(store, run, tasks):
             raise StoreError(told) from error
         raise
+
+
+def _is_there(store: Store, name: str) -> bool:
+    try:
+        store.run(name)
+    except UnknownName:
+        return False
+    return True
 
 
 def _another_model(store: Store, run: Run, tasks: Sequence[Task]) -> str:

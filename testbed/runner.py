@@ -29,7 +29,7 @@ from testbed.errors import (
 from testbed.experiment import Cell, Experiment
 from testbed.models.base import Model
 from testbed.preparation import Arm, Prepared
-from testbed.run_again import begin
+from testbed.run_again import recorded
 from testbed.schedule import Progress, RetryQueue
 from testbed.stats.stopping import UNKNOWN, Outcomes
 from testbed.store import AttemptWriter, Run, Store
@@ -121,22 +121,22 @@ class Runner:
         try:
             await self._prepared.start()
             self._index = {task.hash: n for n, task in enumerate(self.tasks)}
-            begin(self.store, self._record(), self.tasks)
-            self._begun()
-            finished = self.store.finished(self.experiment.name)
-            self.progress.resumed = self.progress.done = len(finished)
-            self._lost = self._lost_before()
-            async with self.store.writer() as writer:
-                writer.on_durable(self._count)
-                self._allocation = self._allocate(finished)
-                while True:
-                    for yoked in (False, True):
-                        self._allocation.turn(yoked=yoked)
-                        await self._schedule(self._allocation, writer)
-                        await writer.flush()  # what yoked attempts replay must be readable
-                        self.progress.elsewhere = writer.known
-                    if self._stopping or self._allocation.over:
-                        break
+            with recorded(self.store, self._record(), self.tasks):
+                self._begun()
+                finished = self.store.finished(self.experiment.name)
+                self.progress.resumed = self.progress.done = len(finished)
+                self._lost = self._lost_before()
+                async with self.store.writer() as writer:
+                    writer.on_durable(self._count)
+                    self._allocation = self._allocate(finished)
+                    while True:
+                        for yoked in (False, True):
+                            self._allocation.turn(yoked=yoked)
+                            await self._schedule(self._allocation, writer)
+                            await writer.flush()  # what yoked attempts replay must be readable
+                            self.progress.elsewhere = writer.known
+                        if self._stopping or self._allocation.over:
+                            break
         finally:
             await self._prepared.aclose()
             self._graders.close()

@@ -112,7 +112,10 @@ class Scoring:
             for made in self._made.values():
                 await made.aclose()
         if all(progress.refused for progress in self.arms):
-            told = "; ".join(f"arm {each.arm!r}: {each.refused.rstrip('.')}" for each in self.arms)
+            arms: dict[str, list[str]] = {}  # by the reason, which mostly holds for all of them
+            for each in self.arms:
+                arms.setdefault(each.refused.rstrip("."), []).append(repr(each.arm))
+            told = "; ".join(f"arm{'s' * (len(names) > 1)} {', '.join(names)}: {why}" for why, names in arms.items())
             raise UsageError(f"run {self._run.name!r} cannot be scored: {told}.")
         return self.arms
 

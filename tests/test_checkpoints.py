@@ -219,8 +219,10 @@ def test_expanded_tasks_whose_text_the_base_writes_often_enough_are_told_as_wron
     assert any(f"{len(by_hand)} of 6 expanded tasks" in note and "are wrong" in note for note in shown.notes)
 
 
-def test_with_tools_the_base_is_read_as_if_it_had_been_offered_them(post: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", ["", "base_tools"])
+def test_with_tools_the_base_is_read_as_if_it_had_been_offered_them(post: Path, tmp_path: Path, beside: str) -> None:
     data = {**experiment(post, tools=["search"]), "samples": 3, "budget": {"turns": 3}}
+    data["arm"] += [{"name": beside, "tools": ["search"]}] if beside else []
     data |= {"env": [{"id": "Facts-v0", "kind": "document", "tasks": 3}], "tool": {"search": {"corpus": "Facts-v0"}}}
     data["model"] = {**data["model"], "max_tokens": 64}
     with Store.open(tmp_path / "s.sqlite") as fresh:
@@ -229,6 +231,11 @@ def test_with_tools_the_base_is_read_as_if_it_had_been_offered_them(post: Path, 
             asyncio.run(Scoring(fresh, "two", arm="post", by=by).run())
         analysis = analyse_run(fresh, "two")
         called = [a for a in fresh.attempts("two", arm="post") if a.cost.tool_calls]
+        tasks = [task.hash for task in fresh.tasks("two")]
+        successes = {
+            arm.name: [sum(bool(a.success) for a in fresh.attempts("two", arm=arm.name) if a.task == h) for h in tasks]
+            for arm in analysis.arms
+        }
     (found,) = analysis.checkpoints
     assert called
     assert (found.alike, found.contradicted, found.scored) == (False, None, 9)
@@ -236,6 +243,16 @@ def test_with_tools_the_base_is_read_as_if_it_had_been_offered_them(post: Path, 
     assert found.kl.mean.value > 0
     (shown,) = [table for table in every_table(analysis) if table.key == "checkpoints"]
     assert found.affordable.within == 0 or "made as those of post are" in " ".join(shown.notes)
+    assert found.beside == beside  # what the tools add is no part of the checkpoints' divergence
+    if beside:
+        (p, q) = (np.array(successes[name]) for name in (beside, "post"))  # of 3 attempts at each task, smoothed
+        p, q = (p + 0.5) / 4, (q + 0.5) / 4
+        kl = q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p))
+        assert found.needed.value == pytest.approx(np.where(q > p, kl, 0).mean())
+        assert any("the least that base_tools would need of it to succeed as often" in note for note in shown.notes)
+    else:
+        assert found.needed is None
+        assert any("no arm has the model of base under the tools and budget of post" in note for note in shown.notes)
 
 
 @pytest.mark.parametrize(("arm", "kl", "share"), [("post", False, True), ("base", True, False)])

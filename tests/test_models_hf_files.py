@@ -78,6 +78,12 @@ def test_a_directory_without_a_model_is_named(tmp_path: Path) -> None:
         HuggingFace(tmp_path)
 
 
+def test_an_adapter_without_its_base_is_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(ModelError, match=r"has no config\.json\. It holds an adapter .*merge_and_unload\(\)"):
+        HuggingFace(tmp_path)
+
+
 def truncate(path: Path) -> None:
     weights = path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:2000])
@@ -110,6 +116,31 @@ def broken_tokenizer(path: Path) -> None:
 def no_tokenizer(path: Path) -> None:
     (path / "tokenizer.json").unlink()
     (path / "tokenizer_config.json").unlink()
+
+
+async def test_weights_of_another_config_are_named_with_both_shapes(llama: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(llama, tmp_path / "mixed")
+    config = json.loads((path / "config.json").read_text())
+    inner = config["intermediate_size"]
+    (path / "config.json").write_text(json.dumps(config | {"intermediate_size": 2 * inner}))
+    wanted = rf"'model\.layers\.0\.mlp\.\w+\.weight' has the shape .*{inner}.*, and config\.json makes it .*{2 * inner}"
+    with pytest.raises(ModelError, match=wanted):
+        await reply_of(path, ask())
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+async def test_a_file_that_ends_too_soon_is_named(llama: Path, tmp_path: Path, file: str) -> None:
+    path = shutil.copytree(llama, tmp_path / "cut")
+    (path / file).write_text((path / file).read_text()[:-20])
+    with pytest.raises(ModelError, match=rf"{file}' cannot be read: .*line \d+"):
+        await reply_of(path, ask())
+
+
+async def test_a_broken_template_is_told_with_one_full_stop(llama: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(llama, tmp_path / "template")
+    (path / "chat_template.jinja").write_text("{{ broken")
+    with pytest.raises(ModelError, match=r"chat template of .*[^.]\.$"):
+        await reply_of(path, ask())
 
 
 @pytest.mark.parametrize(

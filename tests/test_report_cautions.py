@@ -66,6 +66,24 @@ def test_tools_that_mostly_fail_are_told() -> None:
     assert "64 of about 64 calls of tools in arm 'tool' were faulty" in warned(most)
 
 
+def test_one_faulty_call_in_hundreds_of_attempts_is_no_warning() -> None:
+    data = drawn([0.0] * 8, [0.5] * 8, 64)
+    cost, faults = data.cost.copy(), np.zeros(data.arm.size, np.int32)
+    some = np.flatnonzero(data.arm == 0)[:6]  # of 512
+    for rows, told in ((some[:5], False), (some, True)):
+        cost[:, COST_COMPONENTS.index("tool_calls")] = 0
+        cost[rows, COST_COMPONENTS.index("tool_calls")] = faults[rows] = 1
+        assert ("calls of tools in arm 'bare' were faulty" in warned(replace(data, cost=cost, faults=faults))) is told
+
+
+@pytest.mark.parametrize("control", ["live", "imagined"])
+def test_tools_that_were_never_called_are_told(control: str) -> None:
+    data = drawn([0.0] * 8, [0.5] * 8, 4)
+    tools = {"control": control, "tools": [{"schema": {"function": {"name": "search"}}}]}
+    arms = tuple(replace(arm, spec=tools) if arm.name == "tool" else arm for arm in data.arms)
+    assert "Arm 'tool': its tools were called in none of 32 attempts" in warned(replace(data, arms=arms))
+
+
 @pytest.mark.parametrize(("attempts", "enough"), [(64, False), (139, False), (140, True)])
 def test_that_no_task_can_be_called_expanded_is_said_with_the_attempts_that_it_takes(
     attempts: int, enough: bool

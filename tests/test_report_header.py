@@ -103,6 +103,23 @@ def test_arms_of_different_models_each_name_theirs() -> None:
     assert found["search"].endswith("model hf:small (temperature 1)")
 
 
+@pytest.mark.parametrize(
+    ("system", "said"),
+    [
+        ({}, "(temperature 1)"),
+        ({"system": ""}, "(temperature 1, no system text)"),
+        ({"system": "Answer\nin <answer> tags."}, "(temperature 1, system text 'Answer in <answer> tags.')"),
+        ({"system": "word " * 9}, f"(temperature 1, system text '{('word ' * 8)}…')"),
+    ],
+)
+def test_a_system_text_of_the_experiments_own_is_told(system: dict[str, str], said: str) -> None:
+    model = {"id": "hf:small", **system}
+    found = told(subject_of(run(experiment={"model": model}), TASKS))
+    assert found["model"] == f"hf:small {said}; seed 5; run of 2026-01-02"
+    table = [{"name": "bare"}, {"name": "search", "model": model}]
+    assert told(subject_of(run(experiment={"arm": table}), TASKS))["search"].endswith(f"model hf:small {said}")
+
+
 def test_sampling_that_stops_early_is_told_with_its_limits() -> None:
     samples = {"min": 16, "max": 256, "stop": "discovery"}
     found = told(subject_of(run(experiment={"samples": samples, "arm": []}, bare=256, search=256), TASKS))

@@ -164,6 +164,17 @@ async def test_models_that_have_no_log_probabilities_are_refused_by_name(model: 
             Scoring(store, "o", arm="baer")
 
 
+async def test_a_reason_that_holds_for_several_arms_is_told_once(tmp_path: Path) -> None:
+    arms = [{"name": "bare"}, {"name": "again", "budget": {"turns": 1}}]
+    data = {**EXPERIMENT, "name": "o", "model": {"id": "oracle"}, "arm": arms}
+    with Store.open(tmp_path / "o.sqlite") as store:
+        await Runner(parse_experiment(data), store).run()
+        with pytest.raises(UsageError) as caught:
+            await Scoring(store, "o").run()
+    assert "arms 'bare', 'again': oracle does not say" in str(caught.value)
+    assert str(caught.value).count("oracle") == 1
+
+
 async def test_another_model_than_the_one_that_wrote_is_refused_with_what_differs(store: Store) -> None:
     record, model = store.run("facts").arms[0], make_model("reference")
     check_same(record, model)

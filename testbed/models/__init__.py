@@ -5,8 +5,10 @@ Adapters are imported when a model of their kind is made: most commands need nei
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from testbed.errors import UnknownName, UsageError
@@ -21,6 +23,7 @@ MODEL_KINDS: Mapping[str, str] = {
     "scripted": "answers by a function or a list of replies: for tests and calibration",
 }
 
+NAMED = ("hf", "chat", "agent")  # kinds whose ids go on with a name
 GENERAL = ("id", "temperature", "top_p", "max_tokens")  # keys of [model] that are no adapter's: may be misspelled too
 
 
@@ -46,8 +49,8 @@ def make_model(id: str, options: Mapping[str, Any] | None = None) -> Model:
         "scripted": _scripted,
     }
     if kind not in makers:
-        raise UnknownName("model", id, MODEL_KINDS)
-    if bool(name) != (kind in ("hf", "chat", "agent")):
+        raise unknown_model(id)
+    if bool(name) != (kind in NAMED):
         form = next(form for form in MODEL_KINDS if form.partition(":")[0] == kind)
         raise UsageError(f"model {id!r}: write it as {form}.")
     make = makers[kind](name)
@@ -59,6 +62,16 @@ def make_model(id: str, options: Mapping[str, Any] | None = None) -> Model:
             raise UnknownName(f"option of model {id!r}:", option, [*known, *general])
         _check_plain(option, value, known[option])
     return make(**(options or {}))
+
+
+def unknown_model(id: str) -> UnknownName:
+    """The error for an id of no known kind; says what it may stand for: a directory here, or a misspelled kind."""
+    kind, _, name = id.partition(":")
+    near = difflib.get_close_matches(kind, NAMED, n=1)
+    hint = f"Perhaps '{near[0]}:{name}' is meant." if near and name else ""
+    if (Path(id).expanduser() / "config.json").is_file():
+        hint = f"The directory {id!r} holds a model: write 'hf:{id}'."
+    return UnknownName("model", id, MODEL_KINDS, hint)
 
 
 def _check_plain(option: str, value: Any, annotation: str) -> None:
@@ -117,4 +130,4 @@ def _with_first(make: Callable[..., Model], first: str) -> Callable[..., Model]:
     return made
 
 
-__all__ = ["MODEL_KINDS", "Model", "Reply", "Request", "Sampling", "make_model", "uniforms"]
+__all__ = ["MODEL_KINDS", "Model", "Reply", "Request", "Sampling", "make_model", "uniforms", "unknown_model"]

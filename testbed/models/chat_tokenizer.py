@@ -85,7 +85,9 @@ class StatedTokenizer:
                 **(body.get("chat_template_kwargs") or {}),
             )
         except REJECTIONS as error:
-            raise ModelError(f"the chat template of {self.name} refuses this conversation: {error}.") from error
+            raise ModelError(
+                f"the chat template of {self.name} refuses this conversation: {str(error).rstrip('.')}."
+            ) from error
         return str(made)
 
     def encode(self, text: str) -> tuple[tuple[int, ...], list[tuple[int, int]]]:

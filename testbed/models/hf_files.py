@@ -44,7 +44,7 @@ def locate(name: str | Path) -> Path:
             f"there is no model directory {str(name)!r}; give a directory with config.json and weights.{_near(path)}"
         )
     if not (path / "config.json").is_file():
-        raise ModelError(f"{str(name)!r} is not a model directory: it has no config.json.")
+        raise ModelError(f"{str(name)!r} is not a model directory: it has no config.json.{_adapter(path)}")
     if not weight_files(path):
         raise ModelError(f"{str(name)!r} has no weights (*.safetensors or *.bin); was the download complete?")
     return path
@@ -88,7 +88,8 @@ def read_tokenizer(place: str, failed: str, *, fetch: bool) -> Any:
     from transformers import AutoTokenizer
 
     def told(error: Exception) -> ModelError:
-        return ModelError(f"{failed}: {_no_tokenizer(Path(place)) or f'{_first_line(error)}.'}")
+        why = _no_tokenizer(Path(place)) or _broken_json(Path(place)) or f"{_first_line(error)}."
+        return ModelError(f"{failed}: {why}")
 
     with Foreign(told):  # malformed files raise bare Exception
         return AutoTokenizer.from_pretrained(place, local_files_only=not fetch)
@@ -109,12 +110,23 @@ def load_model(path: Path, name: str, dtype: str, device: str) -> Any:
     remedy = "Check that the files are whole (compare their sizes with the source) and fetch them again if not."
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
+            str(path),
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EOFError) as error:
         raise ModelError(
             f"the model {name} cannot be loaded from {str(path)!r}: {_first_line(error)}. {remedy}"
         ) from error
+    if other := sorted(info["mismatched_keys"]):
+        tensor, stored, wanted = other[0]
+        raise ModelError(
+            f"the weights of {name} in {str(path)!r} are not those of its config.json: {tensor!r} has the shape "
+            f"{list(stored)}, and config.json makes it {list(wanted)} ({len(other)} such tensors in all). Give the "
+            "directory the config.json that was saved with these weights."
+        )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"the weights of {name} in {str(path)!r} lack {missing[0]!r} ({len(missing)} tensors in all). {remedy}"
@@ -205,6 +217,27 @@ def _no_tokenizer(path: Path) -> str:
     lacking = [file for file in ("tokenizer.json", "tokenizer_config.json") if not (path / file).is_file()]
     return (
         f"the folder lacks {' and '.join(lacking)}. Save the tokenizer there: tokenizer.save_pretrained({str(path)!r})."
+    )
+
+
+def _broken_json(path: Path) -> str:
+    """Which of a directory's files a tokenizer is read from is no JSON; "" where all are."""
+    for file in (*TOKENIZER, *SETTINGS):
+        if file.endswith(".json") and (path / file).is_file():
+            try:
+                read_json(path / file)
+            except ModelError as error:
+                return str(error)
+    return ""
+
+
+def _adapter(path: Path) -> str:
+    """What to do with a directory that holds an adapter and no model; "" where it holds none."""
+    if not (path / "adapter_config.json").is_file():
+        return ""
+    return (
+        " It holds an adapter (PEFT) alone: load it with its base model and save both as one, with "
+        "model.merge_and_unload().save_pretrained(DIRECTORY), and the tokenizer beside them."
     )
 
 

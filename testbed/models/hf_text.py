@@ -177,7 +177,9 @@ class TextCodec:
         try:
             text, places = self._places(turns, tools)
         except REJECTIONS as error:
-            raise ModelError(f"the chat template of {self._name} refuses this conversation: {error}.") from error
+            raise ModelError(
+                f"the chat template of {self._name} refuses this conversation: {str(error).rstrip('.')}."
+            ) from error
         encoded = self._fast.encode(text, add_special_tokens=self.rendering.turns == "plain")
         return text, places, tuple(encoded.ids), encoded.offsets
 
@@ -215,7 +217,9 @@ class TextCodec:
         try:
             text = self.render(turns, json.loads(tools) if tools else [])
         except REJECTIONS as error:
-            raise ModelError(f"the chat template of {self._name} refuses this conversation: {error}.") from error
+            raise ModelError(
+                f"the chat template of {self._name} refuses this conversation: {str(error).rstrip('.')}."
+            ) from error
         return tuple(self.encode(text, special=self.rendering.turns == "plain"))
 
     def render(

@@ -19,6 +19,7 @@ from testbed.types import AGENT_ERROR, CONTEXT_FULL, COST_COMPONENTS, Control
 if TYPE_CHECKING:
     from testbed.store import Outcomes
 
+RARE = 0.01  # share of an arm's attempts below which faulty calls move no figure worth a warning
 ENOUGH_CLUSTERS = 20  # of equal size; the coverage with fewer stands in docs/measurement.md
 
 
@@ -118,7 +119,7 @@ def listing(run: str, arm: str) -> str:
 
 def _faulty(arm: ArmSummary) -> Iterable[str]:
     called = arm.cost.get("tool_calls", 0.0) * arm.attempts
-    if called and arm.faults > called / 2:
+    if called and arm.faults > called / 2 and arm.faulty >= arm.attempts * RARE:
         yield f"{arm.faults:,} of about {called:,.0f} calls of tools in arm {arm.name!r} were faulty."
 
 
@@ -176,7 +177,7 @@ def few_clusters(labels: Sequence[str]) -> Iterable[str]:
 
 def _never_called(outcomes: Outcomes) -> Iterable[str]:
     for position, record in enumerate(outcomes.arms):
-        if record.spec.get("control") != Control.LIVE or not tool_names(record.spec):
+        if record.spec.get("control") not in (Control.LIVE, Control.IMAGINED) or not tool_names(record.spec):
             continue
         own = outcomes.cost[(outcomes.arm == position) & (outcomes.success >= 0), COST_COMPONENTS.index("tool_calls")]
         if own.size and not own.any():  # NaN, of calls that were not recorded, counts as some

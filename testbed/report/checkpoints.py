@@ -47,8 +47,10 @@ class Checkpoint:
         respelled: scored attempts whose text the tokenizer splits otherwise than it was sampled.
         kl: of whole attempts, arm's model from the bare one's; None where `no_kl` says why.
         no_kl: why there is none.
+        beside: the arm that runs the bare arm's model under the arm's own conditions, whose success `needed` is held
+            against; "" where the run has none. Of arms without tools that differ in the model alone: the bare one.
         needed: kl of success, mean over tasks at smoothed rates, with the lower limit of the true mean: no policy that
-            succeeds as often is nearer to the bare arm.
+            succeeds as often is nearer to `beside`. None without such an arm: what tools add is no part of the KL.
         affordable: successful attempts that K of the bare arm's model would have written; None where `no_share` says
             why.
         no_share: why there are none.
@@ -68,6 +70,7 @@ class Checkpoint:
     respelled: int = 0
     kl: SequenceKL | None = None
     no_kl: str = ""
+    beside: str = ""
     needed: Estimate | None = None
     affordable: Affordable | None = None
     no_share: str = ""
@@ -109,9 +112,10 @@ def with_checkpoints(
         made = Checkpoint(
             arm=record.name,
             bare=bare.name,
-            alike=not record.spec.get("tools") and all(bare.spec.get(k) == record.spec.get(k) for k in _CONDITIONS),
+            alike=not record.spec.get("tools") and _same_conditions(bare, record),
             attempts=analysis.settings.elicitation,
             budget=math.log(analysis.settings.elicitation),
+            beside=_beside(bare, record, [bare, *(records[arm.name] for arm in arms)]),
             wanted=tuple(f"{arguments}{option}" for arguments in _wanted(run, record, bare, known_by)),
         )
         own, base = known_by
@@ -121,6 +125,8 @@ def with_checkpoints(
             hashes = [task.hash for task in outcomes.tasks]
             two = (by_name[bare.name], by_name[record.name])
             made = _read(made, rows, hashes, analysis, comparison, two, (bare, record))
+            if made.beside:
+                made = replace(made, needed=_needed(analysis, by_name[made.beside], two[1]))
             made = replace(made, respelled=rows.respelled(outcomes))
         found.append(made)
     return replace(analysis, checkpoints=tuple(found))
@@ -134,6 +140,22 @@ def _are_checkpoints(bare: ArmRecord, arm: ArmRecord) -> bool:
     if arm.spec.get("lookahead") or arm.spec.get("control") == Control.IMAGINED:
         return False
     return one.get("kind") == "hf" and one.get("weights") != other.get("weights")
+
+
+def _same_conditions(one: ArmRecord, other: ArmRecord) -> bool:
+    return all(one.spec.get(key) == other.spec.get(key) for key in _CONDITIONS)
+
+
+def _beside(bare: ArmRecord, arm: ArmRecord, records: Sequence[ArmRecord]) -> str:
+    """The arm of the bare arm's model under an arm's conditions; "" where there is none.
+
+    Yoked arms replay results of live arms of their own, so that the tools of two have not the same law.
+    """
+    if arm.spec.get("control") == Control.YOKED:
+        return ""
+    same = (one.name for one in records if one.spec.get("model") == bare.spec.get("model"))
+    by_name = {one.name: one for one in records}
+    return next((name for name in same if _same_conditions(by_name[name], arm)), "")
 
 
 def _scores_by(
@@ -213,14 +235,7 @@ def _read(
 ) -> Checkpoint:
     """The figures of the attempts in `rows`; `arms` and `records` are the bare one and the other."""
     s, (bare, arm) = analysis.settings, arms
-    options: dict[str, Any] = {
-        "clusters": bare.clusters,
-        "alpha": s.alpha,
-        "replicates": s.replicates,
-        "seed": s.seed,
-    }
-    common = [task for task in bare.scored.tasks if task in set(arm.scored.tasks)]
-    least = least_reweighting(bare.on(common), arm.on(common), **options)
+    options = _options(analysis, bare)
     no_kl, no_share = _not_comparable(*records)
     tasks = [hashes[task] for task in rows.task]
     if not rows.alike:
@@ -236,12 +251,25 @@ def _read(
         unscored=int(arm.outcomes.n.sum()) - len(tasks),
         kl=None if no_kl else sequence_kl(tasks, rows.own, rows.base, **options),
         no_kl=no_kl,
-        needed=Estimate(least.mean, least.mean_low, None),
         affordable=None if no_share else affordable(tasks, rows.won, rows.base, s.elicitation, **options),
         no_share=no_share,
         expanded=None if expanded is None else len(expanded),
         contradicted=None if expanded is None or no_share or not made.alike else len(expanded & shown),
     )
+
+
+def _needed(analysis: Analysis, beside: Arm, arm: Arm) -> Estimate | None:
+    """What re-weighting one arm takes at the least to succeed as often as another; None without a common task."""
+    common = [task for task in beside.scored.tasks if task in set(arm.scored.tasks)]
+    if not common:
+        return None
+    least = least_reweighting(beside.on(common), arm.on(common), **_options(analysis, beside))
+    return Estimate(least.mean, least.mean_low, None)
+
+
+def _options(analysis: Analysis, arm: Arm) -> dict[str, Any]:
+    s = analysis.settings
+    return {"clusters": arm.clusters, "alpha": s.alpha, "replicates": s.replicates, "seed": s.seed}
 
 
 def _expanded(comparison: ArmComparison) -> set[str] | None:

@@ -74,7 +74,8 @@ def _about(analysis: Analysis) -> Iterator[str]:
         "KL: ln of how much likelier an attempt's whole text, ends of messages included, is to the arm's own model "
         f"than to that of {analysis.bare}, mean over attempts, then tasks; its upper limit does not foresee tasks "
         "far worse than all that were seen. Controlled: the same, less noisy where the two are close. Success needs: "
-        "the least KL of anything that succeeds as often. Affordable: successful attempts whose very text has "
+        f"the least KL, from what the model of {analysis.bare} does under the arm's own tools and budget, of anything "
+        "that succeeds as often. Affordable: successful attempts whose very text has "
         f"probability 1/K or more under the model of {analysis.bare}, K = {k:,} "
         f"(ln K = {analysis.checkpoints[0].budget:.2f}). Expanded: tasks whose verdict is expanded, that is "
         f"within reach of the arm and out of reach of {analysis.bare}, by what both did."
@@ -105,7 +106,7 @@ def _kl(found: Checkpoint) -> str:
         return f"no KL: {found.no_kl}."
     told = (
         f"its attempts lie {figure(kl.mean)} nats from the model of {found.bare}. That counts every change of wording, "
-        "for better or worse; what succeeding as often takes at least stands beside it."
+        f"for better or worse; {_beside(found)}."
     )
     if kl.ratio is None or kl.ratio < UNSEEN:
         told += (
@@ -113,6 +114,17 @@ def _kl(found: Checkpoint) -> str:
             "too low, by up to 1."
         )
     return told
+
+
+def _beside(found: Checkpoint) -> str:
+    if not found.beside:
+        return (
+            f"what succeeding as often takes of it is not known: no arm has the model of {found.bare} under the tools "
+            f"and budget of {found.arm}"
+        )
+    if found.beside != found.bare:
+        return f"the least that {found.beside} would need of it to succeed as often stands beside it"
+    return "what succeeding as often takes at least stands beside it"
 
 
 def _affordable(found: Checkpoint) -> str:

@@ -12,6 +12,8 @@ from testbed.report.transcript_view import amounts
 from testbed.report.words import counted, joined
 from testbed.types import Control
 
+SYSTEM = 40  # characters of a system text that are shown
+
 
 @dataclass(frozen=True)
 class Header:
@@ -55,7 +57,14 @@ def _model(subject: Subject) -> str:
 
 def _decoded(arm: ArmSubject) -> str:
     how = [f"{key} {value:g}" for key, value in arm.sampling.items() if (key, value) != ("top_p", 1)]
+    if arm.system is not None:
+        how.append(f"system text {_begun(arm.system)!r}" if arm.system else "no system text")
     return f"{arm.model} ({', '.join(how)})" if how else arm.model
+
+
+def _begun(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= SYSTEM else f"{words[:SYSTEM]}…"
 
 
 def _sources(sources: Sequence[TaskSource]) -> str:

@@ -47,6 +47,7 @@ class ArmSubject:
         lookahead: what its attempts search; empty where they do not.
         model: the model's id as the experiment gives it; empty where unknown.
         sampling: how it decodes.
+        system: the system text that the experiment gives its model, "" for none; None where it says nothing of it.
         budget: limits of an attempt.
     """
 
@@ -62,6 +63,7 @@ class ArmSubject:
     lookahead: Mapping[str, Any]
     model: str
     sampling: Mapping[str, float]
+    system: str | None
     budget: Mapping[str, Any]
 
 
@@ -145,6 +147,7 @@ def _arm(run: Run, record: ArmRecord, names: Mapping[str, str]) -> ArmSubject:
         lookahead={key: value for key, value in (spec.get("lookahead") or {}).items() if key != "version"},
         model=_model(model, str(spec.get("name", ""))),
         sampling=spec.get("sampling") or {},
+        system=model.get("system"),
         budget=spec.get("budget") or {},
     )
 

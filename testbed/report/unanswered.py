@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,12 @@ def unanswered(store: Store, run: str, arms: Iterable[ArmSummary]) -> Iterator[s
             yield from _of(store, run, arm)
 
 
+def _served(store: Store, run: str) -> set[str]:
+    """Arms whose model is behind a server, which writes the messages out of its tokens."""
+    models = {record.name: record.spec.get("model") for record in store.run(run).arms}
+    return {name for name, model in models.items() if isinstance(model, Mapping) and model.get("kind") == "chat"}
+
+
 def _of(store: Store, run: str, arm: ArmSummary) -> Iterator[str]:
     said = (
         text_of(message)
@@ -36,10 +42,18 @@ def _of(store: Store, run: str, arm: ArmSummary) -> Iterator[str]:
     first = next(said, None)
     if first is None or any(parse(text).answer is not None for text in (first, *said)):
         return
+    served = _served(store, run)
     where = f"the first {attempts(_READ)}" if arm.attempts + arm.missing > _READ else attempts(arm.attempts)
+    lost = (
+        " Where the model's tags are special tokens, its server may leave them out: see `chat:` in the page on the "
+        "experiment file."
+        if arm.name in served
+        else ""
+    )
     beginning = " ".join(first.split())
     quoted = beginning if len(beginning) <= _QUOTED else f"{beginning[:_QUOTED]}…"
     yield (
         f"No message in {where} of arm {arm.name!r} held an answer in the form that the prompt asks for, so that all "
-        f"of them failed. The first message {f'begins: {quoted}' if quoted else 'is empty'}"
+        f"of them failed, whatever limit ended them.{lost} The first message "
+        f"{f'begins: {quoted}' if quoted else 'is empty'}"
     )
