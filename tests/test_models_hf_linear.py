@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import copy
 import io
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils import prune
+from transformers.pytorch_utils import Conv1D
 
-from helpers.tiny_models import random_model
+from helpers.tiny_models import decode, random_model, rows
 from testbed.models import hf_linear
 
 
 def products_of(layer: nn.Linear) -> nn.Linear:
-    layer.__class__ = hf_linear._Product
+    layer.__class__ = hf_linear._Linear
     return layer
 
 
 def products(model: nn.Module) -> list[nn.Linear]:
-    return [layer for layer in model.modules() if isinstance(layer, hf_linear._Product)]
+    return [layer for layer in model.modules() if isinstance(layer, hf_linear._Compiled)]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 17, 200])
@@ -93,6 +101,71 @@ def test_weights_that_change_afterwards_are_the_ones_that_count(how: str) -> Non
         torch.testing.assert_close(model(ids).logits, plain(ids).logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW, torch.optim.Adagrad])
+def test_training_between_readings_counts_though_fused_steps_do_not_tell(
+    optimizer: type[torch.optim.SGD | torch.optim.AdamW | torch.optim.Adagrad],
+) -> None:
+    layer, given = products_of(nn.Linear(8, 8)), torch.randn(3, 8)
+    with torch.inference_mode():
+        layer(given)
+    layer(given).square().sum().backward()
+    optimizer(layer.parameters(), lr=0.1, fused=True).step()
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(given), nn.functional.linear(given, layer.weight, layer.bias))
+
+
+@torch.no_grad()
+def test_a_new_decoder_sees_changes_that_are_not_told() -> None:
+    model = random_model()
+    hf_linear.speed_up(model)
+    layer = products(model)[0]
+    given = torch.randn(3, layer.in_features)
+    before = layer(given)
+    layer.weight.data += 1.0
+    hf_linear.speed_up(model)
+    torch.testing.assert_close(layer(given), before + given.sum(-1, keepdim=True), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, nn.Parameter])
+@torch.no_grad()
+def test_weights_lent_for_one_call_count_though_others_lay_in_their_place(kind: type[torch.Tensor]) -> None:
+    layer, given = products_of(nn.Linear(64, 64)), torch.randn(3, 64)
+    for _ in range(10):
+        lent = {name: kind(torch.randn_like(weight)) for name, weight in layer.state_dict().items()}
+        found = torch.func.functional_call(layer, lent, (given,))
+        torch.testing.assert_close(found, nn.functional.linear(given, **lent), rtol=1e-4, atol=1e-4)
+        del lent
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+@pytest.mark.parametrize("early", [True, False])
+@torch.no_grad()
+def test_what_a_hook_makes_of_the_weights_counts(name: str, early: bool) -> None:
+    layer, given = nn.Linear(8, 8), torch.randn(3, 8)
+    if early:
+        products_of(layer)
+    prune.ln_structured(layer, name, 0.5, n=2, dim=0) if name == "weight" else prune.random_unstructured(layer, name, 4)
+    products_of(layer)
+    torch.testing.assert_close(layer(given), nn.functional.linear(given, layer.weight, layer.bias))
+
+
+@torch.no_grad()
+def test_tensors_that_lie_nowhere_are_not_read() -> None:
+    layer = products_of(nn.Linear(8, 4))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert layer(torch.randn(3, 8)).shape == (3, 4)
+        assert products_of(nn.Linear(8, 4))(torch.randn(3, 8)).shape == (3, 4)
+
+
+@torch.no_grad()
+def test_rows_and_products_without_numbers() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of weights that there are none of
+        none, nowhere = products_of(nn.Linear(0, 4)), products_of(nn.Linear(4, 0))
+    assert torch.equal(none(torch.randn(3, 0)), none.bias.expand(3, 4))
+    assert nowhere(torch.randn(3, 4)).shape == (3, 0)
+
+
 @torch.no_grad()
 def test_a_faster_model_can_be_copied_and_saved_whole() -> None:
     model, ids, file = random_model(), torch.arange(6, 60)[None], io.BytesIO()
@@ -102,6 +175,18 @@ def test_a_faster_model_can_be_copied_and_saved_whole() -> None:
     file.seek(0)
     for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
         torch.testing.assert_close(other(ids).logits, right)
+
+
+@torch.no_grad()
+def test_layers_whose_weights_lie_crosswise_are_compiled_too() -> None:
+    model, ids = random_model("gpt2"), torch.arange(6, 60)[None]
+    right = model(ids).logits
+    layers = [layer for layer in model.modules() if type(layer) is Conv1D]
+    hf_linear.speed_up(model)
+    assert set(layers) < set(products(model))
+    torch.testing.assert_close(model(ids).logits, right, rtol=1e-4, atol=1e-4)
+    given = torch.randn(100, layers[0].nx)
+    assert torch.equal(layers[0](given[5:6])[0], layers[0](given)[5])
 
 
 @torch.inference_mode()
@@ -130,6 +215,9 @@ def test_what_does_not_fit_is_refused_as_ever() -> None:
         layer(torch.randn(3, 4))
     with pytest.raises(RuntimeError, match="dtype"):
         layer(torch.randn(3, 8, dtype=torch.float64))
+    layer.weight = nn.Parameter(torch.randn(8, 4))  # of fewer numbers than the layer says
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        layer(torch.randn(3, 8))
 
 
 def test_half_precision_large_models_and_layers_of_their_own_class_are_left_alone(
@@ -145,3 +233,31 @@ def test_half_precision_large_models_and_layers_of_their_own_class_are_left_alon
     assert type(model.lm_head) is Own
     monkeypatch.setattr(hf_linear, "_SMALL", 1000)
     assert hf_linear.speed_up(random_model()) == 0
+
+
+UNWRITTEN = """
+import ctypes, sys
+import torch
+from helpers.tiny_models import decode, random_model, rows
+from testbed.models import hf_linear
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE: memory that was written is not executed
+    sys.exit(77)
+written, model = rows(3), random_model()
+decode(model, written)
+print(hf_linear.speed_up(model), [row.tokens for row in written])
+"""
+
+
+def test_where_nothing_that_was_written_may_be_executed_the_model_writes_by_its_own_products() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNWRITTEN],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 77:
+        pytest.skip("this system has no such rule")
+    there = rows(3)
+    decode(random_model(), there)
+    assert (done.returncode, done.stdout) == (0, f"0 {[row.tokens for row in there]}\n"), done.stderr

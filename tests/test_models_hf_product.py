@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -66,6 +67,19 @@ def test_several_threads_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(hf_product, "_APART", 1)
     assert torch.equal(weights.times(given), alone)
+
+
+def test_code_lives_as_long_as_whoever_calls_it() -> None:
+    """Two threads that compile it at once get one each, of which one is kept to be found again."""
+    hf_product.compiled.cache_clear()
+    weights, given = Weights(numbers(70, 20)), numbers(8, 20, seed=1)
+    right = weights.times(given)
+    hf_product.compiled.cache_clear()
+    gc.collect()
+    assert torch.equal(
+        Weights(numbers(70, 20)).times(given), right
+    )  # compiled where the first one's code may have lain
+    assert torch.equal(weights.times(given), right)
 
 
 def test_a_row_that_is_no_number_spoils_no_other() -> None:

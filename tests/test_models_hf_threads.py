@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import torch
@@ -34,3 +35,23 @@ def test_what_a_part_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(MemoryError):
         in_parts(work, 2)
+
+
+def test_nothing_is_at_work_any_more_when_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a part would write into memory that whoever called has freed."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    begun, raised, done = threading.Event(), threading.Event(), list[int]()
+
+    def work(first: int, last: int) -> None:
+        if first == 0:
+            assert begun.wait(20)
+            raised.set()
+            raise MemoryError("no memory")
+        begun.set()
+        assert raised.wait(20)
+        time.sleep(0.2)
+        done.append(first)
+
+    with pytest.raises(MemoryError):
+        in_parts(work, 2)
+    assert done == [1]

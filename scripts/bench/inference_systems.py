@@ -212,6 +212,8 @@ def _hand_over(manager: Any, attempts: Sequence[Attempt], within: float, timing:
         if result is None or not result.is_finished():
             continue
         name = result.request_id.partition("/")[0]
+        if name not in waiting:  # of those before, when their time was over
+            continue
         attempt, number, text = waiting.pop(name)
         if result.error:
             raise RuntimeError(f"continuous batching: {result.error}")
@@ -223,6 +225,8 @@ def _hand_over(manager: Any, attempts: Sequence[Attempt], within: float, timing:
         text = [*text, *result.generated_tokens, *turn.shown]
         waiting[name] = attempt, number + 1, text
         manager.add_request(text, f"{name}/{number + 1}", max_new_tokens=attempt.turns[number + 1].limit)
+    for name, (_, number, _) in waiting.items():  # else they would be written beside those that come next
+        manager.cancel_request(f"{name}/{number}")
 
 
 @torch.inference_mode()

@@ -7,8 +7,10 @@ second.
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -25,6 +27,15 @@ _LN2 = (0.693359375, -2.12194440e-4)
 
 Value = Any  # of LLVM; its builder is not typed
 _C = {F32: ctypes.c_float, I64: ctypes.c_int64}  # all others are pointers
+
+
+@cache
+def runs() -> bool:
+    """Whether compiled functions can be run: some systems execute nothing that was written into memory."""
+    memory = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    start = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
+    refused: int = ctypes.CDLL(None).mprotect(start, ctypes.c_size_t(len(memory)), mmap.PROT_READ | mmap.PROT_EXEC)
+    return not refused
 
 
 def function_of(name: str, kinds: dict[str, Any], body: Callable[[Code, dict[str, Value]], None]) -> Function:
@@ -47,9 +58,18 @@ def function_of(name: str, kinds: dict[str, Any], body: Callable[[Code, dict[str
 
 
 class Function:
-    """A compiled function, which is called with addresses and numbers; its code lives as long as it does."""
+    """A compiled function, which is called with addresses and numbers.
+
+    Attributes:
+        call: the function itself; its code lives as long as it does, whatever becomes of this object.
+
+    Raises:
+        RuntimeError: the system does not let it run.
+    """
 
     def __init__(self, name: str, written: str, kinds: Sequence[Any]) -> None:
+        if not runs():  # LLVM does not look, and the first call would end the process
+            raise RuntimeError("this system executes nothing that was written into memory")
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         features = llvm.get_host_cpu_features().flatten()
@@ -59,9 +79,12 @@ class Function:
         options = llvm.create_pipeline_tuning_options(speed_level=3)
         passes = llvm.create_pass_builder(machine, options)
         passes.getModulePassManager().run(module, passes)
-        self._engine = llvm.create_mcjit_compiler(module, machine)
-        self._engine.finalize_object()
-        self.call: Callable[..., None] = ctypes.CFUNCTYPE(None, *kinds)(self._engine.get_function_address(name))
+        engine = llvm.create_mcjit_compiler(module, machine)
+        engine.finalize_object()
+        call: Any = ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address(name))
+        # Two threads may compile the same at once, and only one of these is kept to be found again.
+        call.engine = engine
+        self.call: Callable[..., None] = call
 
 
 class Code:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from math import prod
 
 import llvmlite.binding as llvm
 import torch
@@ -51,7 +52,7 @@ class Weights:
         """The products with rows, and the bias: float32 on the processor, shape (…, width) to (…, columns)."""
         *shape, width = given.shape
         given, out = given.contiguous(), given.new_empty((*shape, self._columns))
-        rows = given.numel() // width
+        rows = prod(shape)  # a row may have no numbers
         pointers, sizes = (given.data_ptr(), *self._addresses, out.data_ptr()), (rows, width, self._columns)
         if rows * width * self._columns < _APART:
             self._call(*pointers, *sizes, 0, self._panels)
