@@ -14,6 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from helpers.command import Done
+    from helpers.reported import Reported
     from testbed.board.boards import Board
     from testbed.board.database import BoardDatabase
     from testbed.sandbox.bwrap import Bwrap
@@ -38,7 +39,7 @@ LONGEST = (
     *("board_sabotage", "board_forgeries", "gymnasium_hook", "board_submit", "planning", "board_honest"),
     *("board_uploads", "models_chat_runs", "sandbox_repl", "mcp_hostile", "stats_compare", "docs_worlds"),
     *("worlds_search", "models_hf_decode", "report_fronts", "report_design", "train_reference", "board_odd_names"),
-    *("board_verify_draws", "retrieve", "transfer", "python_tool", "models_hf_memory"),
+    *("report_points", "board_verify_draws", "retrieve", "transfer", "python_tool", "models_hf_memory"),
 )
 
 
@@ -291,6 +292,23 @@ def reference_bundle(sums_board: Board, tmp_path_factory: pytest.TempPathFactory
 
     store = tmp_path_factory.mktemp("reference") / "store.sqlite"
     return bundle_of(store, ran(store, sums_board, {"id": "reference", "max_tokens": 60}), sums_board)
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    """The report of a run with hostile names, its page and its transcripts, in files."""
+    from helpers.reported import reported
+
+    return reported(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser; skips where none is installed."""
+    from helpers.browser import browser
+
+    with browser() as driver:
+        yield driver
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.processes import talking
 from testbed import registry
 from testbed.corpus import Corpus, Document
 from testbed.corpus_build import build
@@ -167,10 +167,8 @@ def test_a_killed_build_leaves_what_was_there(tmp_path: Path, there: bool) -> No
     folder = tmp_path / "c"
     if there:
         build(placed(made(5)), folder)
-    with subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
+    with talking([sys.executable, "-c", KILLED, str(folder)]) as (process, _):
+        process.kill()
     if there:
         assert verify(folder) == []
     else:

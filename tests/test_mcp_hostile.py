@@ -16,6 +16,7 @@ import pytest
 from langchain_core.tools import BaseTool
 
 from helpers.mcp_fixture import box, runs, text
+from helpers.processes import talking
 from testbed.errors import TransportError, UsageError
 from testbed.mcp import stdio
 from testbed.registry import make_tools
@@ -70,10 +71,8 @@ asyncio.run(main())
 
 
 async def test_a_host_that_is_killed_leaves_no_servers_behind() -> None:
-    script = HOST.format(command=command(do="daemon"))
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as host:
-        assert host.stdout is not None
-        server, daemon = map(int, (await asyncio.to_thread(host.stdout.readline)).split())
+    with talking([sys.executable, "-c", HOST.format(command=command(do="daemon"))]) as (host, line):
+        server, daemon = map(int, line.split())
         assert runs(server)
         assert runs(daemon)
         host.kill()

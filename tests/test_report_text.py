@@ -78,6 +78,11 @@ def shown(analysis: Analysis, *, width: int = 80, **options: object) -> str:
     return console.file.getvalue()
 
 
+@pytest.fixture(scope="module")
+def printed(analysis: Analysis) -> str:
+    return shown(analysis)
+
+
 def words(text: str) -> str:
     """The text with line breaks taken out."""
     return " ".join(text.split())
@@ -88,29 +93,25 @@ def test_no_line_is_wider_than_the_terminal(analysis: Analysis, width: int) -> N
     assert max(len(line) for line in shown(analysis, width=width).splitlines()) <= width
 
 
-def test_no_figure_or_heading_breaks_in_80_columns(analysis: Analysis) -> None:
-    text = shown(analysis)
+def test_no_figure_or_heading_breaks_in_80_columns(printed: str) -> None:
     for whole in ("undetermined", "preserved", "retrieve", "model calls", "elicitation [95%]"):
-        assert whole in text
-    assert not re.search(r"\[[^]\[]*\n[^]\[]*\]", re.sub(r"(?m)^ .*$", "", text))  # outside of the prose
+        assert whole in printed
+    assert not re.search(r"\[[^]\[]*\n[^]\[]*\]", re.sub(r"(?m)^ .*$", "", printed))  # outside of the prose
 
 
-def test_without_a_terminal_there_is_no_control_character(analysis: Analysis) -> None:
-    text = shown(analysis)
-    assert "\x1b" not in text
-    assert all(c == "\n" or c.isprintable() for c in text)
+def test_without_a_terminal_there_is_no_control_character(printed: str) -> None:
+    assert "\x1b" not in printed
+    assert all(c == "\n" or c.isprintable() for c in printed)
 
 
-def test_colour_adds_styles_and_changes_no_word(analysis: Analysis) -> None:
+def test_colour_adds_styles_and_changes_no_word(analysis: Analysis, printed: str) -> None:
     coloured = shown(analysis, force_terminal=True, color_system="standard")
     assert "\x1b[" in coloured
-    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == shown(analysis)
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == printed
 
 
-def test_python_creates_long_products_elicits_sums_and_the_sentence_says_in_how_many_attempts(
-    analysis: Analysis,
-) -> None:
-    text = words(shown(analysis))
+def test_python_creates_long_products_elicits_sums_and_the_sentence_says_in_how_many_attempts(printed: str) -> None:
+    text = words(printed)
     python = text[text.index("python gain") : text.index("search gain")]
     assert "Multiplication, 4 digits: 12 of 12 tasks expanded, not reached in 224 bare attempts each" in python
     assert python.index("creates") < python.index("Multiplication, 4 digits") < python.index("elicits")
@@ -119,14 +120,16 @@ def test_python_creates_long_products_elicits_sums_and_the_sentence_says_in_how_
     assert "too few tasks to tell, on Facts: 12 tasks, gain +0.00 [-0.28, +0.28]" in python
 
 
-def test_what_was_lost_is_said(analysis: Analysis) -> None:
-    text = words(shown(analysis))
+def test_what_was_lost_is_said(printed: str) -> None:
+    text = words(printed)
     search = text[text.index("search gain") : text.index("retrieve gain")]
     assert re.search(r"loses over all 48 tasks: loss 0\.\d+ \[0\.0\d+, 0\.\d+\] Addition: 12 tasks, loss 0\.", search)
 
 
-def test_the_closing_text_has_every_claim_about_an_environment_that_the_table_of_groups_has(analysis: Analysis) -> None:
-    text = words(shown(analysis))
+def test_the_closing_text_has_every_claim_about_an_environment_that_the_table_of_groups_has(
+    analysis: Analysis, printed: str
+) -> None:
+    text = words(printed)
     python = text[text.index("python gain") : text.index("search gain")]
     creates, _, elicits = python.partition("elicits")
     assert "Multiplication as a whole: 1" in creates
@@ -149,21 +152,21 @@ def test_nothing_seen_on_few_tasks_is_told_from_nothing_seen_on_many(analysis: A
         comparison = next(c for c in read.comparisons if c.arm == "python")
         said = next(f for f in findings(read, comparison) if any(p.startswith("Facts") for p in f.phrases))
         assert verb in said.verb
-        row = next(line for line in shown(read).splitlines() if line.startswith("Facts "))
-        below = shown(read).splitlines()[shown(read).splitlines().index(row) + 1]
-        assert cell in below
+        lines = shown(read).splitlines()
+        row = next(line for line in lines if line.startswith("Facts "))
+        assert cell in lines[lines.index(row) + 1]
 
 
-def test_nothing_is_said_over_all_tasks_where_missing_attempts_could_overturn_it(analysis: Analysis) -> None:
-    assert "over all 48 tasks: creation" in words(shown(analysis))
+def test_nothing_is_said_over_all_tasks_where_missing_attempts_could_overturn_it(printed: str) -> None:
+    assert "over all 48 tasks: creation" in words(printed)
     whole = analyse(generated(per_family=6, bare=64))
     lacking = analyse(generated(per_family=6, bare=64, missing=5))
     assert "over all 24 tasks: creation" in words(shown(whole))
     assert "over all 24 tasks" not in words(shown(lacking))
 
 
-def test_the_units_of_nats_and_of_matching_attempts_are_said(analysis: Analysis) -> None:
-    text = words(shown(analysis))
+def test_the_units_of_nats_and_of_matching_attempts_are_said(printed: str) -> None:
+    text = words(printed)
     assert "at equal attempts (16; null row 112)" in text
     assert "the fewest whose mean reach is that of the arm at 1 attempt" in text
 
@@ -178,33 +181,32 @@ def test_reach_is_headed_by_the_attempts_that_there_are() -> None:
     assert "A reach within fewer attempts, of an arm that has no more, is no match" in words(mixed)
 
 
-def test_the_null_row_stands_in_every_table_that_compares(analysis: Analysis) -> None:
-    tables = re.split(r"\n\n", shown(analysis))
+def test_the_null_row_stands_in_every_table_that_compares(printed: str) -> None:
+    tables = re.split(r"\n\n", printed)
     for title in ("Gain over bare", "Verdicts on tasks", "Support against bare", "The gain over bare in"):
         (table,) = (t for t in tables if t.startswith(title))
         assert "\nnull row " in table
 
 
-def test_no_report_calls_anything_unreachable_or_uses_plus_minus(analysis: Analysis) -> None:
-    text = shown(analysis)
-    assert "unreachable" not in text
-    assert "±" not in text
+def test_no_report_calls_anything_unreachable_or_uses_plus_minus(printed: str) -> None:
+    assert "unreachable" not in printed
+    assert "±" not in printed
 
 
-def test_every_table_with_intervals_names_their_level(analysis: Analysis) -> None:
+def test_every_table_with_intervals_names_their_level(printed: str) -> None:
     at_99 = analyse(generated(per_family=3, bare=32), alpha=0.01)
-    for report, level in ((shown(analysis), "95%"), (shown(at_99), "99%")):
+    for report, level in ((printed, "95%"), (shown(at_99), "99%")):
         for table in re.split(r"\n\n", report):
             if re.search(r"\[[-+0-9.>]+, [-+0-9.>  ]+\]", table) and "gain " not in table:
                 assert level in table, table
 
 
-def test_the_same_data_print_the_same_report(analysis: Analysis) -> None:
-    assert shown(analyse(generated(), name="demo")) == shown(analysis)
+def test_the_same_data_print_the_same_report(printed: str) -> None:
+    assert shown(analyse(generated(), name="demo")) == printed
 
 
-def test_the_groups_table_says_what_each_arm_did(analysis: Analysis) -> None:
-    table = next(t for t in shown(analysis).split("\n\n") if t.startswith("Groups of tasks"))
+def test_the_groups_table_says_what_each_arm_did(printed: str) -> None:
+    table = next(t for t in printed.split("\n\n") if t.startswith("Groups of tasks"))
     assert re.search(r"  4 digits +12 +0\.00 +0\.00 +1\.00 +0\.00 +0\.00 +1\.00\n +undet\. +created +undet\.", table)
     assert re.search(r"Facts +12 +0\.00 +0\.00 +0\.00 +1\.00", table)
 

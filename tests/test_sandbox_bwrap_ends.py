@@ -108,9 +108,8 @@ print(other.execute("select n from sold").fetchall())
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 async def test_nothing_outlives_a_host_that_is_killed(busy):
-    with start_host(Bwrap, "session._link.worker_pid", busy=busy) as process:
-        assert process.stdout is not None
-        inside = processes_in_namespace_of(int(process.stdout.readline()))
+    with start_host(Bwrap, "session._link.worker_pid", busy=busy) as (process, worker):
+        inside = processes_in_namespace_of(int(worker))
         assert len(inside) == (9 if busy else 1)
         process.kill()
     assert await gone(inside, 2.0)

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from helpers.cgroups import SMALL, processes_in, until_inside
+from helpers.processes import talking
 from testbed.errors import SandboxDied
 from testbed.sandbox import Bwrap
 from testbed.sandbox.cgroup import CONTROLLERS, Cgroup, Cgroups
@@ -83,10 +83,8 @@ def kill_a_host() -> list[str]:
             await asyncio.sleep(60)
         asyncio.run(main())
         """
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as host:
-        assert host.stdout is not None
-        folders = host.stdout.readline().split()
+    with talking([sys.executable, "-c", textwrap.dedent(code)]) as (host, line):
+        folders = line.split()
         assert all(map(processes_in, folders))
         assert Cgroups.find()  # sweeps: must not touch what belongs to a host that lives
         assert all(map(os.path.isdir, folders))

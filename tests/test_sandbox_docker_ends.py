@@ -68,10 +68,8 @@ async def test_a_container_that_is_killed_costs_one_call_only(engine):
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 async def test_nothing_outlives_a_host_that_is_killed(engine, busy):
-    with start_host(Docker, "session._link.name", busy=busy) as process:
-        assert process.stdout is not None
-        name = (await asyncio.to_thread(process.stdout.readline)).strip()
-        inside = (await asyncio.to_thread(engine.api.top, name))["Processes"]
+    with start_host(Docker, "session._link.name", busy=busy) as (process, name):
+        inside = (await asyncio.to_thread(engine.api.top, name.strip()))["Processes"]
         process.kill()
     assert len(inside) == (9 if busy else 1)
     assert await gone(lambda: containers(engine, process.pid))

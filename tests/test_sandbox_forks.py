@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import textwrap
 import threading
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from helpers.pictures import PICTURE
-from helpers.processes import gone, processes_in_namespace_of
+from helpers.processes import gone, processes_in_namespace_of, talking
 from testbed.errors import SandboxDied
 from testbed.sandbox import Bwrap, Limits, Pool, fork_link
 from testbed.sandbox.fork_link import ForkedLink, namespaces_of
@@ -223,9 +222,8 @@ def test_the_server_does_not_outlive_a_host_that_is_killed():
         await asyncio.sleep(60)
     asyncio.run(main())
     """
-    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(host)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        servers = {int(pid) for pid in process.stdout.readline().split()}
+    with talking([sys.executable, "-c", textwrap.dedent(host)]) as (process, pids):
+        servers = {int(pid) for pid in pids.split()}
         process.kill()
     assert len(servers) == 2
     assert asyncio.run(gone(servers))

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from helpers.processes import talking
 from testbed.sandbox import memory
 from testbed.sandbox.memory import Memory
 
@@ -38,14 +39,10 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 @pytest.fixture(params=[HOLDS_80_MIB, BEHIND_A_DEAD_MAIN_THREAD], ids=["usual", "dead main thread"])
 def holder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A process that holds 80 MiB, the only one that is counted."""
-    with subprocess.Popen(
-        [sys.executable, "-S", "-c", request.param], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "holds\n"
+    with talking([sys.executable, "-S", "-c", request.param], stdin=subprocess.PIPE) as (process, line):
+        assert line == "holds\n"
         monkeypatch.setattr(memory, "processes", lambda: [str(process.pid)])
         yield str(process.pid)
-        process.kill()
 
 
 def looks_until(counter: Memory, seconds: float) -> tuple[bool, bool, float]:

@@ -78,16 +78,25 @@ def test_on_a_cost_axis_of_ones_reach_is_that_of_attempts_and_no_verdict_contrad
     assert calls.unsettled == 0
 
 
-def test_equal_spend_charges_the_dearer_arm(pair: tuple[ArmOutcomes, ArmOutcomes]) -> None:
-    f = compare_arms(*pair, operating=400, elicitation=4000, axis="tokens", replicates=200).figures
+def at_equal_spend(pair: tuple[ArmOutcomes, ArmOutcomes]) -> Comparison:
+    return compare_arms(*pair, operating=400, elicitation=4000, axis="tokens", replicates=200)
+
+
+@pytest.fixture(scope="module")
+def in_tokens(pair: tuple[ArmOutcomes, ArmOutcomes]) -> Comparison:
+    return at_equal_spend(pair)
+
+
+def test_equal_spend_charges_the_dearer_arm(pair: tuple[ArmOutcomes, ArmOutcomes], in_tokens: Comparison) -> None:
+    f = in_tokens.figures
     # 400 tokens buy about four bare attempts but two of the tool arm's.
     assert f.bare_operating.value > reach_at_k(pair[0].n, pair[0].c, 3).mean()  # type: ignore[operator]
     assert f.tool_operating.value < reach_at_k(pair[1].n, pair[1].c, 3).mean()  # type: ignore[operator]
     assert {*f.verdicts.tool.p_out, *f.verdicts.bare.p_out} == {0.5}  # of a spell, whatever attempts cost
 
 
-def test_the_same_seed_gives_the_same_comparison(pair: tuple[ArmOutcomes, ArmOutcomes]) -> None:
-    one, two = (compare_arms(*pair, operating=300, elicitation=900, axis="tokens", replicates=200) for _ in range(2))
+def test_the_same_seed_gives_the_same_comparison(pair: tuple[ArmOutcomes, ArmOutcomes], in_tokens: Comparison) -> None:
+    one, two = in_tokens, at_equal_spend(pair)
     assert one.figures.creation == two.figures.creation
     assert one.null is not None
     assert two.null is not None

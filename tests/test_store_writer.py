@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import resource
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from helpers.processes import talking
 from helpers.stored import ARMS, TASKS, make_attempt, make_run
 from testbed.errors import StoreError
 from testbed.store import Store
@@ -199,14 +199,10 @@ asyncio.run(main())
 def kill_and_resume(where: str, seed: int, samples: int) -> None:
     """Kills a writing process at a random moment, checks what it reported, and lets another finish the work."""
     rng = random.Random(seed)
-    process = subprocess.Popen(script(WRITE, where, 0, samples), stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    first = process.stdout.readline()  # now it writes
-    time.sleep(rng.uniform(0, 0.15))
-    process.send_signal(signal.SIGKILL)
-    whole_lines = (first + process.stdout.read()).rpartition("\n")[0].splitlines()
-    process.stdout.close()
-    process.wait()
+    with talking(script(WRITE, where, 0, samples)) as (process, first):  # now it writes
+        time.sleep(rng.uniform(0, 0.15))
+        process.kill()
+        whole_lines = (first + process.communicate()[0]).rpartition("\n")[0].splitlines()
     with Store.open(where, create=False) as store:
         assert all(store.find(make_attempt(sample=int(n)).id) for n in whole_lines)
     subprocess.run(script(WRITE, where, 0, samples), check=True, stdout=subprocess.DEVNULL)

@@ -102,10 +102,17 @@ HOSTILE = (
 
 
 def said(text: str, sample: int | None = None) -> Callable[[Attempt], Attempt]:
-    """Puts words into the model's mouth: every attempt's last message becomes this text, or that of one sample."""
+    """Puts words into the model's mouth: this text becomes the last message of attempts.
+
+    Args:
+        text: what is said.
+        sample: the attempt that says it at the run's first task, in each arm; None for every attempt at every task.
+    """
+    first: list[str] = []
 
     def rewritten(attempt: Attempt) -> Attempt:
-        if sample not in (None, attempt.sample):
+        first.append(attempt.task)  # attempts come by arm, task and sample
+        if sample is not None and (attempt.task, attempt.sample) != (first[0], sample):
             return attempt
         *before, last = attempt.transcript
         return replace(attempt, transcript=[*before, {**last, "content": text}])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 import urllib.request
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from helpers.processes import talking
 
 SERVER = Path(__file__).parents[1] / "openai_server.py"
 
@@ -27,14 +28,10 @@ class Server:
 
 @contextmanager
 def openai_server() -> Iterator[Server]:
-    with subprocess.Popen([sys.executable, str(SERVER)], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            server = Server(int(process.stdout.readline()))
-            _wait_for(server)
-            yield server
-        finally:
-            process.terminate()
+    with talking([sys.executable, str(SERVER)]) as (_, port):
+        server = Server(int(port))
+        _wait_for(server)
+        yield server
 
 
 def _wait_for(server: Server) -> None:

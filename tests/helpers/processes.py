@@ -1,4 +1,4 @@
-"""Processes as this machine sees them, also those of a sandbox."""
+"""Processes that tests start, and processes as this machine sees them, also those of a sandbox."""
 
 from __future__ import annotations
 
@@ -6,7 +6,29 @@ import asyncio
 import os
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def talking(command: Sequence[str], **options: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process, and the first line that it prints, once it does; killed at the end of the block if it is still there.
+
+    Args:
+        command: program and arguments; what it prints later is read from its `stdout`.
+        options: of `subprocess.Popen`, beside `stdout` and `text`.
+
+    Yields:
+        The process, and the line with its end; nothing of a line where the process ends without one.
+    """
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline()
+        finally:
+            process.kill()
 
 
 def end(process: subprocess.Popen[bytes], seconds: float = 10.0) -> None:

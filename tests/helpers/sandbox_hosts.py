@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from helpers.processes import talking
 
-def start_host(backend: type, tells: str, *, busy: bool) -> subprocess.Popen[str]:
-    """Prints what `tells` says of its `session`, once that has a bomb to run or nothing to do, and waits."""
+
+def start_host(backend: type, tells: str, *, busy: bool) -> AbstractContextManager[tuple[subprocess.Popen[str], str]]:
+    """A host, and what `tells` says of its `session`, once that has a bomb to run or nothing to do; it waits."""
     host = f"""
     import asyncio
     from testbed.sandbox.base import Limits
@@ -27,7 +30,7 @@ def start_host(backend: type, tells: str, *, busy: bool) -> subprocess.Popen[str
         await asyncio.sleep(60)
     asyncio.run(main())
     """
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(host)], stdout=subprocess.PIPE, text=True)
+    return talking([sys.executable, "-c", textwrap.dedent(host)])
 
 
 async def status_of_a_call_during_ctrl_c(backend: type) -> str:
@@ -46,12 +49,10 @@ async def status_of_a_call_during_ctrl_c(backend: type) -> str:
     signal.signal(signal.SIGINT, lambda *_: None)
     asyncio.run(main())
     """
-    command = [sys.executable, "-c", textwrap.dedent(host)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        assert process.stdout is not None
-        assert await asyncio.to_thread(process.stdout.readline) == "ready\n"
+    with talking([sys.executable, "-c", textwrap.dedent(host)], start_new_session=True) as (process, line):
+        assert line == "ready\n"
         os.killpg(process.pid, signal.SIGINT)
-        return (await asyncio.to_thread(process.stdout.readline)).strip()
+        return (await asyncio.to_thread(process.communicate))[0].strip()  # it closes its session, and ends by itself
 
 
 def bwrap_that_cannot_mount_proc(folder: Path) -> str:
