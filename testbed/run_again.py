@@ -30,7 +30,7 @@ def recorded(store: Store, run: Run, tasks: Sequence[Task]) -> Iterator[None]:
     Raises:
         StoreError: another experiment has that name.
     """
-    new = not _is_there(store, run.name)
+    new = not store.has(run.name)
     _begin(store, run, tasks)
     try:
         yield
@@ -53,14 +53,6 @@ def _begin(store: Store, run: Run, tasks: Sequence[Task]) -> None:
         if told := _another_model(store, run, tasks):
             raise StoreError(told) from error
         raise
-
-
-def _is_there(store: Store, name: str) -> bool:
-    try:
-        store.run(name)
-    except UnknownName:
-        return False
-    return True
 
 
 def _another_model(store: Store, run: Run, tasks: Sequence[Task]) -> str:

@@ -41,7 +41,7 @@ def show(
     if other and not set(what) <= set(hexdigits):
         raise _only_the_id(what, other)
     with Store.open(store, create=False) as opened:
-        if not _is_run(opened, what):
+        if not opened.has(what):
             if not other and not set(what) <= set(hexdigits.lower()):
                 raise _neither(opened, what)
             views = [_view(opened, opened.attempt(id_)) for id_ in ((what, other) if other else (what,))]
@@ -81,16 +81,6 @@ def _usage(message: str) -> Exception:
     from testbed.errors import UsageError
 
     return UsageError(message)
-
-
-def _is_run(store: Store, name: str) -> bool:
-    from testbed.errors import UnknownName
-
-    try:
-        store.run(name)
-    except UnknownName:
-        return False
-    return True
 
 
 def _view(store: Store, attempt: Attempt) -> TranscriptView:

@@ -33,7 +33,7 @@ OF_THE_ENGINE = ("test_sandbox_calls.py", "test_sandbox_docker*.py", "test_sandb
 LONGEST = (
     *("sandbox_hostile", "calibration_mutants", "board_openapi", "calibration", "contract", "board_browser"),
     *("mcp_calls", "calibration_mechanisms", "board_pages", "report_browser", "board_command", "cli", "models_hf"),
-    *("models_chat_served", "builtin", "board_hostile", "models_chat_score", "docs_remote", "board_results"),
+    *("models_chat_served", "builtin", "board_hostile", "models_chat_reading", "docs_remote", "board_results"),
     *("store_writer", "real_logs", "mechanisms", "report_text", "sandbox_grade_attacks", "board_killed", "mcp_tools"),
     *("runner_killed", "reasoning_gym", "models_chat", "remote_restarts", "sandbox_grade", "allocation", "maths"),
     *("board_sabotage", "board_forgeries", "gymnasium_hook", "board_submit", "planning", "board_honest"),

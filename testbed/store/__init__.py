@@ -122,6 +122,11 @@ class Store(Closing):
         with self._database.reading() as connection:
             return self._runs.read(connection, name)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a run of this name."""
+        with self._database.reading() as connection:
+            return self._runs.has(connection, name)
+
     def runs(self) -> list[RunSummary]:
         """All runs, oldest first."""
         with self._database.reading() as connection:
