@@ -16,7 +16,8 @@ import os
 import re
 import time
 
-AGAIN_AFTER = (0.005, 0.015, 0.025)  # seconds before each of the further looks that must all exceed the limit
+# Seconds before each of the further counts that must all exceed the limit; uneven, as a quota of cores has a period.
+AGAIN_AFTER = (0.005, 0.015, 0.025, 0.033, 0.047)
 PATIENCE = 1.0  # seconds for an exact count, before what is known without it decides
 
 _FIGURES = re.compile(rb"^(VmRSS|RssAnon|RssShmem|VmPTE|VmSwap):\s+(\d+) kB$", re.MULTILINE)
@@ -46,7 +47,7 @@ class Memory:
         self._wanted, self._idle = _thread.allocate_lock(), _thread.allocate_lock()
         self._wanted.acquire()
         self._over = False
-        self._asked = self._ask_next = 0.0
+        self._asked = self._ask_next = self._spent = 0.0
         self._late = 0
         # The kernel says too little by what every core keeps to itself of each counter.
         cores = os.cpu_count() or 1
@@ -92,12 +93,10 @@ class Memory:
     def _serve(self) -> None:
         while True:
             self._wanted.acquire()
-            began = time.monotonic()
+            self._spent = 0.0
             if self._exceeds():
                 os.write(self._tell, b"x")
-            ended = time.monotonic()
-            # At most a fifth of the time goes into counting.
-            self._ask_next = ended + max(0.0, 5 * (ended - began - sum(AGAIN_AFTER)))
+            self._ask_next = time.monotonic() + 5 * self._spent  # at most a fifth of the time goes into counting
             self._idle.release()
 
     def _look(self) -> tuple[int, int]:
@@ -112,15 +111,20 @@ class Memory:
         return most, own
 
     def _exceeds(self) -> bool:
-        """Counts exactly, and again if a process that was made by vfork may have counted what its parent holds."""
-        total = self._count()
-        if self._limit < total <= 2 * self._limit:
-            for pause in AGAIN_AFTER:
-                time.sleep(pause)
-                if self._over or self._look()[0] <= self._limit:
-                    return False
-            total = self._count()
+        """Counts exactly, and again where a child that is being made may have counted what its parent holds."""
+        total = self._timed_count()
+        for pause in AGAIN_AFTER:
+            if not self._limit < total <= 2 * self._limit:
+                break
+            time.sleep(pause)
+            total = self._timed_count()
         return total > self._limit
+
+    def _timed_count(self) -> int:
+        began = time.monotonic()
+        total = self._count()
+        self._spent += time.monotonic() - began
+        return total
 
     def _count(self) -> int:
         """How many bytes there are, or a number that is certainly too many; 0 once the call is over."""
