@@ -29,8 +29,8 @@ from testbed.types import Message
 BEGINNING = 2  # <|system|>, with which the reference model's conversations begin
 # How servers answer /v1/completions with `echo`. "begins" adds a beginning and shows no special tokens nor parts of
 # characters, as llama-cpp-python; "afterwards" is off by one, as llama-cpp-python is without a beginning; "ignored"
-# tells of what it wrote only, as llama-server.
-ECHOES = ("echo", "echo-tokens", "echo-text", "begins", "afterwards", "ignored")
+# tells of what it wrote only, as llama-server; "echo-bytes" writes parts of characters as Latin-1, as SGLang.
+ECHOES = ("echo", "echo-tokens", "echo-bytes", "echo-text", "begins", "afterwards", "ignored")
 
 app = FastAPI()
 seen: list[dict[str, Any]] = []
@@ -45,7 +45,7 @@ def requests_seen() -> list[dict[str, Any]]:
 @app.post("/tokenize")
 async def tokenize(request: Request) -> Any:
     body = await request.json()
-    if body["model"] != "echo-tokens":
+    if body["model"] not in ("echo-tokens", "echo-bytes"):
         return failure(404, "no such path")
     return {"tokens": reading()[0].encode(rendered(body))}
 
@@ -63,7 +63,7 @@ async def go_on(request: Request) -> Any:
     kind, prompt = body["model"], body["prompt"]
     if kind not in ECHOES:
         return failure(404, "no such path")
-    if kind not in ("echo", "echo-tokens") and not isinstance(prompt, str):
+    if kind not in ("echo", "echo-tokens", "echo-bytes") and not isinstance(prompt, str):
         return failure(422, "prompt must be text")
     begun = [BEGINNING] if kind == "begins" else []
     ids = [*begun, *(reading()[0].encode(prompt) if isinstance(prompt, str) else prompt)]
@@ -83,6 +83,8 @@ def legacy(told: Sequence[tuple[int, Any]], likely: int, kind: str) -> dict[str,
     tokenizer, _ = reading()
     hides = kind in ("begins", "afterwards")
     texts = [tokenizer.decode([token], skip_special_tokens=hides) for token, _ in told]
+    if kind == "echo-bytes":
+        texts = [as_bytes(token) if "\ufffd" in text else text for text, (token, _) in zip(texts, told, strict=True)]
     made: dict[str, list[Any]] = {
         "tokens": [text.replace("\ufffd", "") for text in texts] if hides else texts,
         "token_logprobs": [None if row is None else float(row[token]) for token, row in told],
@@ -91,6 +93,15 @@ def legacy(told: Sequence[tuple[int, Any]], likely: int, kind: str) -> dict[str,
     if hides:
         made["token_logprobs"][0] = made["top_logprobs"][0] = None  # whatever stood before it
     return made
+
+
+def as_bytes(token: int) -> str:
+    """A part of a character as SGLang writes it: each byte as the Latin-1 character of its number."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    byte_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
+    tokenizer, _ = reading()
+    return bytes(byte_of[letter] for letter in tokenizer.convert_ids_to_tokens(token)).decode("latin-1")
 
 
 def most_likely(row: Any, n: int) -> dict[str, float]:

@@ -35,7 +35,8 @@ _UNREADABLE = {"APIResponseValidationError", "DecodingError", "JSONDecodeError",
 _TOO_LONG = re.compile(
     r"context.{0,20}(length|window|size|limit)|(?<!string )(?<!array )too (long|many tokens)"
     r"|maximum(?!.{0,25}output).{0,20}tokens|maximum (allowed )?(model|prompt|input|sequence).length"
-    r"|reduce the length of|tokens.{0,30}must be <=|model token limit|token count.{0,20}exceeds",
+    r"|reduce the length of|tokens.{0,30}must be <=|model token limit|token count.{0,20}exceeds"
+    r"|input length.{0,30}exceeds",
     re.IGNORECASE,
 )
 _NUMBER_ALONE = re.compile(r"Error code: \d+")

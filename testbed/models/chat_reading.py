@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from testbed.errors import ModelError, ModelNotAsked, ModelUnavailable
 from testbed.models.base import Score
 from testbed.models.chat_echo import WRITTEN, Echo, Served, check_order, prompt_logprobs
+from testbed.models.chat_parts import in_characters
 from testbed.models.chat_rendering import TRIAL, Body, Tools, rendered_text, rendered_tokens
 from testbed.models.chat_score import OtherTokens, hidden_before, marked, placed, scores_of
 from testbed.types import Message
@@ -138,7 +139,10 @@ class _ByTokens(ABC):
         await self.scores(TRIAL, (), [0])
 
     async def scores(self, messages: Sequence[Message], tools: Tools, which: Sequence[int]) -> list[Score]:
-        told, template = [await self._read(given, tools) for given in (messages, marked(messages, which))]
+        said = [messages[n]["content"] for n in which]
+        told, template = [
+            in_characters(await self._read(given, tools), said) for given in (messages, marked(messages, which))
+        ]
         text, around = "".join(told.tokens), "".join(template.tokens)
         hidden = hidden_before(placed(template.tokens, template.logprobs), around, which)
         return scores_of(placed(told.tokens, told.logprobs), text, around, messages, which, hidden)

@@ -11,6 +11,7 @@ from typing import Any
 
 from testbed.errors import ModelError
 from testbed.models.chat_echo import WRITTEN, Echo
+from testbed.models.chat_parts import is_part
 from testbed.models.chat_score import OtherTokens
 from testbed.models.hf_files import SETTINGS, read_tokenizer, stop_ids
 from testbed.models.hf_text import REJECTIONS, TextCodec
@@ -144,6 +145,8 @@ class StatedTokenizer:
             return not own.strip() or id in self._special or split
         if any(sign in told for sign in UNREADABLE):
             return split
+        if split and is_part(told, piece):
+            return True
         return told.strip() in (own.strip(), piece.strip(), own.replace(UNREADABLE[0], "").strip())
 
     def _spelling(self, id: int) -> str:

@@ -1,0 +1,167 @@
+"""Chat models against SGLang with the reference model, beside the same weights in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.served_model import write_model
+from helpers.served_sglang import NAME, needs_sglang, served_sglang
+from helpers.tiny_models import has_reference
+from testbed.errors import ContextFull, ModelError
+from testbed.experiment_file import parse_experiment
+from testbed.models import Request, Sampling, make_model
+from testbed.models.chat import Chat
+from testbed.protocol import parse
+from testbed.runner import Runner
+from testbed.scoring import Scoring
+from testbed.store import Store
+from testbed.types import Message
+
+pytestmark = [needs_sglang, has_reference, pytest.mark.slow]
+
+WHOLE = {"skip_special_tokens": False}  # the reference model's tags are special tokens
+PYTHON = {"type": "function", "function": {"name": "python", "description": "", "parameters": {"type": "object"}}}
+QUESTION: Message = {"role": "user", "content": "What is 4821*9377?"}
+SUM: Message = {"role": "user", "content": "What is 12*34?"}
+SAID: list[Message] = [
+    {"role": "user", "content": "é🙂 What is 12*34? é🙂"},
+    {"role": "assistant", "content": "abc 🙂fed <answer>3</answer>"},
+    {"role": "user", "content": "🙂 dcab x"},
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("sglang") / "reference")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    few = ("--max-running-requests", "3", "--max-queued-requests", "3", "--max-total-tokens", "4096")
+    with served_sglang(
+        folder, folder.with_name("log"), "--context-length", "1024", "--tool-call-parser", "hermes", *few
+    ) as url:
+        yield url
+
+
+@pytest.fixture
+async def here() -> AsyncIterator[Any]:
+    model = make_model("reference")
+    yield model
+    await model.aclose()
+
+
+@asynccontextmanager
+async def chat(url: str, **options: Any) -> AsyncIterator[Chat]:
+    model = Chat(f"openai:{NAME}", base_url=url, **{"system": "", "extra_body": WHOLE, **options})
+    try:
+        yield model
+    finally:
+        await model.aclose()
+
+
+@pytest.mark.parametrize("stated", [False, True])
+async def test_it_gives_the_figures_of_teacher_forcing_also_of_characters_of_several_tokens(
+    server: str, folder: Path, here: Any, stated: bool
+) -> None:
+    options = {"tokenizer": str(folder)} if stated else {}
+    async with chat(server, native=False, **options) as there:
+        found, expected = [await model.score(SAID, [], [2, 0, 1]) for model in (there, here)]
+    for theirs, ours in zip(found, expected, strict=True):
+        assert theirs.message == ours.message
+        assert theirs.logprobs == pytest.approx(ours.logprobs, abs=1e-4)
+
+
+async def test_another_chat_template_of_as_many_tokens_is_refused(server: str, folder: Path, tmp_path: Path) -> None:
+    other = write_model(tmp_path / "other")
+    template = other / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|assistant|>", "<|tool|>"))
+    async with chat(server, native=False, tokenizer=str(other)) as model:
+        with pytest.raises(ModelError, match="is not the server's: the server writes"):
+            await model.score(SAID, [], [0])
+
+
+async def test_the_model_calls_a_tool_natively_and_answers_with_what_it_said(server: str, here: Any) -> None:
+    greedy: dict[str, Any] = {"sampling": Sampling(temperature=0.0, max_tokens=64), "max_tokens": 64}
+    messages = [QUESTION]
+    async with chat(server) as there:
+        for _ in range(2):
+            theirs, ours = [await model.generate(Request(messages, [PYTHON], **greedy)) for model in (there, here)]
+            assert (parse(theirs.text).calls, parse(theirs.text).answer) == (
+                parse(ours.text).calls,
+                parse(ours.text).answer,
+            )
+            said: Message = {"role": "assistant", "content": theirs.text}
+            messages = [*messages, said, {"role": "tool", "name": "python", "content": "45206517\n"}]
+    assert parse(theirs.text).answer == "45206517"
+
+
+@pytest.mark.parametrize(("native", "tools"), [(False, []), (True, []), (True, [PYTHON])])
+async def test_logprobs_of_what_was_written_are_the_models(
+    server: str, here: Any, native: bool, tools: list[dict[str, Any]]
+) -> None:
+    async with chat(server, native=native) as there:
+        reply = await there.generate(Request([QUESTION], tools, max_tokens=64, stream=5, logprobs=True))
+    assert reply.finish == "stop"
+    assert len(reply.logprobs or ()) == reply.usage.generated_tokens
+    if not tools:
+        said: Message = {"role": "assistant", "content": reply.text}
+        (score,) = await here.score([QUESTION, said], [], [1])
+        assert parse(reply.text).answer is not None
+        assert reply.logprobs == pytest.approx(score.logprobs, abs=1e-4)
+
+
+async def test_limits_and_a_full_context(server: str) -> None:
+    async with chat(server, native=False) as model:
+        reply = await model.generate(Request([SUM], max_tokens=3))
+        for words, limit, said in ((600, 4, "context length"), (333, 48, "maximum context length")):
+            with pytest.raises(ContextFull, match=said):
+                await model.generate(Request([{"role": "user", "content": "ab " * words}], max_tokens=limit))
+    async with chat(server, native=False) as model:
+        with pytest.raises(ModelError, match="supports at most 1024 completion tokens"):
+            await model.generate(Request([SUM], max_tokens=2000))
+    assert (reply.finish, reply.usage.generated_tokens) == ("length", 3)
+
+
+async def test_a_conversation_that_is_as_long_as_the_context_is_too_long_to_be_read(server: str) -> None:
+    async with chat(server, native=False) as model:
+        (score,) = await model.score([SUM, {"role": "user", "content": "ab " * 330}], [], [1])
+        assert len(score.logprobs) == 990
+        with pytest.raises(ContextFull, match="exceeds the maximum allowed length"):
+            await model.score([SUM, {"role": "user", "content": "ab " * 335}], [], [1])
+
+
+async def test_a_server_with_a_full_queue_is_asked_again(server: str) -> None:
+    async with chat(server, extra_body={**WHOLE, "ignore_eos": True}) as model:
+        replies = await asyncio.gather(
+            *(model.generate(Request([SUM], max_tokens=100, stream=stream)) for stream in range(12))
+        )
+    assert [reply.finish for reply in replies] == ["length"] * 12
+    assert model.refused > 0
+
+
+async def test_a_run_against_it_is_scored_whole(server: str, folder: Path, tmp_path: Path) -> None:
+    options = {"base_url": server, "system": "", "extra_body": WHOLE, "tokenizer": str(folder)}
+    experiment = parse_experiment(
+        {
+            "name": "sglang",
+            "samples": 2,
+            "model": {"id": f"chat:openai:{NAME}", "max_tokens": 48, "native": False, **options},
+            "env": [{"id": "Multiplication-v0", "tasks": 2}],
+            "arm": [{"name": "bare"}, {"name": "sums", "tools": ["calculator"]}],
+            "budget": {"turns": 2},
+        }
+    )
+    with Store.open(tmp_path / "s.sqlite") as store:
+        await Runner(experiment, store).run()
+        scored = await Scoring(store, "sglang").run()
+    assert [(arm.arm, arm.done, arm.total, dict(arm.left_out)) for arm in scored] == [
+        ("bare", 4, 4, {}),
+        ("sums", 4, 4, {}),
+    ]
