@@ -34,6 +34,7 @@ TOOLS_SPENT = "The tool budget is spent: answer now."
 
 _TAG = re.compile(r"<tool_call>|<answer>")
 _MARKUP = re.compile(r"<(?=/?(?:tool_call|answer|tool_result)>)")
+_ESCAPED = re.compile(r"&lt;(?=/?(?:tool_call|answer|tool_result)>)")
 _CALL_MARKUP = re.compile(r"<(?=/?(?:tool_call|tool_result)>)")
 
 
@@ -113,6 +114,11 @@ def write_answer(answer: str) -> str:
 def escape(text: str) -> str:
     """Takes the force from protocol tags in prose, leaving everything else as it is."""
     return _MARKUP.sub("&lt;", text)
+
+
+def unescape(text: str) -> str:
+    """What a message was before `escape`, but for tags that were written with ``&lt;`` at first."""
+    return _ESCAPED.sub("<", text)
 
 
 def encode_native(content: str, calls: Iterable[Mapping[str, Any]], invalid: Iterable[Mapping[str, Any]] = ()) -> str:

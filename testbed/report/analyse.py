@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,7 @@ from testbed.report.scored import bare_arm, scored_arms
 from testbed.report.searches import searches
 from testbed.report.subject import subject_of
 from testbed.report.unanswered import unanswered
+from testbed.report.uncalled import uncalled
 from testbed.report.verdict_map import verdict_map
 from testbed.report.words import leaks_told
 from testbed.stats.bootstrap import shared_weights
@@ -86,7 +88,8 @@ def analyse_run(
     asked = elicitation is not None or "elicitation" in chosen
     leaks = _leaks(find_leaks(store, run, outcomes.tasks), found, outcomes, rules, asked=asked)
     first = (unfinished(run, outcomes, rules), leaks_told(leaks))
-    warnings = (*filter(None, first), *found.warnings, *unanswered(store, run.name, found.arms))
+    read = (unanswered(store, run.name, found.arms), uncalled(store, run.name, found.arms))
+    warnings = (*filter(None, first), *found.warnings, *chain.from_iterable(read))
     found = replace(found, leaks=leaks, subject=subject_of(run, outcomes.tasks), warnings=warnings)
     arms = scored_arms(outcomes, rules)
     found = with_checkpoints(store, run, found, arms, outcomes, rules, option)
