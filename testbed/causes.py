@@ -11,6 +11,7 @@ from testbed.types import Attempt
 
 _SHOWN = 3  # causes that are told
 _LONGEST = 240  # characters of one
+_ENDING = 100  # of these, for its end
 _SHORT_ID = 8
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?![\w]|[.,]\d)")  # no address, version or part of a name
 
@@ -79,9 +80,11 @@ def _cause(attempt: Attempt) -> str:
 
 
 def _shortened(cause: str) -> str:
-    """At most so much of it, cut between words where it has any."""
+    """Its beginning and its end, cut between words where it has any: what to do stands at the end."""
     if len(cause) <= _LONGEST:
         return cause
-    most = cause[: _LONGEST - 1]
-    whole, _, _ = most.rpartition(" ")
-    return f"{whole if len(whole) > _LONGEST / 2 else most}…{')' if cause.endswith(')') else ''}"
+    begins, ends = cause[: _LONGEST - _ENDING], cause[-_ENDING:]
+    before, _, _ = begins.rpartition(" ")
+    _, _, after = ends.partition(" ")
+    head = before if len(before) > len(begins) / 2 else begins
+    return f"{head} … {after if len(after) > len(ends) / 2 else ends}"

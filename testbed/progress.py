@@ -14,6 +14,7 @@ from testbed.schedule import Progress as Counts
 
 REFRESH = 0.25  # seconds between looks, on a terminal
 LINE_EVERY = 15.0  # seconds between lines, elsewhere
+STANDSTILL = 5.0  # seconds of nothing but refusals from which on they are told
 
 
 async def watch(runner: Runner, console: Console) -> None:
@@ -53,7 +54,8 @@ async def _lines(runner: Runner, console: Console) -> None:
 def describe(runner: Runner) -> str:
     """Reach so far per arm, cost and time left: 'solved bare 31/100, python 40/100 · 1.2M tokens · 1:05 left'.
 
-    Where sampling stops early, also how many task × arm have stopped; the time left is then at most that.
+    Where sampling stops early, also how many task × arm have stopped; the time left is then at most that. Where a
+    server refuses everything, that is told in place of the time left.
     """
     counts, tasks = runner.progress, len(runner.tasks)
     solved = ", ".join(f"{arm.spec.name} {len(counts.solved.get(arm.spec.name, ()))}/{tasks}" for arm in runner.arms)
@@ -66,8 +68,17 @@ def describe(runner: Runner) -> str:
         parts.append(f"{counts.missing} missing")
     if refused := sum({id(arm.model): getattr(arm.model, "refused", 0) for arm in runner.arms}.values()):
         parts.append(f"{refused} refused requests waited for")
-    parts.append(time_left(counts))
+    parts.append(_standstill(runner) or time_left(counts))
     return " · ".join(parts)
+
+
+def _standstill(runner: Runner) -> str:
+    """That a server has refused everything for a while: the rate so far says nothing of the time left then."""
+    asked = [refusing() for arm in runner.arms if (refusing := getattr(arm.model, "refusing", None))]
+    since, patience = max(filter(None, asked), default=(0.0, 0.0))
+    if since < STANDSTILL:
+        return ""
+    return f"the server has refused everything for {since:.0f} s, which is waited out for {patience:g} s"
 
 
 def time_left(counts: Counts, now: Callable[[], float] = time.monotonic) -> str:

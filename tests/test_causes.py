@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -46,10 +47,11 @@ def test_ranges_go_by_value_and_each_number_has_its_own() -> None:
     assert but_for_numbers(counts) == {"9 to 10 of 900 to 2,000 took 0.25 to 0.5 s": 3, "10 of 900 files": 4}
 
 
-def test_a_long_cause_ends_with_a_whole_word() -> None:
-    found = told(" ".join(["remember"] * 60))
-    assert "remember…); see" in found
-    assert "x" * 200 in told("x" * 500)
+def test_of_a_long_cause_beginning_and_end_are_told_in_whole_words() -> None:
+    found = told(f"It began. {' '.join(['remember'] * 60)} It ended; wait.")
+    assert re.search(r"\(It began\. (remember )+… (remember )+It ended; wait\.\); see", found)
+    assert len(found) < 400
+    assert re.search(r"x{100} … x{90}", told("x" * 500))
 
 
 def test_what_has_no_scores_is_grouped_as_well() -> None:

@@ -115,6 +115,25 @@ async def test_the_progress_says_what_is_waited_for(tmp_path: Path) -> None:
     assert "7 refused requests waited for" in describe(runner)
 
 
+@pytest.mark.parametrize(
+    ("refusing", "said"),
+    [
+        (None, "left"),
+        ((1.0, 300.0), "left"),
+        ((62.4, 300.0), "the server has refused everything for 62 s, which is waited out for 300 s"),
+    ],
+)
+async def test_the_progress_guesses_no_time_left_while_a_server_refuses_everything(
+    tmp_path: Path, refusing: tuple[float, float] | None, said: str
+) -> None:
+    model = Scripted([write_answer("0")])
+    model.refusing = lambda: refusing  # type: ignore[attr-defined]
+    with Store.open(tmp_path / "s.sqlite") as store:
+        runner = Runner(experiment(1, 1), store, models={"scripted": model})
+        await runner.run()
+    assert describe(runner).endswith(said)
+
+
 class Down(Scripted):
     """Fails once and says when it wants to be asked again."""
 

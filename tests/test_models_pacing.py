@@ -220,6 +220,31 @@ async def test_a_server_that_goes_away_for_a_while_is_waited_for() -> None:
 
 
 @virtually
+async def test_how_long_a_server_has_refused_everything_is_told_until_it_answers() -> None:
+    server, pace = Server(places=1), Pace(256, 300)
+    await pace.ask(server, off_clock)
+    assert pace.refusing() is None
+    server.places = 0
+    task = asyncio.create_task(pace.ask(server, off_clock))
+    await asyncio.sleep(20.01)
+    assert pace.refusing() == pytest.approx((20.0, 300.0))
+    server.places = 1
+    await task
+    assert pace.refusing() is None
+
+
+@virtually
+async def test_a_refusal_that_nobody_waits_out_is_not_told_any_more() -> None:
+    pace = Pace(256, 300)
+    task = asyncio.create_task(pace.ask(Server(places=0), off_clock))
+    await asyncio.sleep(1)
+    assert pace.refusing() is not None
+    task.cancel()
+    await asyncio.sleep(1)
+    assert pace.refusing() is None
+
+
+@virtually
 async def test_a_spent_quota_is_not_waited_for() -> None:
     async def spent() -> str:
         error = busy()

@@ -133,6 +133,10 @@ class Chat:
         """Requests that the server refused so far, before the model began, and that were sent again."""
         return self._pace.refused
 
+    def refusing(self) -> tuple[float, float] | None:
+        """For how many seconds the server has refused everything, and for how many that is waited out; None if not."""
+        return self._pace.refusing()
+
     def fingerprint(self) -> Mapping[str, Any]:
         """What is asked and how. A hosted model's weights cannot be seen: they may change under the same name."""
         return {

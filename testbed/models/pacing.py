@@ -61,6 +61,15 @@ class Pace:
         self._given_up: ModelNotAsked | None = None
         self._random = random.Random()  # decides when a server is asked, nothing of what it says
 
+    def refusing(self) -> tuple[float, float] | None:
+        """Seconds for which the server has refused everything while somebody waited, and after how many that is told.
+
+        None where it refuses nothing, or not everything. To be asked in the event loop of those who wait.
+        """
+        if self._refusing_since is None or not self._asking:
+            return None
+        return _now() - self._refusing_since, self._patience
+
     async def ask(
         self, send: Callable[[], Awaitable[Answer]], off_clock: Callable[..., AbstractContextManager[None]]
     ) -> tuple[Answer, int]:
