@@ -14,7 +14,7 @@ from testbed.budget import Budget, Meter
 from testbed.errors import UsageError
 from testbed.protocol import NO_ACTION, TOOLS_SPENT, Action, parse
 from testbed.tool import AttemptContext, Toolbox, ToolSet
-from testbed.types import RESENT, Cost, Grade, Message, Task, ToolResult, Usage, well_formed
+from testbed.types import CONTEXT_FULL, RESENT, Cost, Grade, Message, Task, ToolResult, Usage, well_formed
 
 
 class Observation(TypedDict):
@@ -139,6 +139,10 @@ class Episode:
         self.ended = reason
         if note:
             self.transcript.append({"role": "system", "content": note})
+
+    def fill(self, why: str) -> None:
+        """Ends the attempt, whose conversation fills the model's context."""
+        self.end(CONTEXT_FULL, why)
 
     def read(self, text: str, usage: Usage, logprobs: Sequence[float] | None = None) -> None:
         """Books and reads one message of the model; `logprobs` of its tokens are kept beside it.

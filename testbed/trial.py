@@ -17,7 +17,7 @@ from testbed.models.base import Imaginer, Request
 from testbed.preparation import Arm
 from testbed.threads import DaemonThreads
 from testbed.tool import AttemptContext
-from testbed.types import CONTEXT_FULL, Attempt, Control, Cost, Message, Status, Task, attempt_id, stream_key
+from testbed.types import Attempt, Control, Cost, Message, Status, Task, attempt_id, stream_key
 
 _CUT = "the model's context was full before it had answered; use a model with a longer context, or shorter prompts."
 
@@ -56,16 +56,15 @@ class Trial:
             async with asyncio.timeout(arm.spec.budget.seconds) as clock:
                 self._clock = clock
                 while not episode.over:
-                    reply = await arm.model.generate(self._request(episode, clock))
-                    episode.read(reply.text, reply.usage, reply.logprobs)
-                    # Else a limit on turns or tokens would be blamed.
-                    if reply.finish == "context" and not episode.action.does_something:
-                        raise ContextFull(_CUT)
-                    await self._finish_turn(episode, clock, graders)
+                    with _told_when_full(episode):
+                        reply = await arm.model.generate(self._request(episode, clock))
+                        episode.read(reply.text, reply.usage, reply.logprobs)
+                        # Else a limit on turns or tokens would be blamed; but a search has other conversations.
+                        if reply.finish == "context" and not (arm.spec.lookahead or episode.action.does_something):
+                            raise ContextFull(_CUT)
+                        await self._finish_turn(episode, clock, graders)
         except TimeoutError:
             episode.end("limit:seconds")
-        except ContextFull as error:
-            episode.end(CONTEXT_FULL, str(error))
         finally:
             await episode.toolbox.aclose()
         return self._record(Status.COMPLETE, episode.ended, episode.transcript)
@@ -155,6 +154,15 @@ class Trial:
             faults=dict(episode.faults) if episode else {},
             transcript=list(transcript),
         )
+
+
+@contextmanager
+def _told_when_full(episode: Episode) -> Iterator[None]:
+    """Tells an attempt that the model's context is full, where that shows inside."""
+    try:
+        yield
+    except ContextFull as error:
+        episode.fill(str(error))
 
 
 @contextmanager

@@ -43,6 +43,14 @@ LONGEST = (
 )
 
 
+def pytest_configure() -> None:
+    """No property is held to a time: a machine has other work, too."""
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("whatever time it takes", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("whatever time it takes")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """What the tests import stays: nobody need look for garbage in it, neither meanwhile nor afterwards."""

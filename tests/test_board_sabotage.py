@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,25 @@ def test_a_full_context_that_the_model_finds_full_again_is_no_forgery(
     data = bundle_of(where, ran(where, sums_board, {"id": "reference", "max_tokens": 60}), sums_board)
     assert sum(attempt["ended"] == "limit:context" for attempt in Lines.of(data).attempts) > 5
     assert examine(sums_db, "sums", data).state == "verified"
+
+
+def test_a_message_that_the_context_cut_is_no_forgery(
+    sums_board: Board, sums_db: BoardDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = HuggingFace.generate
+
+    async def cut_now_and_then(model: HuggingFace, request: Request) -> Reply:
+        if request.stream % 4:
+            return await writes(model, request)
+        return replace(await writes(model, replace(request, max_tokens=2)), finish="context")
+
+    monkeypatch.setattr(HuggingFace, "generate", cut_now_and_then)
+    where = tmp_path / "store.sqlite"
+    data = bundle_of(where, ran(where, sums_board, {"id": "reference", "max_tokens": 60}), sums_board)
+    cut = [attempt for attempt in Lines.of(data).attempts if attempt["ended"] == "limit:context"]
+    assert {attempt["transcript"][-2]["role"] for attempt in cut} == {"assistant"}
+    found = examine(sums_db, "sums", data)
+    assert found.state == "verified", found.wrong
 
 
 def test_a_full_context_of_a_model_that_is_not_here_is_said_to_be_unchecked(

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ import pytest
 
 from helpers.runs import registered
 from testbed.env import Environment
-from testbed.errors import ModelError, ModelUnavailable, UsageError
+from testbed.errors import ContextFull, ModelError, ModelUnavailable, UsageError
 from testbed.experiment_file import parse_experiment, read_experiment
-from testbed.models.base import Request
+from testbed.models.base import Reply, Request
 from testbed.models.scripted import Scripted
-from testbed.protocol import write_answer, write_call
+from testbed.protocol import NO_ACTION, parse, write_answer, write_call
 from testbed.runner import Runner
 from testbed.store import Store
 from testbed.tool import AttemptContext, Tool
@@ -113,9 +114,9 @@ def gambler(p: float, near: float = 0.0) -> Callable[..., str]:
     return policy
 
 
-def made(policy: Any, exp: Any, path: Path, **options: Any) -> list[Attempt]:
+def made(policy: Any, exp: Any, path: Path, *, model: type[Scripted] = Scripted, **options: Any) -> list[Attempt]:
     with Store.open(path) as store:
-        runner = Runner(exp, store, models={"scripted": Scripted(policy)}, back_off=0.001, **options)
+        runner = Runner(exp, store, models={"scripted": model(policy)}, back_off=0.001, **options)
         asyncio.run(runner.run())
         return sorted(store.attempts(exp.name), key=lambda a: a.id)
 
@@ -226,6 +227,33 @@ def test_a_candidate_that_does_not_answer_in_its_share_of_turns_is_given_up(tmp_
         assert attempt.cost.turns in ((1, 3, 5) if attempt.success else (6,))
         assert attempt.ended == ("answered" if attempt.success else "limit:turns")
         assert attempt.answer == (None if not attempt.success else attempt.answer)
+
+
+class Rambling(Scripted):
+    """Its context is full once a message has no answer in it: the message is cut there, and no other follows it."""
+
+    async def generate(self, request: Request) -> Reply:
+        if request.messages[-1]["content"] == NO_ACTION:
+            raise ContextFull("the conversation is too long.")
+        reply = await super().generate(request)
+        return reply if parse(reply.text).answer is not None else replace(reply, finish="context")
+
+
+@pytest.mark.parametrize("turns", [3, 6])
+def test_a_full_context_ends_a_candidate_and_not_the_search(tmp_path: Path, turns: int) -> None:
+    def policy(request: Request, rng: np.random.Generator) -> str:
+        return write_answer(right(request)) if rng.random() < 0.5 else "I do not know."
+
+    exp = experiment({**best(3), "budget": {"turns": turns}}, samples=8)
+    found = made(policy, exp, tmp_path / "s.sqlite", model=Rambling)
+    assert {len(answers(attempt)) for attempt in found if attempt.success} == {1, 2, 3}
+    failed = [attempt for attempt in found if not attempt.success]
+    assert {(len(answers(attempt)), attempt.ended) for attempt in failed} == {
+        (3, "limit:turns" if turns == 3 else "limit:context")
+    }
+    if turns == 6:
+        told = [m["content"] for m in failed[0].transcript if m["role"] == "system"]
+        assert told[0] == "Candidate 1 of 3 filled the model's context."
 
 
 def test_a_limit_ends_the_search_and_nothing_is_submitted_then(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,7 +18,7 @@ from testbed.env import Environment
 from testbed.errors import FaultKind, ToolFault, UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.game import ScoredGame
-from testbed.models.base import Request
+from testbed.models.base import Reply, Request
 from testbed.models.scripted import Scripted
 from testbed.protocol import parse, write_answer, write_call
 from testbed.registry import env_class
@@ -117,9 +118,9 @@ def experiment(*arms: Mapping[str, Any], env: Mapping[str, Any] | None = None, s
     return parse_experiment({"name": "t", "samples": samples, "model": model, "env": environment, "arm": list(arms)})
 
 
-def made(policy: Any, exp: Any, path: Path, **options: Any) -> list[Attempt]:
+def made(policy: Any, exp: Any, path: Path, *, model: type[Scripted] = Scripted, **options: Any) -> list[Attempt]:
     with Store.open(path) as store:
-        asyncio.run(Runner(exp, store, models={"scripted": Scripted(policy)}, **options).run())
+        asyncio.run(Runner(exp, store, models={"scripted": model(policy)}, **options).run())
         return sorted(store.attempts(exp.name), key=lambda a: a.id)
 
 
@@ -228,6 +229,23 @@ def test_without_a_win_the_best_position_is_made_and_the_model_goes_on(tmp_path:
             m["content"] for m in attempt.transcript if m["content"].startswith("The search ends")
         )
         assert attempt.ended == "answered"
+
+
+class Rambling(Scripted):
+    """Its context is full once a message has no move in it."""
+
+    async def generate(self, request: Request) -> Reply:
+        reply = await super().generate(request)
+        return reply if parse(reply.text).does_something else replace(reply, finish="context")
+
+
+def test_a_proposal_that_the_context_cuts_leads_nowhere_and_the_search_goes_on(tmp_path: Path) -> None:
+    def policy(request: Request, rng: np.random.Generator) -> str:
+        return "I go on and on." if rng.random() < 0.2 else stepper(request, rng)
+
+    attempts = made(policy, experiment(tree(), samples=2), tmp_path / "s.sqlite", model=Rambling)
+    assert any(m["content"] == "No move." for a in attempts for m in a.transcript)
+    assert sum(bool(a.success) for a in attempts) > 3  # of six: some ramble after the search, too
 
 
 def test_messages_without_a_move_and_moves_that_no_rule_knows_lead_nowhere(tmp_path: Path) -> None:

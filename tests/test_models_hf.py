@@ -312,6 +312,8 @@ async def test_positions_that_follow_the_longest_text_of_a_batch_are_refused_whe
     if kind == "longrope":
         with pytest.raises(ModelError, match=r"more than 100 tokens.*context = 100 "):
             await reply_of(path, ask(max_tokens=5))
+        with pytest.raises(ContextFull, match=r"takes 100 .* Use a model with a longer context\.$"):  # no more is taken
+            await reply_of(path, ask("abc " * 100), context=100)
     # Within its own context, a model of the other kind never changes them.
     reply = await reply_of(path, ask(max_tokens=5), **({"context": 100} if kind == "longrope" else {}))
     assert 1 <= reply.usage.generated_tokens <= 5

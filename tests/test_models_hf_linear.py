@@ -114,6 +114,30 @@ def test_training_between_readings_counts_though_fused_steps_do_not_tell(
         torch.testing.assert_close(layer(given), nn.functional.linear(given, layer.weight, layer.bias))
 
 
+@pytest.mark.parametrize("trained", ["weight", "bias"])
+def test_a_reading_between_derivatives_and_a_fused_step_keeps_no_weights(trained: str) -> None:
+    layer, given = products_of(nn.Linear(8, 8)), torch.randn(3, 8)
+    for name, weight in layer.named_parameters():
+        weight.requires_grad_(name == trained)
+    layer(given).square().sum().backward()
+    with torch.no_grad():
+        layer(given)
+    torch.optim.SGD(layer.parameters(), lr=0.1, fused=True).step()
+    with torch.no_grad():
+        torch.testing.assert_close(layer(given), nn.functional.linear(given, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+@torch.inference_mode()
+def test_weights_made_in_inference_mode_later_on_are_read_as_they_are(name: str) -> None:
+    layer, given = products_of(nn.Linear(8, 8)), torch.randn(3, 8)
+    layer(given)
+    setattr(layer, name, nn.Parameter(torch.randn_like(getattr(layer, name))))
+    for _ in range(2):
+        torch.testing.assert_close(layer(given), nn.functional.linear(given, layer.weight, layer.bias))
+        getattr(layer, name).add_(1.0)
+
+
 @torch.no_grad()
 def test_a_new_decoder_sees_changes_that_are_not_told() -> None:
     model = random_model()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from functools import wraps
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,15 +101,27 @@ async def test_whoever_waits_is_told_where_not_even_a_new_batch_can_be_made() ->
 
 
 async def test_attempts_that_give_up_in_mid_batch_leave_the_others_alone() -> None:
-    worker, asked = Worker(lambda: Decoder(random_model(), never, 8)), rows(6, limit=400)
+    model, given_up, asked = random_model(), threading.Event(), rows(6)
+    forward = model.forward
+
+    @wraps(forward)
+    def waits(*args: Any, **inputs: Any) -> Any:
+        assert not asked[0].tokens or given_up.wait(60)
+        return forward(*args, **inputs)
+
+    model.forward = waits
+    worker = Worker(lambda: Decoder(model, never, 8))
     tasks = [asyncio.create_task(worker.decode(row)) for row in asked]
     while not asked[0].tokens:
         await asyncio.sleep(0.001)
     for gone in (tasks[0], tasks[2]):
         gone.cancel()
+    await asyncio.wait({tasks[0], tasks[2]})
+    given_up.set()
     found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
     await worker.close()
     assert [isinstance(row, Row) for row in found] == [False, True, False, True, True, True]
+    assert len(asked[0].tokens) < 30
 
 
 def test_an_event_loop_that_closed_meanwhile_is_no_error_of_the_others() -> None:

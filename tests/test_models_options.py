@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.errors import ExperimentError, UnknownName
+from testbed.errors import ExperimentError, ModelError, UnknownName
 from testbed.experiment_file import parse_experiment
 from testbed.models import GENERAL, make_model
 from testbed.models.base import Sampling
@@ -36,3 +36,11 @@ def test_an_id_of_no_kind_is_told_with_what_it_may_stand_for(
     data = {"name": "x", "model": id_, "env": [{"id": "Addition-v0"}], "arm": [{"name": "bare"}]}
     with pytest.raises(ExperimentError, match=said):
         parse_experiment(data)
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/base", "x" * 300])
+def test_an_id_that_can_be_no_path_is_refused_by_name(path: str) -> None:
+    with pytest.raises(UnknownName, match=f"unknown model '{path[:50]}"):
+        make_model(path)
+    with pytest.raises(ModelError, match=f"'{path}' cannot be looked for as a model directory: .*\\.$"):
+        make_model(f"hf:{path}")

@@ -170,10 +170,10 @@ async def test_attempts_that_think_do_not_starve_the_others(tools: ToolSet) -> N
 
 
 async def test_waiting_for_a_slot_is_not_the_models_timeout() -> None:
-    tools = ToolSet([Python(timeout=0.6, slots=1)])
-    boxes = [open_box(tools) for _ in range(4)]
-    answers = await asyncio.gather(*(run(box, "import time; time.sleep(.4); print(1)") for box in boxes))
-    assert [answer.fault for answer in answers] == [None] * 4
+    tools = ToolSet([Python(timeout=1.0, slots=1)])
+    boxes = [open_box(tools) for _ in range(5)]  # the last of which waits longer than that
+    answers = await asyncio.gather(*(run(box, "import time; time.sleep(.3); print(1)") for box in boxes))
+    assert [answer.fault for answer in answers] == [None] * 5
     await tools.aclose()
 
 

@@ -340,9 +340,9 @@ def test_no_answer_is_ever_executed(dataset: str, tmp_path: Any) -> None:
 def test_a_number_that_is_huge_when_written_out_is_refused_in_a_moment(dataset: str) -> None:
     env = made(dataset)
     env.grade(env.tasks[0], "1")
-    started = time.perf_counter()
+    started = time.process_time()
     assert not any(env.grade(env.tasks[0], answer).success for answer in ("1e9999999", "1e-9999999"))
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize("dataset", ["prime_factorization", "tower_of_hanoi", "simple_integration", "gsm_symbolic"])
@@ -350,9 +350,9 @@ def test_a_huge_answer_is_refused_in_a_moment(dataset: str) -> None:
     env = made(dataset)
     task = env.tasks[0]
     env.grade(task, "1")
-    started = time.perf_counter()
+    started = time.process_time()
     assert not env.grade(task, "9" * 1_000_000).success
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize("dataset", ["prime_factorization", "tower_of_hanoi", "n_queens", "gsm_symbolic"])

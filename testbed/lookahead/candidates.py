@@ -23,7 +23,8 @@ class Candidates(Episode):
     A candidate is a conversation of its own: it begins with the task's prompt, has its own random stream, tools and
     game, and sees nothing of the others. It may take an equal share of the attempt's turns. All candidates share the
     attempt's meter; a check is booked as a tool call, and its time is the attempt's. Where no tool call is left, the
-    candidate at hand is submitted unchecked. Where another limit ends the search, nothing is submitted.
+    candidate at hand is submitted unchecked. Where another limit ends the search, nothing is submitted; a full context
+    ends the candidate only, but for the last.
 
     Args:
         settings: how many candidates, and who accepts.
@@ -86,6 +87,13 @@ class Candidates(Episode):
         else:
             return self._discard(f"is refused by {self._checker}")
         return super().finish(results)
+
+    def fill(self, why: str) -> None:
+        """Gives up the candidate whose conversation fills the model's context: the next one has its own."""
+        if self._last:
+            super().fill(why)
+        else:
+            self._discard("filled the model's context")
 
     @property
     def _last(self) -> bool:

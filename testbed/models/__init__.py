@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ def unknown_model(id: str) -> UnknownName:
     kind, _, name = id.partition(":")
     near = difflib.get_close_matches(kind, NAMED, n=1)
     hint = f"Perhaps '{near[0]}:{name}' is meant." if near and name else ""
-    if (Path(id).expanduser() / "config.json").is_file():
-        hint = f"The directory {id!r} holds a model: write 'hf:{id}'."
+    with suppress(OSError, RuntimeError):  # of what can be no path
+        if (Path(id).expanduser() / "config.json").is_file():
+            hint = f"The directory {id!r} holds a model: write 'hf:{id}'."
     return UnknownName("model", id, MODEL_KINDS, hint)
 
 

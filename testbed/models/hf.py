@@ -259,8 +259,9 @@ class HuggingFace:
                 f"{self.name}: context = {self._shortened} was asked for, and the model takes {own} tokens; leave "
                 f"context out, or give it at most {own}."
             )
-        self._own_context, self._context = own, own if self._shortened is None else self._shortened
         steady = hf_files.steady_length(model.config)
+        self._own_context = own if steady is None else steady
+        self._context = own if self._shortened is None else self._shortened
         if steady is not None and (self._context is None or self._context > steady):
             raise ModelError(
                 f"{self.name} takes positions from a batch's longest text where it has more than {steady} tokens, so "

@@ -36,8 +36,12 @@ def locate(name: str | Path) -> Path:
     Raises:
         ModelError: there is no such directory and the Hub does not give one, or it holds no model.
     """
-    path = Path(name).expanduser()
-    if not path.exists() and _may_be_on_the_hub(str(name)):
+    try:
+        path = Path(name).expanduser()
+        there = path.exists()
+    except (OSError, RuntimeError) as error:  # too long, not to be looked into, or of a user that there is not
+        raise ModelError(f"{str(name)!r} cannot be looked for as a model directory: {_first_line(error)}.") from error
+    if not there and _may_be_on_the_hub(str(name)):
         path = _fetch(str(name))
     if not path.is_dir():
         raise ModelError(

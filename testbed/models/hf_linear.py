@@ -59,7 +59,13 @@ class _Compiled(nn.Module):
             or input.shape[-1] != weight.shape[not self._crosswise]
         ):
             return self._plain(input)
-        now = weight.data_ptr(), weight._version, *(() if bias is None else (bias.data_ptr(), bias._version))
+        # Derivatives that wait may yet be applied by a fused optimizer.
+        if weight.grad is not None or (bias is not None and bias.grad is not None):
+            return self._plain(input)
+        try:
+            now = weight.data_ptr(), weight._version, *(() if bias is None else (bias.data_ptr(), bias._version))
+        except RuntimeError:  # made in inference mode, they do not tell when they change
+            return self._plain(input)
         copy = self._ordered
         if copy is None or copy.weight is not weight or copy.bias is not bias or copy.state != now:
             with torch.inference_mode():

@@ -159,6 +159,8 @@ class Replayer:
             episode.read(text, Usage(prompt, generated[n], usd=usd))
             if too_late and episode.action.calls and at == len(transcript) - 1:
                 break  # the clock ran out while the tools worked
+            if claimed.ended == CONTEXT and at == len(transcript) - 2 and not episode.action.does_something:
+                break  # the context cut this message: nothing came of it
             if too_late and claimed.ended == BY_CLOCK:
                 episode.forgive(-2 * _FOR_EVER)
             await _finish(episode, ground.environment)

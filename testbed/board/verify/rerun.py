@@ -92,12 +92,15 @@ async def _differs(model: Model, again: Again) -> str:
     claimed, arm = again.claimed, again.replayer.arm
     episode = again.replayer.open(claimed, again.ground)
     sent = [message["content"] for message in messages_of(claimed) if message["role"] == "assistant"]
+    cut = False  # by the context, before anything was done
     try:
         for n, text in enumerate(sent):
             reply = await model.generate(_request(episode, arm))
             if reply.text != text:
                 return f"its message {n + 1} is {text!r:.120}, and the model writes {reply.text!r:.120}"
             episode.read(reply.text, reply.usage)
+            if cut := reply.finish == "context" and not episode.action.does_something:
+                break
             results = await episode.run_tools()
             if n < len(sent) - 1 or claimed.ended == CONTEXT:
                 episode.finish(results)
@@ -106,7 +109,7 @@ async def _differs(model: Model, again: Again) -> str:
     used = int(episode.meter.amounts["generated_tokens"])
     if used != claimed.cost.generated_tokens:
         return f"the model writes it in {used:,} tokens, not {claimed.cost.generated_tokens:,}"
-    return await _goes_on(model, episode, arm) if claimed.ended == CONTEXT else ""
+    return await _goes_on(model, episode, arm) if claimed.ended == CONTEXT and not cut else ""
 
 
 async def _goes_on(model: Model, episode: Episode, arm: EntryArm) -> str:
