@@ -103,6 +103,8 @@ def _load(source: str) -> tuple[str, str]:
     if source in shipped():
         return source, (_shipped_folder() / f"{source}.toml").read_text(encoding="utf-8")
     path = Path(source)
+    if path.is_dir():
+        raise ExperimentError(f"experiment {source!r} is a folder; name the TOML file itself.")
     if not path.is_file():
         names = shipped() if "/" not in source and not source.endswith(".toml") else ()
         near = nearest_path(path, ".toml", names) or (did_you_mean(source, names) if names else "")

@@ -55,7 +55,8 @@ class Places:
         """Tells errors of the caller with the line of the option that they are about.
 
         That is the option which the message names, else the one whose value it quotes, else the first of the tables
-        that the file has (its `id`, where it has one). What the machine lacks is nobody's option, and is told as it is.
+        that the file has (its `id`, where it has one; itself, where it is no table but the id alone). What the machine
+        lacks is nobody's option, and is told as it is.
 
         Args:
             tables: where the options in use stand; of two of the same name, the earlier table's counts.
@@ -74,7 +75,7 @@ class Places:
             argument = next((self.arguments[table] for table in tables if table in self.arguments), "")
             if argument and not options:
                 raise ExperimentError(message, path=argument) from error
-            ids = [(*table, "id") for table in named]
+            ids = [table if table in self.values else (*table, "id") for table in named]
             keys = [key for key in (*options, *ids, *named) if key in self.lines]
             raise self.error(message, *keys, *tables[:1]) from error
 

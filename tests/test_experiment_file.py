@@ -123,9 +123,10 @@ def test_options_of_tools_are_checked(write) -> None:
     assert "Did you mean 'sandbox'?" in message
 
 
-def test_a_missing_file_is_named() -> None:
-    with pytest.raises(ExperimentError, match=r"nowhere\.toml"):
-        read_experiment("nowhere.toml")
+@pytest.mark.parametrize(("source", "said"), [("nowhere.toml", r"nowhere\.toml.*no such file"), (".", "is a folder;")])
+def test_what_is_no_file_is_named(source: str, said: str) -> None:
+    with pytest.raises(ExperimentError, match=said):
+        read_experiment(source)
 
 
 def test_a_misspelt_shipped_experiment_gets_the_nearest_name() -> None:

@@ -78,6 +78,12 @@ def test_a_directory_without_a_model_is_named(tmp_path: Path) -> None:
         HuggingFace(tmp_path)
 
 
+def test_a_file_in_place_of_a_directory_is_told_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"model\.safetensors' is a file; give the directory"):
+        HuggingFace(tmp_path / "model.safetensors")
+
+
 def test_an_adapter_without_its_base_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(ModelError, match=r"has no config\.json\. It holds an adapter .*merge_and_unload\(\)"):

@@ -117,3 +117,8 @@ def test_a_conversation_that_the_template_refuses_is_an_error_that_says_why() ->
             + [{"role": "assistant", "content": "B"}],
             (),
         )
+
+
+def test_a_template_that_cannot_be_read_is_told_with_its_line() -> None:
+    with pytest.raises(ModelError, match=r"template of tiny cannot be read, in its line 2: .*[^.]\.$"):
+        codec("first\n{{ broken").prompt([{"role": "user", "content": "Q"}], ())

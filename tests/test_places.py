@@ -113,6 +113,13 @@ def test_where_no_option_is_mentioned_the_table_is_blamed_by_its_id() -> None:
     assert blamed("cannot be loaded", ("arm", 0, "model")).startswith("f.toml:20:")
 
 
+def test_an_arms_model_that_is_no_table_is_blamed_before_the_id_of_the_files() -> None:
+    text = '[model]\nid = "reference"\n[[arm]]\nname = "a"\nmodel = "hf:/nowhere"\n'
+    models: list[Key] = [("arm", 0, "model"), ("model",)]
+    with pytest.raises(ExperimentError, match=r"^f\.toml:5: "), Places.of("f.toml", text).blaming(*models):
+        raise UsageError("there is no model directory '/nowhere'.")
+
+
 def test_what_the_machine_lacks_is_no_fault_of_the_file() -> None:
     with pytest.raises(SandboxUnavailable, match=r"^none$"), Places.of("f.toml", TEXT).blaming(("arm", 0)):
         raise SandboxUnavailable("none")

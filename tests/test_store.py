@@ -108,6 +108,19 @@ def test_a_changed_experiment_is_refused_with_what_changed(store: Store) -> None
     assert store.run("r") == make_run()
 
 
+def test_a_run_goes_on_when_its_experiment_only_says_its_name_or_describes_itself(store: Store) -> None:
+    store.add_run(make_run(), TASKS)
+    said = {**make_run().experiment, "name": "r", "description": "What python adds"}
+    store.add_run(replace(make_run(), experiment=said), TASKS)
+    assert store.run("r").experiment == said
+
+
+def test_a_changed_seed_is_told_once(store: Store) -> None:
+    store.add_run(make_run(), TASKS)
+    with pytest.raises(StoreError, match=r"was started: seed 7 → 8\. Give"):
+        store.add_run(make_run(seed=8), TASKS)
+
+
 def test_a_task_keeps_its_newest_labels(store: Store) -> None:
     store.add_run(make_run(), TASKS)
     relabelled = [replace(task, cluster="all", meta={"size": 0}) for task in TASKS]

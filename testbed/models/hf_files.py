@@ -43,6 +43,8 @@ def locate(name: str | Path) -> Path:
         raise ModelError(f"{str(name)!r} cannot be looked for as a model directory: {_first_line(error)}.") from error
     if not there and _may_be_on_the_hub(str(name)):
         path = _fetch(str(name))
+    if path.is_file():
+        raise ModelError(f"{str(name)!r} is a file; give the directory that holds config.json and weights.")
     if not path.is_dir():
         raise ModelError(
             f"there is no model directory {str(name)!r}; give a directory with config.json and weights.{_near(path)}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from jinja2.exceptions import TemplateError
+from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from testbed import protocol
 from testbed.errors import ModelError
@@ -177,9 +177,7 @@ class TextCodec:
         try:
             text, places = self._places(turns, tools)
         except REJECTIONS as error:
-            raise ModelError(
-                f"the chat template of {self._name} refuses this conversation: {str(error).rstrip('.')}."
-            ) from error
+            raise self._refused(error) from error
         encoded = self._fast.encode(text, add_special_tokens=self.rendering.turns == "plain")
         return text, places, tuple(encoded.ids), encoded.offsets
 
@@ -213,13 +211,17 @@ class TextCodec:
             places.append(shown[0] if shown else None)
         return text, places if before + marked == text else [None] * len(turns)
 
+    def _refused(self, error: Exception) -> ModelError:
+        told = str(error).rstrip(".")
+        if isinstance(error, TemplateSyntaxError):  # no conversation is to blame
+            return ModelError(f"the chat template of {self._name} cannot be read, in its line {error.lineno}: {told}.")
+        return ModelError(f"the chat template of {self._name} refuses this conversation: {told}.")
+
     def _encode_prompt(self, turns: tuple[tuple[str, str], ...], tools: str) -> tuple[int, ...]:
         try:
             text = self.render(turns, json.loads(tools) if tools else [])
         except REJECTIONS as error:
-            raise ModelError(
-                f"the chat template of {self._name} refuses this conversation: {str(error).rstrip('.')}."
-            ) from error
+            raise self._refused(error) from error
         return tuple(self.encode(text, special=self.rendering.turns == "plain"))
 
     def render(

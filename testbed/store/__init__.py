@@ -87,7 +87,9 @@ class Store(Closing):
     # -- runs
 
     def add_run(self, run: Run, tasks: Sequence[Task]) -> None:
-        """Records a run before its attempts are made; does nothing when the same run is there.
+        """Records a run before its attempts are made; when the same run is there, keeps only its newest wording.
+
+        That is its tasks' labels, and what the experiment calls and says of itself.
 
         Raises:
             StoreError: another experiment has that name; the message says what differs.
@@ -107,6 +109,7 @@ class Store(Closing):
                     "Give it another name: attempts of arms and tasks that did not change are reused."
                 )
             self._runs.label(connection, tasks)
+            self._runs.describe(connection, run)
 
     @property
     def label(self) -> str:

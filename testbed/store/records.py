@@ -15,6 +15,9 @@ from testbed.store.schema import pack, unpack
 from testbed.types import COST_COMPONENTS, REDRAWN, RESENT, Task
 
 _MAX_SEED = 2**63
+# Keys of an experiment that are not compared: a file may leave its name out, the seed is the run's, and the description
+# changes no attempt.
+_APART = ("name", "seed", "description")
 # How most attempts end, and their tool faults: what a query need not fetch as text.
 USUAL = ("answered", "{}")
 
@@ -40,7 +43,8 @@ class Run:
 
     Attributes:
         name: unique in a store.
-        experiment: what was asked for, any JSON; a change of it is refused under the same name.
+        experiment: what was asked for, any JSON; a change of it, but for its description, is refused under the same
+            name.
         seed: the experiment's seed.
         arms: in the experiment's order; names differ, hashes may be equal (a null comparison).
         created: when, ISO 8601.
@@ -197,7 +201,7 @@ def check_run(run: Run) -> None:
 def changes(old: Run, new: Run, old_tasks: Sequence[Task], new_tasks: Sequence[Task]) -> list[str]:
     """What differs between a run and the experiment that claims its name, one line each; empty for the same."""
     lines = [] if old.seed == new.seed else [f"seed {old.seed} → {new.seed}"]
-    lines += differences("", unpack(pack(old.experiment)), unpack(pack(new.experiment)))
+    lines += differences("", _asked(old), _asked(new))
     was = {arm.name: arm for arm in old.arms}
     now = {arm.name: arm for arm in new.arms}
     lines += [f"arm {name!r} was removed" for name in was if name not in now]
@@ -213,6 +217,11 @@ def changes(old: Run, new: Run, old_tasks: Sequence[Task], new_tasks: Sequence[T
         gone, come = len(set(before) - set(after)), len(set(after) - set(before))
         lines.append(f"tasks: {gone} removed, {come} added" if gone or come else "tasks: another order")
     return lines
+
+
+def _asked(run: Run) -> dict[str, Any]:
+    """A run's experiment, but for what is compared by itself or not at all."""
+    return {key: value for key, value in unpack(pack(run.experiment)).items() if key not in _APART}
 
 
 def differences(where: str, old: Any, new: Any, *, absent: str = "null") -> list[str]:

@@ -73,6 +73,10 @@ class RunTables:
         """Keeps tasks, with their newest labels."""
         self._tasks(connection, [_task_row(task) for task in {task.hash: task for task in listed}.values()])
 
+    def describe(self, connection: sa.Connection, run: Run) -> None:
+        """Keeps a stored run's experiment as it is worded now."""
+        connection.execute(runs.update().where(runs.c.name == run.name).values(experiment=pack(run.experiment)))
+
     def write(self, connection: sa.Connection, run: Run, listed: Sequence[Task]) -> None:
         """Writes a run, in place of what it named before."""
         self._runs(connection, [(run.name, pack(run.experiment), run.seed, run.created)])
