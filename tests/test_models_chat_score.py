@@ -69,6 +69,29 @@ def test_where_nobody_knows_what_is_hidden_a_first_character_of_several_tokens_i
                 scores_of(*read, around, messages, [0])
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_what_a_server_hides_beside_an_empty_message_is_none_of_it(known: bool) -> None:
+    messages: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
+    marks, around = tokens("", "a", "", "", "@@mark1@@", "", "[end]")
+    hidden = hidden_before(marks, around, [1]) if known else None
+    (score,) = scores_of(*tokens("", "a", "", "", "", "[end]"), around, messages, [1], hidden)
+    assert score.logprobs == ()
+
+
+def test_an_empty_last_message_has_no_tokens() -> None:
+    messages: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
+    (score,) = scores_of(*tokens("[", "a", "]", ""), "[a]@@mark1@@", messages, [1])
+    assert score == Score(1, (), None)
+
+
+def test_an_empty_message_ends_where_it_begins() -> None:
+    messages: list[Message] = [{"role": "assistant", "content": ""}, {"role": "user", "content": "go"}]
+    marks, around = tokens("", "@@mark0@@", "", "", "go")
+    read = [Read(0, 0, -1.0, -9.0), Read(0, 0, -2.0, -0.5), Read(0, 0, -3.0, -9.0), Read(0, 2, -4.0)]
+    (score,) = scores_of(read, "go", around, messages, [0], hidden_before(marks, around, [0]))
+    assert score == Score(0, (), -0.5)
+
+
 @pytest.mark.parametrize(
     ("read", "message"),
     [

@@ -233,7 +233,7 @@ async def test_what_looks_like_a_key_in_a_servers_words_is_hidden_and_they_end_i
 
 
 def test_names_that_begin_like_keys_are_shown() -> None:
-    said = "the model xai-org/grok needs task-sk and hf_transfer; see https://x.ai/sk"
+    said = "Bearer authentication required: the model xai-org/grok needs task-sk and hf_transfer; see https://x.ai/sk"
     assert without_key(said, "openai:x", None) == said
 
 

@@ -23,7 +23,7 @@ _OWN_SERVER = "A server that speaks the OpenAI protocol needs no provider: chat:
 # Keys of providers by how they begin, and whatever a server says that it was given as one.
 _LIKE_A_KEY = re.compile(
     r"\b(sk|pk|rk|gsk|xai|csk|nvapi|pplx|r8)[-_][\w*.-]{5,}[\w*]|\bhf_\w{16,}|\bAIza[\w-]{16,}|\bAKIA[A-Z0-9]{12,}"
-    r"|(?<=key provided: )[^\s\"',;]*[\w*]|(?<=bearer )[\w*.-]{6,}[\w*]",
+    r"|(?<=key provided: )[^\s\"',;]*[\w*]|(?<=bearer )(?=\S*[\d*])[\w*.-]{6,}[\w*]",
     re.IGNORECASE,
 )
 

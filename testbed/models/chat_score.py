@@ -148,6 +148,8 @@ def scores_of(
             raise ModelError("the server does not tell the log-probability of a message's first token")
         logprobs = tuple(token.logprob or 0.0 for token in own)
         behind = [token for token in tokens if token.begin >= end]
+        if begin == end and _silent(tokens, begin):  # the template's, before an empty message and after it
+            behind = [] if hidden is None else behind[hidden[n] :]
         if messages[n]["role"] == "tool":
             found[n] = Score(n, logprobs, _closing(behind, closed_at(text, end)))
         else:
@@ -169,7 +171,7 @@ def hidden_before(template: Sequence[Read], around: str, which: Sequence[int]) -
 
 def _own(tokens: Sequence[Read], begin: int, end: int, text: str, hidden: int | None) -> list[Read]:
     """Tokens of the message in a place. Of a character of several tokens, some servers show the last one only."""
-    silent = _silent(tokens, begin)
+    silent = _silent(tokens, begin) if begin < end else []
     if silent and hidden is None and not text[begin].isascii():
         raise ModelError(
             "the server shows no text of some tokens before a message, which may be parts of its first character."
