@@ -1,8 +1,8 @@
 """The command line. Every command imports what it needs when it runs, so that help is instant.
 
 Exit codes: 0 done; 1 a bug or a failed check; 2 bad input, nothing was done; 3 the run ended but attempts are missing
-(run it again to try those), or a board's verdict is (send it again to wait for it); 130 interrupted, everything
-finished so far is kept.
+(run it again to try those), or their scores (likewise), or a board's verdict is (send it again to wait for it); 130
+interrupted, everything finished so far is kept.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ app = typer.Typer(
     name="testbed",
     help="Tells capability elicitation from capability creation: "
     "runs one model bare and with tools, and reports what the tools added.",
-    epilog="Exit codes: 0 done, 1 a failed check, 2 bad input, 3 attempts or a verdict are missing, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 a failed check, 2 bad input, 3 attempts, scores or a verdict are missing, "
+    "130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -58,24 +58,29 @@ class UnknownName(UsageError):
         name: the name that was asked for.
         known: every name that would have been found.
         hint: one more sentence on what to do.
+        of: what would have it, such as "run 'demo'", where that has a name of its own.
     """
 
     kind: str
     name: str
     known: tuple[str, ...]
     hint: str
+    of: str
 
-    def __init__(self, kind: str | UnknownName, name: str = "", known: Iterable[str] = (), hint: str = "") -> None:
+    def __init__(
+        self, kind: str | UnknownName, name: str = "", known: Iterable[str] = (), hint: str = "", of: str = ""
+    ) -> None:
         if isinstance(kind, UnknownName):  # vector environments make an error anew from the one another process raised
-            self.kind, self.name, self.known, self.hint = kind.kind, kind.name, kind.known, kind.hint
+            self.kind, self.name, self.known, self.hint, self.of = kind.__reduce__()[1]
         else:
-            self.kind, self.name, self.known, self.hint = kind, name, tuple(sorted(known)), hint
+            self.kind, self.name, self.known, self.hint, self.of = kind, name, tuple(sorted(known)), hint, of
+        told = f"{self.of} has no {self.kind}" if self.of else f"unknown {self.kind}"
         near = did_you_mean(self.name, self.known)
-        super().__init__(f"unknown {self.kind} {_shown(self.name)}.{near}{' ' + self.hint if self.hint else ''}")
+        super().__init__(f"{told} {_shown(self.name)}.{near}{' ' + self.hint if self.hint else ''}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By default an exception is unpickled from its message alone; vector environments send them between processes.
-        return UnknownName, (self.kind, self.name, self.known, self.hint)
+        return UnknownName, (self.kind, self.name, self.known, self.hint, self.of)
 
 
 class ExperimentError(UsageError):

@@ -226,7 +226,7 @@ class _Reader(SampleTables):
             budget = Budget.from_mapping({**shared, **own})
         for tool in own.get("calls", {}):
             if not _may_be(tool, tools):
-                wrong = UnknownName(f"tool of arm {name!r} in its budget", tool, tools)
+                wrong = UnknownName("tool", tool, tools, of=f"arm {name!r}")
                 self._fail(str(wrong), (*at, "budget", "calls", tool))
         if "samples" in table:
             samples = self._samples(table["samples"], f"samples of arm {name!r}", (*at, "samples"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from testbed.scoring import ArmScored, Scoring
 
+MISSING = 3  # exit code where the same command, given again, may score what has no scores yet
 REFRESH = 0.25  # seconds between looks, on a terminal
 LINE_EVERY = 15.0  # seconds between lines, elsewhere
 
@@ -42,6 +44,16 @@ def nats(
     for line in parts(scored):
         print(line)
     where = "" if store == "testbed.sqlite" else f" --store {store}"
+    if any(each.unread for each in scored):
+        again = shlex.join(["testbed", "nats", run, *(["--arm", arm] if arm else []), *(["--by", by] if by else [])])
+        console.print(
+            "Not every attempt could be read now; all scores that were made are kept. Mend the cause, then go on with: "
+            f"{again}{where}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(MISSING)
     console.print(f"See them beside the verdicts: testbed report {run}{where}", highlight=False, soft_wrap=True)
 
 

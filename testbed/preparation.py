@@ -55,6 +55,9 @@ class Arm:
         if self.tools.offers:
             labels["stateful"] = self.tools.stateful()
             labels["schemas"] = json.dumps(self.tools.schemas)  # as text, which keeps the order that models read
+        tokenization: Callable[[], Mapping[str, str]] = getattr(self.model, "tokenization", dict)
+        if told := tokenization():
+            labels["tokenization"] = dict(told)
         if self.recording is not None:
             labels["replays"] = self.recording.label()
         return ArmRecord(self.hash, self.spec.name, {**self.identity, **labels})

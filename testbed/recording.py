@@ -178,7 +178,7 @@ class Recording:
             raise UsageError(f"{self._name} offers no tools, so there is nothing to replay")
         for name in self._spec.tools:
             if name not in written:
-                raise UnknownName(f"tool in {self._name}", name, written)
+                raise UnknownName("tool", name, written, of=self._name)
         if list(self._spec.tools) != list(written):
             raise UsageError(f"{self._name} offers {', '.join(written)}: list the same tools in the same order")
         now = {"control": str(self._spec.control), "protocol": PROTOCOL_VERSION}
@@ -197,7 +197,7 @@ def _found(store: Store, asked: Replay) -> tuple[Run, Any]:
     for record in run.arms:
         if record.name == asked.arm:
             return run, record
-    raise UnknownName(f"arm of run {asked.run!r}", asked.arm, [record.name for record in run.arms])
+    raise UnknownName("arm", asked.arm, [record.name for record in run.arms], of=f"run {asked.run!r}")
 
 
 def _written(run: Run, arm: str) -> list[str]:

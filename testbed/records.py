@@ -123,7 +123,7 @@ class HubRecords:
             (data,) = data.values()
         for name in self.columns.values():
             if name not in data.column_names:
-                raise UnknownName(f"column of dataset {self.title!r}", name, data.column_names)
+                raise UnknownName("column", name, data.column_names, of=f"dataset {self.title!r}")
         return data
 
     def _is_saved(self) -> bool:
@@ -135,7 +135,7 @@ class HubRecords:
         data = load_from_disk(self.name)
         if isinstance(data, Mapping) and self.split:
             if self.split not in data:
-                raise UnknownName(f"split of dataset {self.name!r}", self.split, data)
+                raise UnknownName("split", self.split, data, of=f"dataset {self.name!r}")
             return data[self.split]
         return data
 

@@ -15,7 +15,7 @@ from testbed.store import ArmRecord, Run, Store
 from testbed.store.records import changes
 from testbed.types import Task, digest
 
-_OF_MODEL = ("model", "name", "sampling")  # of an arm's identity; all else is the experiment's
+_OF_MODEL = ("model", "name", "sampling", "tokenization")  # of an arm's identity; all else is the experiment's
 _AGENT = "agent:"
 _PARTS = {"content": "its file", "own": "its version"}  # of an agent's identity; others are options of the same name
 

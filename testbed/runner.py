@@ -34,7 +34,7 @@ from testbed.schedule import Progress, RetryQueue
 from testbed.stats.stopping import UNKNOWN, Outcomes
 from testbed.store import AttemptWriter, Run, Store
 from testbed.threads import DaemonThreads
-from testbed.trial import has_reply
+from testbed.trial import Trial, has_reply
 from testbed.types import AGENT_ERROR, CONTEXT_FULL, REDRAWN, Attempt, Control, Status, Task, attempt_id
 
 CONCURRENCY = 256
@@ -81,6 +81,7 @@ class Runner:
         self._allocation: Allocation | None = None
         self._index: dict[str, int] = {}  # of a task by its hash
         self._lost: dict[str, int] = {}  # by attempt id, tries that cost a reply which does not come again
+        self._under_way: set[Trial] = set()  # those that may be given up
         self._stopping = self._heard = False  # heard: the model has written something since this run was started
 
     @property
@@ -94,8 +95,10 @@ class Runner:
         return self._prepared.arms
 
     def stop(self) -> None:
-        """Begins no further attempt; those under way end normally."""
+        """Begins no further attempt and gives up those that only wait for their turn; others under way end normally."""
         self._stopping = True
+        for trial in self._under_way:
+            trial.stop_waiting()
 
     @property
     def stopped(self) -> bool:
@@ -218,14 +221,16 @@ class Runner:
         progress.cells, progress.settled = allocation.cells, allocation.settled
 
     async def _try(self, cell: Cell, tries: int, queue: RetryQueue) -> Attempt | None:
-        """One attempt; after a fault of the infrastructure it is queued again, at last recorded as missing."""
+        """One attempt; None where it was queued again after a fault of the infrastructure, or given up."""
         arm, task = self.arms[cell.arm], self.tasks[cell.task]
         trial = trial_of(arm, task, self._prepared.environment(cell.task), cell.sample, self.experiment.seed)
         id = self._id(cell)
+        if id not in self._lost:  # else to give it up would forget what was lost
+            self._under_way.add(trial)
         try:
             attempt = await trial.run(self._replay(arm, cell), self._graders)
             lost = self._lost.pop(id, 0)
-            return replace(attempt, faults={**attempt.faults, REDRAWN: lost}) if lost else attempt
+            return replace(attempt, faults={**attempt.faults, REDRAWN: lost}) if attempt and lost else attempt
         except InfrastructureError as error:
             if trial.has_drawn(error):
                 self._lost[id] = self._lost.get(id, 0) + 1
@@ -235,6 +240,8 @@ class Runner:
                 queue.again(cell, tries + 1, max(delay, getattr(error, "retry_after", 0.0)))
                 return None
             return trial.missing(error)
+        finally:
+            self._under_way.discard(trial)
 
     def _replay(self, arm: Arm, cell: Cell) -> Iterator[str] | None:
         """What the partner of a yoked attempt saw: the live arm's next sample, which has another random stream.

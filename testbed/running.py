@@ -133,7 +133,7 @@ def _tell(console: Console, line: str) -> None:
 
 @contextlib.contextmanager
 def _stopping_on_signals(runner: Runner, console: Console) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) lets attempts under way end; the second gives them up."""
+    """The first Ctrl-C (or SIGTERM) lets attempts end that are under way; the second gives them up, too."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
 
@@ -143,7 +143,11 @@ def _stopping_on_signals(runner: Runner, console: Console) -> Iterator[None]:
             task.cancel()
             return
         runner.stop()
-        console.print("Stopping: letting attempts under way end. Ctrl-C again to give them up.", highlight=False)
+        _tell(
+            console,
+            "Stopping: letting attempts under way end, but for those that still wait for their turn at the model. "
+            "Ctrl-C again to give them up.",
+        )
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)

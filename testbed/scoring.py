@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from testbed.errors import ContextFull, FaultKind, ModelError, UnknownName, UsageError
+from testbed.errors import ContextFull, FaultKind, InfrastructureError, ModelError, UnknownName, UsageError
 from testbed.experiment_file import SAMPLING_KEYS
 from testbed.message_ends import lacks_ends, with_ends
 from testbed.models import make_model
@@ -49,6 +49,7 @@ class ArmScored:
         endless: attempts scored now in which a message that the model ended itself counts without its end, because
             the scorer does not tell how likely that was.
         left_out: why attempts have none, and how many.
+        unread: of these, how many were not read because the infrastructure failed: they are tried again another time.
         refused: why the whole arm has none; "" where it has.
     """
 
@@ -59,6 +60,7 @@ class ArmScored:
     before: int = 0
     endless: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    unread: int = 0
     refused: str = ""
 
 
@@ -88,7 +90,7 @@ class Scoring:
         self._refused: dict[str, str] = {}  # by arm, why a conversation could not be read
         names = [record.name for record in self._run.arms]
         if arm and arm not in names:
-            raise UnknownName(f"arm of run {run!r}", arm, names)
+            raise UnknownName("arm", arm, names, of=f"run {run!r}")
         if "imported" in self._run.experiment:
             raise UsageError(f"run {run!r} holds imported outcomes, which have no transcripts to score.")
         self._records = [record for record in self._run.arms if arm in ("", record.name)]
@@ -169,6 +171,8 @@ class Scoring:
                 raise ModelError(why)  # of a whole batch: the others would fare no better
             await asyncio.to_thread(self._store.scores.add, progress.scorer, [row for rows in found for row in rows])
             progress.done += sum(map(bool, found))
+            if progress.unread and not any(found):
+                return  # of a whole batch: the others would fare no better now
 
     async def _attempt(
         self, attempt: Attempt, record: ArmRecord, model: Scorer, tools: _Tools, progress: ArmScored
@@ -179,8 +183,9 @@ class Scoring:
             return []
         try:
             found = await model.score(messages, tools, list(roles))
-        except (ModelError, ContextFull) as error:
+        except (ModelError, ContextFull, InfrastructureError) as error:
             progress.left_out[str(error)] += 1
+            progress.unread += isinstance(error, InfrastructureError)
             if isinstance(error, ModelError):
                 self._refused[progress.arm] = str(error)
             return []

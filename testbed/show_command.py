@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from string import hexdigits
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -84,17 +86,21 @@ def _usage(message: str) -> Exception:
 
 
 def _view(store: Store, attempt: Attempt) -> TranscriptView:
-    from testbed.report.transcript_view import TranscriptView
-
     arm = store.arm(attempt.arm)
     name, spec = (arm.name, arm.spec) if arm is not None else ("", {})
-    return TranscriptView.of(attempt, store.task(attempt.task), name, spec)
+    return _view_of(attempt, store.task(attempt.task), name, spec)
+
+
+def _view_of(attempt: Attempt, task: Task, arm: str, spec: Mapping[str, Any]) -> TranscriptView:
+    """An attempt with what its model was told before the task."""
+    from testbed.report.told_first import told_first
+    from testbed.report.transcript_view import TranscriptView
+
+    return replace(TranscriptView.of(attempt, task, arm, spec), given=told_first(spec))
 
 
 def _pair(store: Store, run: str, arms: tuple[str, str], text: str, sample: int | None) -> list[TranscriptView]:
     """Both arms' attempts at the same task with the same sample index."""
-    from testbed.report.transcript_view import TranscriptView
-
     if not all(arms):
         raise _usage("--against NAME needs --arm NAME: the two arms whose attempts are shown side by side.")
     task = _task(store, run, text)
@@ -106,7 +112,7 @@ def _pair(store: Store, run: str, arms: tuple[str, str], text: str, sample: int 
     n = shared[0] if sample is None else sample
     if n not in shared:
         raise _usage(f"not both arms have sample {n} at {task.hash}; they share {shared[0]} to {shared[-1]}.")
-    return [TranscriptView.of(some[n], task, arm, specs[arm]) for some, arm in zip(both, arms, strict=True)]
+    return [_view_of(some[n], task, arm, specs[arm]) for some, arm in zip(both, arms, strict=True)]
 
 
 def _task(store: Store, run: str, text: str) -> Task:

@@ -39,9 +39,11 @@ class Trial:
         self._episode: Episode | None = None
         self._clock: asyncio.Timeout
         self._bug: BaseException | None = None
+        self._running: asyncio.Task[Attempt | None] | None = None
+        self._waits = self._drawn = self._stopping = self._given_up = False
 
-    async def run(self, replay: Iterator[str] | None, graders: DaemonThreads) -> Attempt:
-        """The attempt, however the model fared in it.
+    async def run(self, replay: Iterator[str] | None, graders: DaemonThreads) -> Attempt | None:
+        """The attempt, however the model fared in it; None where it was given up, see `stop_waiting`.
 
         Args:
             replay: the results that a yoked attempt's tools give, one after another.
@@ -50,6 +52,30 @@ class Trial:
         Raises:
             InfrastructureError: it could not be made; see `missing`.
         """
+        task = self._running = asyncio.current_task()
+        assert task is not None
+        try:
+            return await self._made(replay, graders)
+        except asyncio.CancelledError:
+            if self._given_up and task.uncancel() == 0:
+                return None
+            raise
+
+    def stop_waiting(self) -> None:
+        """From now on gives this try up where it waits for its turn at the model, and nothing would be lost with it.
+
+        That is as long as the model has written nothing in it, or would write the same again.
+        """
+        self._stopping = True
+        self._give_up()
+
+    def _give_up(self) -> None:
+        kept = self._drawn and not getattr(self._arm.model, "reproducible", False)
+        if self._waits and not kept and not self._given_up and self._running is not None:
+            self._given_up = True
+            self._running.cancel()
+
+    async def _made(self, replay: Iterator[str] | None, graders: DaemonThreads) -> Attempt:
         arm = self._arm
         episode = self._episode = self._begin(replay)
         try:
@@ -58,6 +84,7 @@ class Trial:
                 while not episode.over:
                     with _told_when_full(episode):
                         reply = await arm.model.generate(self._request(episode, clock))
+                        self._drawn = True
                         episode.read(reply.text, reply.usage, reply.logprobs)
                         # Else a limit on turns or tokens would be blamed; but a search has other conversations.
                         if reply.finish == "context" and not (arm.spec.lookahead or episode.action.does_something):
@@ -103,8 +130,28 @@ class Trial:
             position=episode.position,
             task=episode.task,
             logprobs=self._arm.spec.logprobs,
-            off_clock=partial(_off_clock, episode, clock, asyncio.get_running_loop().time()),
+            off_clock=partial(self._off_clock, episode, clock, asyncio.get_running_loop().time()),
         )
+
+    @contextmanager
+    def _off_clock(
+        self, episode: Episode, clock: asyncio.Timeout, asked: float, since: float | None = None
+    ) -> Iterator[None]:
+        """Meanwhile, and since then, the attempt waits for others: not a second of it is the attempt's.
+
+        What was before the request was made, `asked`, cannot have been a wait for its sake.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time() if since is None else max(since, asked)
+        self._waits = True
+        if self._stopping:
+            loop.call_soon(self._give_up)  # which finds it waiting, unless there was room for it at once
+        with standing(clock, began):
+            try:
+                yield
+            finally:
+                self._waits = False
+                episode.forgive(loop.time() - began)
 
     async def _imagine(self) -> str:
         """A tool's result as the model itself writes it; its tokens are generated ones of the attempt."""
@@ -163,21 +210,6 @@ def _told_when_full(episode: Episode) -> Iterator[None]:
         yield
     except ContextFull as error:
         episode.fill(str(error))
-
-
-@contextmanager
-def _off_clock(episode: Episode, clock: asyncio.Timeout, asked: float, since: float | None = None) -> Iterator[None]:
-    """Meanwhile, and since then, the attempt waits for others: not a second of it is the attempt's.
-
-    What was before the request was made, `asked`, cannot have been a wait for its sake.
-    """
-    now = asyncio.get_running_loop().time
-    began = now() if since is None else max(since, asked)
-    with standing(clock, began):
-        try:
-            yield
-        finally:
-            episode.forgive(now() - began)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def read(data: bytes, limits: Limits | None = None, size: int = 1000) -> list[An
 
 def test_the_same_run_gives_the_same_bytes(board: Board, where: Path, data: bytes) -> None:
     assert bundle_of(where, "mine", board) == data
+
+
+def test_a_label_that_boards_would_take_for_identity_stays_here(board: Board, where: Path, tmp_path: Path) -> None:
+    with Store.open(where) as store:
+        run = store.run("mine")
+        arms = [replace(arm, spec={**arm.spec, "tokenization": {"tokens": "a"}}) for arm in run.arms]
+        wanted = {arm.name: board.samples["tools" if arm.spec["tools"] else "bare"] for arm in arms}
+        write_bundle(store, replace(run, arms=tuple(arms)), store.tasks("mine"), wanted, tmp_path / "b")
+    assert [arm["spec"] for arm in Lines.of((tmp_path / "b").read_bytes()).arms] == [arm.spec for arm in run.arms]
 
 
 @pytest.mark.parametrize("size", [1, 7, 10**6])

@@ -27,7 +27,9 @@ from testbed.models.reference_model import reference_path
 from testbed.preparation import Prepared
 from testbed.report import checkpoints
 from testbed.report.analyse import Analysis, analyse_run
+from testbed.report.compare_runs import compare_sides
 from testbed.report.page import render_page
+from testbed.report.sides import read_side
 from testbed.report.tables import every_table
 from testbed.report.text import print_report
 from testbed.runner import Runner
@@ -331,3 +333,16 @@ def test_the_documented_experiment_gives_each_arm_its_own_model() -> None:
     ]
     assert {arm.sampling.max_tokens for arm in found.arms} == {256}
     assert found.measure.bare == "base"
+
+
+def test_compare_says_the_kl_of_the_report_and_what_tokenizers_files_come_to(
+    store: Store,
+) -> None:
+    (told,) = analyse_run(store, "two").checkpoints
+    both = [read_side(store, store.run("two"), arm, letter) for arm, letter in (("base", "A"), ("post", "B"))]
+    found = compare_sides(*both)
+    assert found.divergence is not None
+    assert told.kl is not None
+    assert (found.divergence.own, found.divergence.right) == ("A", told.kl.mean)
+    (model,) = [difference.lines for difference in found.differs if difference.topic == "model"]
+    assert "tokenizer's files, which make the same tokens and prompts" in model

@@ -21,6 +21,7 @@ from testbed.store import Store
 
 YES, NO = [True] * 4, [False] * 4
 HALF = [True, False, True, False]
+ALIKE = {"tokens": "made", "template": "told"}
 
 
 def compared(path: Path, left: str, right: str, other: Path | None = None, **options: Any) -> RunComparison:
@@ -291,6 +292,29 @@ def test_arms_with_one_identity_have_no_difference_and_others_always_have_one() 
             assert [difference.topic for difference in changed] == [topic], (key, value)
             assert all(changed[0].lines)
     assert spec_differences(SPEC, {**SPEC, "name": "n"})[0].lines == ("m → n",)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "lines"),
+    [
+        ({}, {}, ['tokenizer\'s files "a" → "b"']),  # of runs from before: what they come to is not known
+        (ALIKE, {}, ['tokenizer\'s files "a" → "b"']),
+        (ALIKE, ALIKE, ["tokenizer's files, which make the same tokens and prompts"]),
+        (ALIKE, {**ALIKE, "template": "other"}, ["chat template told → other"]),
+        (ALIKE, {**ALIKE, "tokens": "other"}, ['tokenizer "a" → "b"']),
+        (ALIKE, {"tokens": "o", "template": "p"}, ['tokenizer "a" → "b"', "chat template told → p"]),
+    ],
+)
+def test_of_tokenizers_whose_files_differ_it_is_told_what_that_comes_to(
+    one: dict[str, str], other: dict[str, str], lines: list[str]
+) -> None:
+    both = [
+        {**SPEC, "model": {"kind": "hf", "tokenizer": files}, **({"tokenization": said} if said else {})}
+        for files, said in (("a", one), ("b", other))
+    ]
+    (difference,) = spec_differences(*both)
+    assert (difference.topic, list(difference.lines)) == ("model", lines)
+    assert spec_differences(both[0], {**both[0], "tokenization": other}) == ()  # no part of an arm's identity
 
 
 def test_tools_are_told_by_name_and_a_placebo_is_the_tool_under_another_control() -> None:

@@ -29,6 +29,12 @@ def test_unknown_name_offers_the_nearest_whatever_the_case() -> None:
     assert error.exit_code == 2
 
 
+def test_a_name_that_something_named_does_not_have_is_told_with_it() -> None:
+    error = UnknownName("arm", "pyton", ["bare", "python"], hint="See the list.", of="run 'demo'")
+    assert str(error) == "run 'demo' has no arm 'pyton'. Did you mean 'python'? See the list."
+    assert str(UnknownName(error)) == str(error)
+
+
 def test_unknown_name_lists_what_there_is_when_nothing_is_near() -> None:
     assert "There are: python, search." in str(UnknownName("tool", "zzzz", ["search", "python"]))
 
@@ -67,6 +73,7 @@ def test_experiment_error_says_where(given: dict[str, object], expected: str) ->
     "error",
     [
         UnknownName("tool", "serach", ["search"], hint="See the list."),
+        UnknownName("arm", "pyton", ["python"], of="run 'demo'"),
         ToolFault(FaultKind.TIMEOUT, "too long"),
         ExperimentError("bad", path="e.toml", line=3),
         errors.TransportError("gone"),

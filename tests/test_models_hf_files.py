@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from helpers.tiny_models import NO_TOOLS, ask, has_reference, make_tokenizer, parrot, reply_of
+from helpers.tiny_models import NO_TOOLS, ask, has_reference, make_tokenizer, parrot, random_model, reply_of, save
 from testbed.errors import ModelError, UnknownName, UsageError
 from testbed.models import Model, make_model
 from testbed.models.hf import HuggingFace
@@ -106,6 +107,13 @@ def forget_layer(path: Path) -> None:
     save_file({k: v for k, v in weights.items() if "layers.1" not in k}, path / "model.safetensors", {"format": "pt"})
 
 
+def add(path: Path, tensors: Mapping[str, torch.Tensor]) -> Path:
+    from safetensors.torch import load_file, save_file
+
+    save_file({**load_file(path / "model.safetensors"), **tensors}, path / "model.safetensors", {"format": "pt"})
+    return path
+
+
 def unknown_architecture(path: Path) -> None:
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {"model_type": "nosuch"}))
@@ -132,6 +140,47 @@ async def test_weights_of_another_config_are_named_with_both_shapes(llama: Path,
     wanted = rf"'model\.layers\.0\.mlp\.\w+\.weight' has the shape .*{inner}.*, and config\.json makes it .*{2 * inner}"
     with pytest.raises(ModelError, match=wanted):
         await reply_of(path, ask())
+
+
+async def test_weights_of_more_layers_than_the_config_has_are_refused_by_name(llama: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(llama, tmp_path / "shortened")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    wanted = (
+        r"shortened' hold 'model\.layers\.1\.[\w.]+', for which .*config\.json has no place \(9 such tensors in all\)"
+    )
+    with pytest.raises(ModelError, match=wanted):
+        await reply_of(path, ask())
+
+
+async def test_a_weight_that_the_architecture_does_not_have_is_refused_by_name(llama: Path, tmp_path: Path) -> None:
+    path = add(shutil.copytree(llama, tmp_path / "biased"), {"model.layers.0.self_attn.q_proj.bias": torch.zeros(32)})
+    with pytest.raises(ModelError, match=r"hold 'model\.layers\.0\.self_attn\.q_proj\.bias', .*\(1 such"):
+        await reply_of(path, ask())
+
+
+async def test_what_has_no_say_in_what_a_model_writes_may_stand_beside_its_weights(llama: Path, tmp_path: Path) -> None:
+    beside = ("model.layers.0.self_attn.rotary_emb.inv_freq", "v_head.summary.weight", "vision_tower.blocks.0.weight")
+    path = add(shutil.copytree(llama, tmp_path / "more"), {name: torch.zeros(4) for name in beside})
+    assert (await reply_of(path, ask())).text == (await reply_of(llama, ask())).text
+
+
+@pytest.mark.parametrize("mask", ["attn.bias", "attn.masked_bias"])
+async def test_masks_that_older_versions_saved_are_no_weights(tmp_path: Path, mask: str) -> None:
+    path = save(random_model("gpt2"), make_tokenizer(), tmp_path / "old")
+    before = (await reply_of(path, ask())).text
+    add(path, {f"transformer.h.0.{mask}": torch.ones(1)})
+    assert (await reply_of(path, ask())).text == before
+
+
+async def test_a_head_saved_beside_the_embeddings_that_it_is_tied_to_is_no_surplus(tmp_path: Path) -> None:
+    made = random_model()
+    made.config.tie_word_embeddings = True
+    made.tie_weights()
+    path = save(made, make_tokenizer(), tmp_path / "tied")
+    before = (await reply_of(path, ask())).text
+    add(path, {"lm_head.weight": made.get_input_embeddings().weight.detach().clone()})
+    assert (await reply_of(path, ask())).text == before
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])

@@ -73,6 +73,16 @@ def test_replicas_that_nobody_asked_for_are_not_spoken_of(monkeypatch: pytest.Mo
         place("m", "cuda", "auto", 1)
 
 
+@pytest.mark.parametrize(("gpus", "there"), [((), "cpu"), (("H100", "H100"), "cpu, cuda:0, cuda:1")])
+def test_a_second_processor_is_refused_with_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, gpus: tuple[str, ...], there: str
+) -> None:
+    machine(monkeypatch, *gpus)
+    with pytest.raises(ModelError, match=rf"no device 'cpu:1'; this machine has {there}\. .*threads = N"):
+        place("m", "cpu:1", "auto", "auto")
+    assert place("m", "cpu:0", "auto", "auto").kind == "cpu"
+
+
 @pytest.mark.parametrize(("device", "meant"), [("gpu", "cuda"), ("GPU:1", "cuda:1")])
 def test_a_gpu_is_called_cuda(device: str, meant: str) -> None:
     with pytest.raises(UsageError, match=f"Did you mean '{meant}'"):

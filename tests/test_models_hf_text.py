@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from helpers.tiny_models import NO_TOOLS, TEMPLATE, TOOL, make_tokenizer
 from testbed.errors import ModelError
+from testbed.models import hf_files
 from testbed.models.hf import HuggingFace
 from testbed.models.hf_text import TextCodec
 from testbed.protocol import ANSWER_INSTRUCTION
@@ -122,3 +125,39 @@ def test_a_conversation_that_the_template_refuses_is_an_error_that_says_why() ->
 def test_a_template_that_cannot_be_read_is_told_with_its_line() -> None:
     with pytest.raises(ModelError, match=r"template of tiny cannot be read, in its line 2: .*[^.]\.$"):
         codec("first\n{{ broken").prompt([{"role": "user", "content": "Q"}], ())
+
+
+def test_what_changes_no_token_and_no_prompt_changes_no_tokenization(llama: Path, tmp_path: Path) -> None:
+    same = changed(llama, tmp_path / "same", model_max_length=99, padding_side="left", processor_class="Other")
+    assert hf_files.hashes(same)["tokenizer"] != hf_files.hashes(llama)["tokenizer"]
+    assert tokenization(same) == tokenization(llama)
+
+
+@pytest.mark.parametrize(
+    ("settings", "differs"),
+    [
+        ({"chat_template": NO_TOOLS}, {"template"}),
+        ({"chat_template": TEMPLATE + "{{ eos_token }}", "eos_token": "<|tool|>"}, {"tokens", "template"}),
+        ({"eos_token": "<|tool|>"}, {"tokens"}),  # the token that ends a message; no template of the model's says it
+        ({"additional_special_tokens": ["<extra>"]}, {"tokens"}),
+    ],
+)
+def test_what_changes_tokens_or_prompts_is_told_apart(
+    llama: Path, tmp_path: Path, settings: dict[str, Any], differs: set[str]
+) -> None:
+    before, after = tokenization(llama), tokenization(changed(llama, tmp_path / "other", **settings))
+    assert {key for key in before if before[key] != after[key]} == differs
+
+
+def changed(model: Path, to: Path, **settings: Any) -> Path:
+    """A copy whose tokenizer_config.json has other settings."""
+    path = shutil.copytree(model, to)
+    if "chat_template" in settings:
+        (path / "chat_template.jinja").unlink()
+    known = json.loads((path / "tokenizer_config.json").read_text())
+    (path / "tokenizer_config.json").write_text(json.dumps(known | settings))
+    return path
+
+
+def tokenization(path: Path) -> Mapping[str, str]:
+    return HuggingFace(path, device="cpu").tokenization()

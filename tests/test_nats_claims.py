@@ -132,6 +132,18 @@ def test_an_arm_of_another_model_is_not_said_to_guess_within_the_bare_ones_budge
     assert "within the budget" not in found
 
 
+def test_of_an_arm_of_another_model_it_is_told_what_its_verdict_rests_on() -> None:
+    other = {"model": {"id": "other"}}
+    both = "what of it is the model's doing and what the tools', these nats do not tell. "
+    far = said(analysed(9.0, k=1, **other))
+    assert far.startswith(f"python: its verdict rests on re-weighting, which the budget does not pay for; {both}"), far
+    assert "Re-weighting bare would have to spend" in far
+    some = said(analysed(9.0, k=3, **other))
+    assert some.startswith("python: at 8 of 8 tasks its verdict rests on re-weighting that the budget does not"), some
+    near = said(analysed(9.0, bare=HALF, tool=[(16, 12)] * TASKS, **other))
+    assert near.startswith("python: the verdict rests on the attempts themselves, that is on how often each arm"), near
+
+
 @pytest.mark.parametrize(("nats", "k", "words"), [(0.1, 2, Words.WITHIN), (5.0, 16, Words.BEYOND)])
 def test_a_run_that_is_scored_by_half_claims_only_what_the_rest_cannot_change(
     nats: float, k: int, words: Words

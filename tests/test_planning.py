@@ -246,7 +246,7 @@ def test_a_pilot_in_which_nothing_differs_is_planned_from(testbed: Callable[...,
         (["--pilot", "pilot", "--arm", "helpd"], "Did you mean 'helped'?"),
         (["--pilot", "pilot", "--bare", "bear"], "Did you mean 'bare'?"),
         (["--pilot", "pilot", "--operating", "9", "--elicitation", "9"], "share 0 tasks with 9 scored attempts"),
-        (["demo", "--pilot", "pilot"], "unknown arm of the pilot 'pilot' 'inert'"),
+        (["demo", "--pilot", "pilot"], "the pilot 'pilot' has no arm 'inert'"),
         (["--plugin", "nowhere.py", "demo"], "nowhere.py"),
     ],
 )

@@ -157,7 +157,7 @@ def test_columns_of_other_names_are_read_under_ours(tmp_path: Path, opened: Any)
     folder = stored(aime, "parquet", tmp_path / "aime")
     by_hub = opened("Maths-v0", hub={"name": folder, "columns": {"problem": "Problem", "answer": "Answer"}})
     assert hashes(by_hub) == hashes(opened("Maths-v0", path=jsonl(renamed, tmp_path / "aime.jsonl")))
-    with pytest.raises(UnknownName, match=r"unknown column .* 'Problm'.*Did you mean 'Problem'"):
+    with pytest.raises(UnknownName, match=r"dataset .* has no column 'Problm'.*Did you mean 'Problem'"):
         _ = opened("Maths-v0", hub={"name": folder, "columns": {"problem": "Problm"}}).tasks
 
 
@@ -274,7 +274,7 @@ def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
     jsonl([{"b": 1}], Path(uneven, "test-2.jsonl"))
     for hub, says in (
         ({"name": both}, r"has the splits train, test: name one"),
-        ({"name": both, "split": "tets"}, r"unknown split .*Did you mean 'test'"),
+        ({"name": both, "split": "tets"}, r"has no split 'tets'.*Did you mean 'test'"),
         ({"name": folder, "split": "dev"}, r"cannot be loaded: Unknown split"),
         ({"name": folder, "config": "main"}, r"cannot be loaded: BuilderConfig 'main' not found"),
         ({"name": str(tmp_path / "empty")}, r"cannot be loaded: "),

@@ -325,10 +325,10 @@ async def test_what_cannot_be_replayed_is_told_before_anything_runs(tmp_path: Pa
     await run(experiment("plain", bare), path, lambda request: write_answer("1"))
     assert "unknown run 'firsts'. Did you mean 'first'?" in await refusal({"replay": "firsts"}, path)
     no_arm = await refusal({"replay": {"run": "first", "arm": "lively"}}, path)
-    assert "unknown arm of run 'first' 'lively'. Did you mean 'live'?" in no_arm
+    assert "run 'first' has no arm 'lively'. Did you mean 'live'?" in no_arm
     assert "offers no tools" in await refusal({"replay": {"run": "plain", "arm": "bare"}}, path)
     no_tool = await refusal({"tools": ["count"], "replay": "first"}, path)
-    assert "unknown tool in arm 'live' of run 'first' 'count'. Did you mean 'counts'?" in no_tool
+    assert "arm 'live' of run 'first' has no tool 'count'. Did you mean 'counts'?" in no_tool
     assert "list the same tools" in await refusal(
         {"tools": ["keeps"], "replay": {"run": "two", "arm": "both"}}, await both(path)
     )

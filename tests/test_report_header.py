@@ -104,6 +104,37 @@ def test_arms_of_different_models_each_name_theirs() -> None:
 
 
 @pytest.mark.parametrize(
+    ("bare", "other", "said"),
+    [
+        ({}, {"tools": ["search"]}, "what the tools added"),
+        ({}, {"model": {"id": "hf:post"}}, "what the other model added"),
+        ({}, {"tools": ["search"], "model": {"id": "hf:post"}}, "what the tools and the other model added"),
+        ({"tools": ["search"]}, {"tools": ["search"], "model": {"id": "hf:post"}}, "what the other model added"),
+        ({}, {"lookahead": {"kind": "best_of"}}, "what the search added"),
+        ({}, {"model": {"system": "Be brief."}}, "how its arms compare"),
+    ],
+)
+def test_the_heading_says_what_the_arms_have_that_the_bare_one_has_not(
+    bare: dict[str, Any], other: dict[str, Any], said: str
+) -> None:
+    arms = []
+    for name, table in (("bare", bare), ("search", other)):
+        spec = {"tools": [SEARCH], "control": "live"} if "tools" in table else {"control": "absent"}
+        arms.append(record(name, **{"lookahead": table.get("lookahead"), **spec}))
+    tables = [{"name": "bare", **bare}, {"name": "search", **other}]
+    analysis = shown(subject_of(run(arms=tuple(arms), experiment={"arm": tables}), TASKS), bare="bare")
+    page = render_page(analysis)
+    assert f"<h1>Report: {said}</h1>" in page
+    assert f"<title>Report: {said}</title>" in page
+
+
+def test_of_imported_outcomes_the_heading_stays_as_it_is() -> None:
+    imported = replace(subject_of(run(), TASKS), imported=True)
+    assert "<h1>Report: what the tools added</h1>" in render_page(shown(imported))
+    assert "<h1>Report: what the tools added</h1>" in render_page(replace(shown(imported), subject=None))
+
+
+@pytest.mark.parametrize(
     ("system", "said"),
     [
         ({}, "(temperature 1)"),

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from helpers.tiny_models import TEMPLATE, TOOL, has_reference, make_tokenizer, random_model, save
 from testbed import scoring
 from testbed.cli import app
-from testbed.errors import ModelError, UnknownName, UsageError
+from testbed.errors import ModelError, ModelNotAsked, UnknownName, UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.models import make_model
 from testbed.models.base import Score
@@ -113,6 +113,40 @@ async def test_scoring_goes_on_where_it_was_stopped_and_nothing_is_scored_twice(
     assert np.array_equal(before.nats, store.scores.of("facts", hash_).nats)
 
 
+async def test_what_was_scored_before_a_server_went_is_kept_and_the_rest_is_tried_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "AT_ONCE", 4)
+    score, asked = HuggingFace.score, []
+
+    async def goes_away(self: HuggingFace, *conversation: Any) -> list[Score]:
+        asked.append(conversation)
+        if len(asked) > 3:
+            raise ModelNotAsked("the server went away")
+        return await score(self, *conversation)
+
+    monkeypatch.setattr(HuggingFace, "score", goes_away)
+    cut = await Scoring(store, "facts", arm="bare").run()
+    assert [(each.done, each.unread, dict(each.left_out)) for each in cut] == [(3, 5, {"the server went away": 5})]
+    assert len(asked) == 8  # two batches: the third would fare no better
+    monkeypatch.setattr(HuggingFace, "score", score)
+    again = await Scoring(store, "facts", arm="bare").run()
+    assert [(each.before, each.done, each.unread) for each in again] == [(3, 9, 0)]
+
+
+def test_the_command_names_a_server_that_is_down_and_how_to_go_on(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    asked = ["nats", "facts", "--arm", "bare", "--by", "chat:openai:gone", "--store", str(tmp_path / "s.sqlite")]
+    told = CliRunner().invoke(app, asked)
+    assert told.exit_code == 3
+    assert "bare: 9 left out: chat:openai:gone: no connection" in told.output
+    assert "http://127.0.0.1:9/v1" in told.output
+    assert f"go on with: testbed nats facts --arm bare --by chat:openai:gone --store {tmp_path}" in told.stderr
+
+
 async def test_another_model_scores_beside_the_own_one(store: Store, tmp_path: Path) -> None:
     path = save(random_model(context=2048), make_tokenizer(), tmp_path / "other")
     await Scoring(store, "facts", arm="bare").run()
@@ -160,7 +194,7 @@ async def test_models_that_have_no_log_probabilities_are_refused_by_name(model: 
         await Runner(parse_experiment({**data, "model": model}), store).run()
         with pytest.raises(UsageError, match=f"arm 'bare': {model['id']} does not say how likely"):
             await Scoring(store, "o").run()
-        with pytest.raises(UnknownName, match="bare"):
+        with pytest.raises(UnknownName, match=r"run 'o' has no arm 'baer'\. Did you mean 'bare'"):
             Scoring(store, "o", arm="baer")
 
 

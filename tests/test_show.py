@@ -6,14 +6,17 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from helpers.command import Done
+from helpers.tiny_models import TOOL
 from helpers.transcripts import CALL, SPEC, TASK, attempt_of, returns, says, view_of
 from helpers.two_runs import LIVE, add, tasks
+from testbed.report.told_first import told_first
 from testbed.report.transcript import BEGINNING, print_side_by_side, print_transcript
 from testbed.report.transcript_view import TranscriptView
 from testbed.store.schema import pack
@@ -70,6 +73,35 @@ def test_an_attempt_is_shown_with_calls_budget_end_and_grade() -> None:
     ):
         assert line in shown.splitlines(), line
     assert shown.count("left: ") == 4
+
+
+def test_what_the_model_was_told_before_the_task_stands_before_it() -> None:
+    spec = {**SPEC, "model": {"kind": "chat", "native": True, "system": "Be\nbrief."}, "schemas": json.dumps([TOOL])}
+    view = replace(view_of(says("<answer>4</answer>")), given=told_first(spec))
+    lines = printed(view, terminal=False).splitlines()
+    at = lines.index("system         Be")
+    assert lines[at : at + 4] == [
+        "system         Be",
+        "               brief.",
+        "tools          lookup, told in the provider's own form:",
+        f"               {json.dumps(TOOL['function'])}",
+    ]
+    assert at < lines.index("── 1 · user")
+
+
+def test_a_long_system_text_is_cut_on_a_terminal_and_whole_when_asked() -> None:
+    view = replace(view_of(), given=(("system", "x" * 100_000),))
+    assert f"{100_000 - BEGINNING:,} more characters; --full shows them" in plain(printed(view))
+    assert plain(printed(view, full=True)).count("x") >= 100_000
+
+
+def test_two_attempts_whose_models_were_told_the_same_say_it_once() -> None:
+    left, right = view_of(name="one"), view_of(name="other")
+    alike = printed(*(replace(view, given=(("system", "Be brief."),)) for view in (left, right)), terminal=False)
+    assert alike.count("system         Be brief.") == 1
+    apart = printed(replace(left, given=(("tools", "none"),)), replace(right, given=(("tools", "python"),)), width=50)
+    assert "tools          one: none" in plain(apart)
+    assert "other: python" in plain(apart)
 
 
 def test_two_attempts_stand_beside_each_other_on_a_terminal_with_what_differs_marked() -> None:
@@ -167,6 +199,16 @@ def test_the_command_shows_two_attempts_by_their_ids(store: Path, testbed: Calla
     assert "At the same task, both sample 0. 1 of 2 steps say the same" in done.out
     assert "answers: ⟦bare⟧ 0" in done.out
     assert "answers: ⟦python⟧ 0" in done.out
+
+
+def test_the_command_tells_what_the_model_was_told_first(store: Path, testbed: Callable[..., Done]) -> None:
+    for arm, tools in (("bare", "none"), ("python", "python: described in the system text")):
+        (one, *_) = ids(testbed, arm)
+        assert re.search(rf"^tools +{tools}$", testbed("show", one).out, re.MULTILINE)
+    assert testbed("show", one, "--html", "one.html").out == "wrote one.html\n"
+    assert "<dt>tools</dt>" in Path("one.html").read_text()
+    pair = testbed("show", "r", "--task", "0 + 0?", "--arm", "python", "--against", "bare").out
+    assert re.search(r"^tools +bare: none$", pair, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("more", "sample"), [([], 0), (["--sample", "3"], 3)])

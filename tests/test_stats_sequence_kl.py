@@ -13,7 +13,7 @@ from helpers.tiny_models import countable, decode
 from testbed.models.hf_decode import Row
 from testbed.models.hf_score import forced
 from testbed.stats import StatsError
-from testbed.stats.sequence_kl import affordable, sequence_kl
+from testbed.stats.sequence_kl import affordable, kl_difference, sequence_kl
 
 VOCABULARY, LONGEST, END = 5, 3, 4
 PROMPTS = ((1, 2), (3, 1), (2, 2), (3, 3))
@@ -143,6 +143,35 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         shares += share.low <= 1 / 3 <= share.high
     assert held / runs >= 0.93
     assert shares / runs >= 0.93
+
+
+def kl_of(per_task: np.ndarray, names: list[str]):
+    return sequence_kl(names, np.full(len(names), 2.0), per_task + 2.0, replicates=100)
+
+
+def test_a_difference_of_two_kls_is_paired_and_turns_around_with_its_sides() -> None:
+    rng = np.random.default_rng(3)
+    names, near = [f"t{n}" for n in range(12)], rng.exponential(1.0, 12)
+    one, other = kl_of(near, names), kl_of(near + 0.5, names)
+    found, turned = (kl_difference(*pair, replicates=100) for pair in ((one, other), (other, one)))
+    assert found.value == pytest.approx(0.5)
+    assert (turned.value, turned.low, turned.high) == pytest.approx((-found.value, -found.high, -found.low))
+    assert found.high - found.low < other.mean.high - other.mean.low  # what tasks have in common is no noise
+    same = kl_difference(one, one, replicates=100)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    with pytest.raises(StatsError, match="same tasks"):
+        kl_difference(one, kl_of(near, names[::-1]))
+
+
+def test_intervals_of_differences_hold_the_truth_as_often_as_they_say() -> None:
+    rng, runs, tasks = np.random.default_rng(4), 200, 5
+    names = [f"t{n}" for n in range(tasks)]
+    held = 0
+    for _ in range(runs):
+        one, other = (kl_of(rng.lognormal(0.0, 1.0, tasks), names) for _ in range(2))  # a true difference of 0
+        found = kl_difference(one, other, replicates=100)
+        held += found.low <= 0 <= found.high
+    assert held >= 0.95 * runs
 
 
 def test_the_controlled_estimate_is_less_noisy_where_two_models_are_close_and_says_when_it_is_not_to_be_trusted() -> (

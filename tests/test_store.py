@@ -14,6 +14,7 @@ from helpers.stored import ARMS, ODD, TASKS, every_attempt, make_attempt, make_r
 from testbed.errors import StoreError, UnknownName
 from testbed.store import ArmRecord, MessageScore, ScorerRecord, Store
 from testbed.store import schema as store_schema
+from testbed.store.records import changes
 from testbed.types import COST_COMPONENTS, REDRAWN, Task, digest
 
 # -- attempts
@@ -294,3 +295,10 @@ async def test_scores_come_back_from_each_database_and_are_kept_once(store: Stor
         found = again.scores.of("r", scorer.hash)
     assert found.nats.tolist() == [1e-300, 2.5]
     assert found.success.tolist() == [-1, 0]
+
+
+def test_what_a_tokenizers_hash_comes_to_is_no_change_of_a_run_from_before_it_was_said() -> None:
+    spec = {"budget": {"turns": 8}}
+    old = make_run(arms=(ArmRecord("a" * 32, "bare", spec),))
+    new = make_run(arms=(ArmRecord("b" * 32, "bare", {"budget": {"turns": 16}, "tokenization": {"tokens": "t"}}),))
+    assert changes(old, new, [], []) == ["arm 'bare': budget.turns 8 → 16"]

@@ -150,6 +150,17 @@ def test_an_unknown_run_or_format_or_folder_is_named(store: Store, folder: Path)
         export(store, "demo", folder / "none" / "out.jsonl")
 
 
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl", "jsonl.gz"])
+def test_a_folder_that_is_none_is_told_alike_in_every_format(store: Store, folder: Path, ending: str) -> None:
+    store.add_run(Run("demo", {}, 0, (), "2026-01-01", {}), [])
+    (folder / "file").write_text("mine")
+    for place, why in (("none", "No such file or directory"), ("file", "Not a directory")):
+        with pytest.raises(UsageError) as told:
+            export(store, "demo", folder / place / f"out.{ending}")
+        target = folder / place
+        assert str(told.value) == f"{target}/out.{ending} cannot be written: {why}; make the folder {target} first."
+
+
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
 async def test_scores_go_out_a_row_for_each_message_and_model(store: Store, folder: Path, ending: str) -> None:
     scorers = (ScorerRecord("one", {"weights": "a"}), ScorerRecord("other", {"weights": "b"}))

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 import zstandard
 from pydantic import ValidationError
 
-from testbed.board.bundle_lines import ClaimedArm, ClaimedAttempt, ClaimedTask, Line, Manifest
+from testbed.board.bundle_lines import ClaimedArm, ClaimedAttempt, ClaimedTask, Line, Manifest, sent_of
 from testbed.errors import DataError, StoreError
 from testbed.experiment import MOST_ATTEMPTS
 from testbed.store import Run, Store
@@ -107,7 +107,9 @@ def write_bundle(store: Store, run: Run, tasks: Sequence[Task], samples: Mapping
     with path.open("wb") as file, _compressing(_Hashing(file, digest)) as out:
         out.write(_line(manifest.model_dump()))
         for arm in run.arms:
-            out.write(_line({"hash": arm.hash, "name": arm.name, "samples": samples[arm.name], "spec": arm.spec}))
+            out.write(
+                _line({"hash": arm.hash, "name": arm.name, "samples": samples[arm.name], "spec": sent_of(arm.spec)})
+            )
         for task in tasks:
             out.write(_line({"hash": task.hash, "environment": task.environment, "prompt": task.prompt}))
         for arm in run.arms:

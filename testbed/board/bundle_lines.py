@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,6 +43,11 @@ class ClaimedArm(Line):
     name: Label
     samples: Annotated[int, Field(ge=1, le=10**6)]
     spec: dict[str, Any]
+
+
+def sent_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What an arm is (`ArmRecord.spec`) as boards read it: without a label that older ones would take for identity."""
+    return {key: value for key, value in spec.items() if key != "tokenization"}
 
 
 class ClaimedTask(Line):

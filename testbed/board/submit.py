@@ -14,7 +14,7 @@ import httpx
 
 from testbed.board.board_file import Rules
 from testbed.board.bundle import Written, write_bundle
-from testbed.board.bundle_lines import ClaimedArm, ClaimedTask
+from testbed.board.bundle_lines import ClaimedArm, ClaimedTask, sent_of
 from testbed.board.link import Link, address_of
 from testbed.board.schema import ACCEPTED
 from testbed.board.verify.arms import Asked, check_head, read_arms
@@ -151,7 +151,7 @@ def _check(run: Run, listed: Sequence[Task], terms: Mapping[str, Any], samples: 
     for arm in run.arms:
         wanted = asked.samples["tools" if arm.spec.get("tools") else "bare"]
         samples[arm.name] = min(wanted, run.samples[arm.name])
-    arms = [ClaimedArm(hash=a.hash, name=a.name, samples=samples[a.name], spec=dict(a.spec)) for a in run.arms]
+    arms = [ClaimedArm(hash=a.hash, name=a.name, samples=samples[a.name], spec=sent_of(a.spec)) for a in run.arms]
     read_arms(arms, asked, findings)
     if wrong := [reason.text for reason in findings.reasons() if reason.level == "wrong"]:
         raise UsageError(

@@ -147,7 +147,7 @@ def read_lookahead(value: Any) -> Lookahead:
     known = [field.name for field in fields(KINDS[kind])]
     for key in settings:
         if key not in known:
-            raise UnknownName(f"key of lookahead {kind!r}", key, known)
+            raise UnknownName("key", key, known, of=f"lookahead {kind!r}")
     if missing := [key for key in known if key not in settings and key != "check"]:
         raise UsageError(f"lookahead: kind = {kind!r} needs {' and '.join(missing)}")
     return KINDS[kind](**settings)

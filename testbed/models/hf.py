@@ -81,6 +81,7 @@ class HuggingFace:
         self._own_context: int | None = None
         self._vocabulary = 0
         self._codec: TextCodec | None = None
+        self._tokenizer: Any = None  # the codec's
         self._codec_lock = threading.Lock()
         self._loading = threading.Lock()
         self._workers: Replicas | None = None
@@ -99,12 +100,16 @@ class HuggingFace:
             **({} if self._shortened is None else {"context": self._shortened}),
         }
 
+    def tokenization(self) -> Mapping[str, str]:
+        """See `testbed.models.hf_files.tokenization`: what a difference of tokenizers' files comes to."""
+        return hf_files.tokenization(self._tokenizer) if self.codec else {}
+
     @property
     def codec(self) -> TextCodec:
         """The tokenizer, loaded when first needed."""
         with self._codec_lock:
             if self._codec is None:
-                tokenizer = hf_files.load_tokenizer(self._path, self.name)
+                tokenizer = self._tokenizer = hf_files.load_tokenizer(self._path, self.name)
                 stops = hf_files.stop_ids(self._path, tokenizer)
                 self._codec = TextCodec(tokenizer, stops, self._system, self.name)
             return self._codec

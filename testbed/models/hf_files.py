@@ -11,6 +11,7 @@ from typing import Any
 
 from testbed.edges import Foreign
 from testbed.errors import ModelError, did_you_mean
+from testbed.types import digest
 
 WEIGHTS = ("*.safetensors", "*.bin")
 SETTINGS = ("config.json", "generation_config.json")
@@ -27,6 +28,12 @@ TOKENIZER = (
 )
 # Of these, some file holds a tokenizer's vocabulary, whatever else its kind needs.
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "*.tiktoken", "tekken.json")
+# What may stand beside a language model's weights without a say in what it writes: parts for other inputs, heads for
+# other outputs, and masks, which older versions of transformers saved.
+_APART = re.compile(
+    r"(^|\.)(vision_\w+|visual|audio_\w+|multi_modal_projector|mtp|v_head)\."
+    r"|(^|\.)attn\.(attention\.)?(masked_)?bias$"
+)
 _UNREACHED = re.compile("LocalEntryNotFound|Connect|Timeout|Proxy|NetworkError|OfflineMode")  # of the Hub's client
 
 
@@ -71,6 +78,23 @@ def hashes(path: Path) -> dict[str, str]:
     return {group: _combined(files) for group, files in groups.items()}
 
 
+def tokenization(tokenizer: Any) -> dict[str, str]:
+    """Hashes of what tokens and prompts depend on, whatever else a tokenizer's files say; empty where it is not told.
+
+    "tokens" is how a text becomes tokens and tokens a text, "template" how a conversation becomes a text.
+    """
+    written = getattr(getattr(tokenizer, "backend_tokenizer", None), "to_str", None)
+    if written is None:
+        return {}
+    template = tokenizer.chat_template
+    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    words = {name: word for name, word in tokenizer.special_tokens_map.items() if name in str(template)}
+    return {
+        "tokens": digest([written(), sorted(special | set(tokenizer.all_special_ids)), tokenizer.eos_token_id]),
+        "template": digest([template, words]),
+    }
+
+
 def load_tokenizer(path: Path, name: str) -> Any:
     """The directory's tokenizer.
 
@@ -105,7 +129,8 @@ def load_model(path: Path, name: str, dtype: str, device: str) -> Any:
     """The directory's causal language model, ready for inference.
 
     Raises:
-        ModelError: the files are corrupt, incomplete, or of an architecture that transformers does not know.
+        ModelError: the files are corrupt, incomplete, of another model than config.json's, or of an architecture that
+            transformers does not know.
     """
     import torch
     from safetensors import SafetensorError
@@ -136,6 +161,12 @@ def load_model(path: Path, name: str, dtype: str, device: str) -> Any:
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"the weights of {name} in {str(path)!r} lack {missing[0]!r} ({len(missing)} tensors in all). {remedy}"
+        )
+    if spare := sorted(key for key in info["unexpected_keys"] if not _APART.search(key)):
+        raise ModelError(
+            f"the weights of {name} in {str(path)!r} hold {spare[0]!r}, for which the model of its config.json has no "
+            f"place ({len(spare)} such tensors in all): without them it is another model. Give the directory the "
+            "config.json that was saved with these weights, or save the weights without them."
         )
     return model.to(device).eval()
 

@@ -59,7 +59,7 @@ def place(name: str, device: str, dtype: str, replicas: int | str) -> Placement:
 
     Raises:
         UnknownName: there is no such device.
-        ModelError: this machine has not the GPUs.
+        ModelError: this machine has not the GPUs, or no second processor.
     """
     import torch
 
@@ -73,6 +73,12 @@ def place(name: str, device: str, dtype: str, replicas: int | str) -> Placement:
             meant = device.lower().replace("gpu", "cuda")
             raise UsageError(f"unknown device {device!r}. Did you mean {meant!r}?") from None
         raise UnknownName("device", device, DEVICES) from None
+    if kind.type == "cpu" and kind.index:
+        there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(gpus))])
+        raise ModelError(
+            f"{name}: there is no device {device!r}; this machine has {there}. All of its processor's cores are one "
+            "device; threads = N uses so many of them."
+        )
     if kind.type != "cuda":
         devices = [device] * (1 if replicas == "auto" else int(replicas))
     else:

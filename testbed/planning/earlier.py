@@ -76,7 +76,11 @@ class Earlier:
         """
         if name not in self.arms:
             raise UnknownName(
-                f"arm of the pilot {self.name!r}", name, self.arms, hint="Name arms of the pilot with --arm and --bare."
+                "arm",
+                name,
+                self.arms,
+                hint="Name arms of the pilot with --arm and --bare.",
+                of=f"the pilot {self.name!r}",
             )
         return self.arms[name]
 

@@ -9,9 +9,9 @@ from typing import Any
 import altair as alt
 
 from testbed.report.cells import Table
-from testbed.report.chart_labels import with_whole_characters
+from testbed.report.chart_labels import LINE, lines_of, on_lines, with_whole_characters
 from testbed.report.map_links import MapLinks
-from testbed.report.palette import DASHES, GREY, LINES, SHAPES
+from testbed.report.palette import DASHES, GREY, LINES, SHAPES, VERDICTS
 from testbed.report.record import Analysis
 
 # Of Object.prototype; what is inherited by every object that Vega looks names up in.
@@ -31,6 +31,7 @@ _INHERITED = frozenset(
         "__lookupSetter__",
     }
 )
+NAME = 112  # pixels of an arm's name beside a chart, on each of its lines
 LinkOf = Callable[[str], str]  # an arm's name → where its transcripts are
 
 
@@ -113,9 +114,24 @@ def scale(domain: Sequence[str], range_: Sequence[Any]) -> alt.Scale:
     return alt.Scale(domain=list(domain), range=list(range_))
 
 
-def arm_axis(arms: Sequence[str], *, limit: int = 110) -> alt.Y:
-    """Arms from top to bottom, in the order given."""
-    return alt.Y("arm", type="nominal", sort=list(arms), title=None, axis=alt.Axis(labelLimit=limit, ticks=False))
+def arm_axis(arms: Sequence[str], *, limit: int = NAME, lines: int = 2, field: str = "arm") -> alt.Y:
+    """Arms from top to bottom, in the order given, with names on up to so many lines of `limit` pixels."""
+    made = on_lines(limit, lines)
+    # The drawing library sets the first of several lines at the middle of the row.
+    up = {"condition": {"test": "true", "expr": f"{-LINE / 2:g} * (length({made}) - 1)"}, "value": 0}
+    axis = alt.Axis(labelLimit=limit, labelExpr=made, labelOffset=up, ticks=False)
+    return alt.Y(field, type="nominal", sort=list(arms), title=None, axis=axis)
+
+
+def rows_of(names: Sequence[str], least: int, *, limit: int = NAME, lines: int = 2) -> int:
+    """Pixels of all rows of an axis of names: of each at least so many, and room for the lines of the longest."""
+    return len(names) * max(least, LINE * lines_of(names, limit, lines) + 4)
+
+
+def verdict_colour(names: Sequence[str]) -> alt.Color:
+    """The colour of each verdict, with a legend that fits a telephone beside long names."""
+    own, key = scale(names, list(VERDICTS.values())), alt.Legend(columns=2)
+    return alt.Color("verdict", type="nominal", title=None, sort=list(names), scale=own, legend=key)
 
 
 def colours(analysis: Analysis, arms: Sequence[str]) -> alt.Scale:

@@ -1,4 +1,4 @@
-"""Names beside a chart's axes and in its legends, cut where they are too long for it.
+"""Names beside a chart's axes and in its legends: on several lines where there is room, cut where they are too long.
 
 The drawing library cuts by halves of surrogate pairs and then cannot say what it has drawn: one name of many emoji
 would stop a chart. So it is told to cut nothing, and names are cut here, by whole characters.
@@ -7,11 +7,12 @@ would stop a chart. So it is told to cut nothing, and names are cut here, by who
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 LIMITS = {"axis": 180, "legend": 280}  # pixels of a label where a chart does not say
 PLACE = 14  # pixels that a wide character takes, or two others
+LINE = 14  # pixels from one line of a name to the next
 _WIDE = r"\u1100-\uffff\u{10000}-\u{10ffff}"  # from here on, letters and pictures are mostly as wide as they are high
 _WIDE_HERE = "\u1100-\U0010ffff"
 _ORDERED = ("nominal", "ordinal")
@@ -30,6 +31,24 @@ def _places(wide: str, pixels: int) -> str:
     Without the last condition a place may hold one character as well as two, and names that fit are cut.
     """
     return f"(?:[{wide}]|[^{wide}]{{2}}|[^{wide}](?![^{wide}])){{{pixels // PLACE}}}"
+
+
+def lines_of(names: Sequence[str], pixels: int, most: int) -> int:
+    """Lines that the longest of some names takes beside an axis, about, where a line has so many pixels."""
+    longest = max((len(re.sub(f"[{_WIDE_HERE}]", "xx", name)) for name in names), default=0)
+    # Where a line ends after a word, its last quarter is empty on average.
+    return 1 if longest <= 2 * (pixels // PLACE) else max(2, min(most, -(-longest // (3 * (pixels // PLACE) // 2))))
+
+
+def on_lines(pixels: int, most: int) -> str:
+    """What puts a name on up to so many lines, for Vega: they end after words or their parts; what is beyond is cut."""
+    places, end = _places(_WIDE, pixels), pixels // PLACE
+    place = places.removesuffix(f"{{{end}}}")
+    line = rf"{place}{{1,{end}}}$|{place}{{0,{end - 1}}}[^{_WIDE}]?[-_ /.,:]|{places}"
+    broken = _replaced("datum.label", line, "$1\\n", flags="gus")
+    kept = _replaced(broken, rf"^((?:[^\n]*\n){{{most - 1}}}[^\n]*)\n[^\n].*", "$1…", group=False)
+    whole = _replaced(kept, r"[\n ]+$", "", group=False)
+    return f"split({whole}, '\\n')"
 
 
 def with_whole_characters(spec: Any) -> Any:
@@ -57,5 +76,10 @@ def _channel(name: str, value: Any) -> Any:
 
 def _expression(pixels: int) -> str:
     """What `cut` does, for Vega."""
-    pattern = f"^({_places(_WIDE, pixels)}).+$".replace("\\", "\\\\")
-    return f"replace(datum.label, regexp('{pattern}', 'us'), '$1…')"
+    return _replaced("datum.label", f"^({_places(_WIDE, pixels)}).+$", "$1…", group=False)
+
+
+def _replaced(text: str, pattern: str, by: str, *, flags: str = "us", group: bool = True) -> str:
+    """An expression of Vega for a text in which what a pattern finds, its first group, is replaced."""
+    found = (f"({pattern})" if group else pattern).replace("\\", "\\\\")
+    return f"replace({text}, regexp('{found}', '{flags}'), '{by}')"

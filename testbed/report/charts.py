@@ -10,13 +10,13 @@ from typing import Any
 
 import altair as alt
 
-from testbed.report.chart import Chart, LinkOf, arm_axis, chart, href, scale, to_map
+from testbed.report.chart import Chart, LinkOf, arm_axis, chart, href, rows_of, scale, to_map, verdict_colour
 from testbed.report.charts_curves import creation_chart, reach_chart
 from testbed.report.charts_fronts import cost_front_chart, elicitation_chart
 from testbed.report.charts_tasks import ladder_chart, map_chart
 from testbed.report.comparison_tables import null_rows
 from testbed.report.map_links import MapLinks
-from testbed.report.palette import EFFECTS, PARTS, VERDICTS
+from testbed.report.palette import EFFECTS, PARTS
 from testbed.report.record import Analysis, Group
 from testbed.report.tables import SHORT_EFFECT
 from testbed.report.words import AXES, broken_in, broken_told, figure, joined, no_claims, null_name, number
@@ -25,6 +25,7 @@ from testbed.stats import Estimate, Figures, Verdict
 __all__ = ["Chart", "charts"]
 
 TOO_FEW = "nothing seen, too few tasks to tell"
+GROUPS_ARM, GROUPS_NAME = 210, 168  # pixels of names in the picture of groups
 MOST_GROUPS = 60  # in a picture: more rows are read in a table
 
 
@@ -81,9 +82,7 @@ def _verdicts(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
                 stack="zero",
                 scale=alt.Scale(nice=False),
             ),
-            color=alt.Color(
-                "verdict", type="nominal", title=None, sort=names, scale=scale(names, list(VERDICTS.values()))
-            ),
+            color=verdict_colour(names),
             order=alt.Order("place", type="quantitative"),
             tooltip=[alt.Tooltip(field, type="nominal") for field in ("arm", "verdict", "tasks")],
             **href(tasks),
@@ -96,7 +95,7 @@ def _verdicts(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
         " ".join(filter(None, ("Tasks by verdict.", no_claims(analysis), broken_in(analysis)))),
         f"{said}.",
         bars,
-        height=26 * len(rows),
+        height=rows_of([arm for arm, _ in rows], 26),
         table="verdicts",
     )
 
@@ -114,7 +113,7 @@ def _gain(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
         for bar in _bars(arm, f)
     ]
     base = alt.Chart(alt.InlineData(values=bars)).encode(
-        y=arm_axis(arms), yOffset=alt.YOffset("part", type="nominal", sort=parts)
+        y=arm_axis(arms, lines=3), yOffset=alt.YOffset("part", type="nominal", sort=parts)
     )
     title = "difference in the share of tasks solved"
     tooltip = [
@@ -125,7 +124,7 @@ def _gain(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
     ]
     layers = alt.layer(
         base.mark_bar().encode(
-            x=alt.X("value", type="quantitative", title=title, axis=alt.Axis(tickCount=6)),
+            x=alt.X("value", type="quantitative", title=title, axis=alt.Axis(tickCount=6, titleAnchor="end")),
             color=alt.Color("part", type="nominal", title=None, sort=parts, scale=scale(parts, list(PARTS.values()))),
             tooltip=tooltip,
             **(_outlined(parts) if open_ else {}),
@@ -201,9 +200,9 @@ def _groups(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
             type="nominal",
             sort=arms,
             title=None,
-            axis=alt.Axis(orient="top", labelAngle=-35, labelLimit=140, labelOverlap=False),
+            axis=alt.Axis(orient="top", labelAngle=-90, labelLimit=GROUPS_ARM, labelOverlap=False),
         ),
-        y=alt.Y("group", type="nominal", sort=names, title=None, axis=alt.Axis(labelLimit=170, ticks=False)),
+        y=arm_axis(names, limit=GROUPS_NAME, field="group"),
     )
     done = base.transform_filter("isValid(datum.effect)")
     tooltip = [alt.Tooltip(f, type="nominal") for f in ("group", "arm", "did", "pass@1", "gain", "creation")]
@@ -220,11 +219,11 @@ def _groups(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
             tooltip=tooltip,
             **href(tasks),
         ),
-        done.mark_text(fontSize=12, color="#000000").encode(
+        done.mark_text(fontSize=11, color="#000000").encode(
             text=alt.Text("pass@1", type="nominal"), tooltip=tooltip, **href(tasks)
         ),
         base.transform_filter("!isValid(datum.effect)")
-        .mark_text(fontSize=12)
+        .mark_text(fontSize=11)
         .encode(text=alt.Text("pass@1", type="nominal")),
     )
     yield chart(
@@ -235,7 +234,7 @@ def _groups(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
         f"whose part is largest.{left} {broken_in(analysis)}".strip(),
         "The table of groups holds the same.",
         layers,
-        height=22 * len(names),
+        height=rows_of(names, 22, limit=GROUPS_NAME),
         table="groups",
     )
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import altair as alt
 
-from testbed.report.chart import Chart, LinkOf, arm_axis, chart, href, linked, scale, to_map
+from testbed.report.chart import Chart, LinkOf, arm_axis, chart, href, linked, rows_of, scale, to_map, verdict_colour
 from testbed.report.map_links import MapLinks
-from testbed.report.palette import STEPS, VERDICTS
+from testbed.report.palette import STEPS
 from testbed.report.record import Analysis
 from testbed.report.words import attempts, broken_in, counted, figure
 from testbed.stats import Verdict
 
+STEP, STEP_LINES = 160, 4  # pixels of a step's name beside the ladder, and lines
 DRAWN = 1_500  # tasks of the map, at most: a picture has no more columns
 
 
@@ -45,9 +46,9 @@ def map_chart(analysis: Analysis, tasks: MapLinks | None = None) -> Iterator[Cha
         type="quantitative",
         title="tasks, those with equal verdicts side by side",
         scale=alt.Scale(domain=[0, len(columns)], nice=False),
-        axis=alt.Axis(tickMinStep=1, grid=False),
+        axis=alt.Axis(tickMinStep=1, grid=False, titleAnchor="end"),
     )
-    colour = alt.Color("verdict", type="nominal", title=None, sort=words, scale=scale(words, list(VERDICTS.values())))
+    colour = verdict_colour(words)
     bars = (
         alt.Chart(alt.InlineData(values=values))
         .mark_rect(height={"band": 0.9})
@@ -68,7 +69,7 @@ def map_chart(analysis: Analysis, tasks: MapLinks | None = None) -> Iterator[Cha
         f"other.{told} {broken_in(analysis)}".strip(),
         "The table of verdicts has the counts, the map below every task.",
         bars,
-        height=28 * len(arms),
+        height=rows_of(arms, 28),
         table="verdicts",
     )
 
@@ -107,8 +108,8 @@ def ladder_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterator[Cha
         )  # fmt: skip
     names = list(dict.fromkeys(row["arm"] for row in values))
     title = "difference in the share of tasks solved"
-    base = alt.Chart(alt.InlineData(values=values)).encode(arm_axis(names, limit=160))
-    x = alt.X("difference", type="quantitative", title=title)
+    base = alt.Chart(alt.InlineData(values=values)).encode(arm_axis(names, limit=STEP, lines=STEP_LINES))
+    x = alt.X("difference", type="quantitative", title=title, axis=alt.Axis(titleAnchor="end"))
     tooltip = [
         alt.Tooltip("arm", type="nominal", title="step"),
         alt.Tooltip("meaning", type="nominal", title="separates"),
@@ -146,6 +147,6 @@ def ladder_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterator[Cha
         f"intervals; its colour says what the step separates. {broken_in(analysis)}".strip(),
         f"{said}.",
         layers,
-        height=30 * len(names),
+        height=rows_of(names, 30, limit=STEP, lines=STEP_LINES),
         table="ladder",
     )

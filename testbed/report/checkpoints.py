@@ -108,7 +108,7 @@ def with_checkpoints(
     for comparison in pairs:
         bare, record = records[comparison.bare], records[comparison.arm]
         position = run.arms.index(record)
-        known_by = [_scores_by(store, run, one.spec["model"], scorers, position) for one in (record, bare)]
+        known_by = [scores_by(store, run, one.spec["model"], scorers, position) for one in (record, bare)]
         made = Checkpoint(
             arm=record.name,
             bare=bare.name,
@@ -121,7 +121,7 @@ def with_checkpoints(
         own, base = known_by
         if own is not None and base is not None:
             rule = rules.get(record.name)
-            rows = _Rows.of(own, base, position, rule.least if rule else None)
+            rows = Rows.of(own, base, position, rule.least if rule else None)
             hashes = [task.hash for task in outcomes.tasks]
             two = (by_name[bare.name], by_name[record.name])
             made = _read(made, rows, hashes, analysis, comparison, two, (bare, record))
@@ -134,12 +134,17 @@ def with_checkpoints(
 
 def _are_checkpoints(bare: ArmRecord, arm: ArmRecord) -> bool:
     """Whether both arms' models are local ones of different weights, and the arm's attempts plain conversations."""
-    one, other = bare.spec.get("model"), arm.spec.get("model")
-    if not (isinstance(one, Mapping) and isinstance(other, Mapping)) or one.get("kind") != other.get("kind"):
+    one = bare.spec.get("model")
+    if not isinstance(one, Mapping) or one.get("kind") != "hf":
         return False
-    if arm.spec.get("lookahead") or arm.spec.get("control") == Control.IMAGINED:
-        return False
-    return one.get("kind") == "hf" and one.get("weights") != other.get("weights")
+    return is_plain(arm) and one.get("weights") != arm.spec["model"].get("weights")
+
+
+def is_plain(record: ArmRecord) -> bool:
+    """Whether an arm's attempts are conversations with one local model, which others can read."""
+    model, searches = record.spec.get("model"), record.spec.get("lookahead")
+    local = isinstance(model, Mapping) and model.get("kind") == "hf"
+    return local and not searches and record.spec.get("control") != Control.IMAGINED
 
 
 def _same_conditions(one: ArmRecord, other: ArmRecord) -> bool:
@@ -158,7 +163,7 @@ def _beside(bare: ArmRecord, arm: ArmRecord, records: Sequence[ArmRecord]) -> st
     return next((name for name in same if _same_conditions(by_name[name], arm)), "")
 
 
-def _scores_by(
+def scores_by(
     store: Store, run: Run, model: Mapping[str, Any], scorers: Mapping[str, ScorerRecord], arm: int
 ) -> Scores | None:
     """What a model gives the attempts of an arm, in full precision where there is that; None where it read none.
@@ -183,7 +188,7 @@ def _wanted(run: Run, arm: ArmRecord, bare: ArmRecord, known_by: Sequence[Scores
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
+class Rows:
     """The attempts of an arm that both models scored: positions of task and arm, sample, outcome and nats."""
 
     arm: int
@@ -196,7 +201,8 @@ class _Rows:
     alike: bool  # whether both models read them as equally many tokens
 
     @classmethod
-    def of(cls, own: Scores, base: Scores, arm: int, fixed: int | None) -> _Rows:
+    def of(cls, own: Scores, base: Scores, arm: int, fixed: int | None) -> Rows:
+        """Those of an arm, by its position; of each task the first `fixed`, where that is given."""
         _, left, right = np.intersect1d(own.id, base.id, assume_unique=True, return_indices=True)
         order = np.argsort(left)
         left, right = left[order], right[order]
@@ -226,7 +232,7 @@ class _Rows:
 
 def _read(
     made: Checkpoint,
-    rows: _Rows,
+    rows: Rows,
     hashes: Sequence[str],
     analysis: Analysis,
     comparison: ArmComparison,
@@ -283,15 +289,16 @@ def _expanded(comparison: ArmComparison) -> set[str] | None:
 def _not_comparable(bare: ArmRecord, arm: ArmRecord) -> tuple[str, str]:
     """Why there is no KL, and why no share; empty where there are."""
     no_kl = no_share = ""
-    if not _samples_itself(arm):
+    if not samples_itself(arm):
         no_kl = f"{arm.name} was not sampled at temperature 1 from all tokens: what wrote its attempts is not its model"
-    if not _samples_itself(bare):
+    if not samples_itself(bare):
         no_share = (
             f"{bare.name} was not sampled at temperature 1 from all tokens: how often it writes a text is unknown"
         )
     return no_kl, no_share
 
 
-def _samples_itself(record: ArmRecord) -> bool:
+def samples_itself(record: ArmRecord) -> bool:
+    """Whether what writes an arm's attempts is its model as it is: at temperature 1, from all tokens."""
     sampling = record.spec.get("sampling", {})
     return bool(sampling.get("temperature", 1) == 1 and sampling.get("top_p", 1) == 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from testbed.experiment import Measure
 from testbed.report.common_tasks import AlikeTasks
+from testbed.report.divergence import Divergence
 from testbed.report.plain import plain
 from testbed.report.record import ArmComparison
 from testbed.report.spec_differences import Difference
@@ -94,6 +95,7 @@ class RunComparison:
         within_reach: tasks by what is within reach of both, only A, only B, neither, or undetermined; empty where a
             task has too few attempts for that.
         ratios: component of cost → B's mean per attempt over A's.
+        divergence: how far both sides' attempts lie from one model; None where both runs do not have it.
     """
 
     left: SideSummary
@@ -116,6 +118,7 @@ class RunComparison:
     verdicts: ArmComparison
     within_reach: dict[str, int]
     ratios: dict[str, Estimate]
+    divergence: Divergence | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON values; what is not finite becomes None."""

@@ -14,6 +14,7 @@ from testbed.report.arms import Arm, gain_if_missing, if_missing, mean
 from testbed.report.common_tasks import CommonTasks, common_tasks, joined_clusters, refuse_without
 from testbed.report.compare import compare
 from testbed.report.compare_record import RunComparison, Shared, SideSummary
+from testbed.report.divergence import divergence
 from testbed.report.pair_cautions import cautions
 from testbed.report.record import ArmComparison
 from testbed.report.sides import Side, without_samples
@@ -88,6 +89,7 @@ def compare_sides(
         verdicts=compared,
         within_reach=_within_reach(compared, turned=reference == "B"),
         ratios=dict(_ratios(ours, theirs, left.arm, right.arm, labels, settings)),
+        divergence=divergence(left, right, reference, scored, settings),
     )
     told = cautions(found, left, right, labels, joined=clusters is not None, same_store=same_store)
     return replace(found, warnings=tuple(told))

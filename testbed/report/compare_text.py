@@ -46,6 +46,7 @@ def _tables(found: RunComparison) -> Iterator[Table]:
     yield _sides(found)
     yield _verdicts(found)
     yield _costs(found)
+    yield _divergence(found)
     if found.reference:
         analysis = _as_analysis(found)
         yield from (gain(analysis), creation(analysis), equivalents(analysis), missing(analysis))
@@ -104,6 +105,25 @@ def _costs(found: RunComparison) -> Table:
         notes.append("With so few tasks, the true ratio lies outside its interval more often than the level says.")
     columns = ("A", "B", f"B / A [{found.settings.level}]")
     return Table("costs", "Cost of an attempt", "component", columns, tuple(rows), told(notes))
+
+
+def _divergence(found: RunComparison) -> Table:
+    """How far both sides' attempts lie from one model; no rows where that is not known."""
+    title, column = "Nats between checkpoints", f"KL [{found.settings.level}]"
+    if found.divergence is None:
+        return Table("divergence", title, "", (column,), ())
+    far = found.divergence
+    rows = [Row(letter, (estimate(kl),)) for letter, kl in (("A", far.left), ("B", far.right)) if kl is not None]
+    if far.difference is not None:
+        rows.append(Row("B - A", (estimate(far.difference, signed=True),), "whole"))
+    whose = f"that of {far.own}, {far.model}" if far.own else far.model
+    notes = [
+        "KL: ln of how much likelier an attempt's whole text, ends of messages included, is to the arm's own model "
+        f"than to {whose}; mean over attempts, then tasks. Its upper limit does not foresee tasks far worse than all "
+        "that were seen.",
+        f"Of the {far.tasks:,} common tasks with attempts that were read." if far.tasks < found.tasks else "",
+    ]
+    return Table("divergence", title, "", (column,), tuple(rows), told(notes))
 
 
 def _ratio(found: Estimate) -> Cell:

@@ -46,6 +46,20 @@ def header(analysis: Analysis) -> Header:
     )
 
 
+def added(analysis: Analysis) -> str:
+    """What the report tells, by what its arms have that the bare one has not: such as "what the tools added"."""
+    subject = analysis.subject
+    arms = {arm.name: arm for arm in subject.arms} if subject is not None and not subject.imported else {}
+    bare, others = arms.get(str(analysis.bare)), [arms[c.arm] for c in analysis.comparisons if c.arm in arms]
+    if bare is None or not others:
+        return "what the tools added"
+    models = {arm.model for arm in others} - {bare.model}
+    told = ["the tools"] if any((arm.tools, arm.control) != (bare.tools, bare.control) for arm in others) else []
+    told += ["the search"] if any(arm.lookahead != bare.lookahead for arm in others) else []
+    told += [f"the other model{'s' * (len(models) > 1)}"] if models else []
+    return f"what {joined(told)} added" if told else "how its arms compare"
+
+
 def _model(subject: Subject) -> str:
     day = subject.created[:10]
     if subject.imported:

@@ -32,10 +32,8 @@ def words(analysis: Analysis, found: ArmNats) -> Iterator[str]:
     if not comparison.claims:
         yield f"{found.arm}: its attempts look like copies of one another, so nothing is claimed in nats."
     elif not found.alike:
-        yield (
-            f"{found.arm}: {_in_a_row([_reweighting(found)])} Its model is not {found.bare}'s, whose attempts ln K "
-            "counts: nothing is said of guessing."
-        )
+        apart = f"Its model is not {found.bare}'s, whose attempts ln K counts: nothing is said of guessing."
+        yield f"{found.arm}: {_in_a_row([_rests_apart(found), _reweighting(found), apart])}"
     else:
         told = (_rests(found), _reweighting(found), _guessing(found), _imagined(analysis, found))
         yield f"{found.arm}: {_in_a_row(told)}"
@@ -139,6 +137,20 @@ def _rests(found: ArmNats) -> str:
     return (
         "The verdict rests on the attempts themselves, that is on how often each arm was seen to succeed: what "
         "re-weighting needs and what the tools' words take, the two ends, do not decide it."
+    )
+
+
+def _rests_apart(found: ArmNats) -> str:
+    """The same where the arm's model is not the bare arm's: of tools' words nothing is known, and two things differ."""
+    both = "what of it is the model's doing and what the tools', these nats do not tell."
+    if found.more:
+        return f"Its verdict rests on re-weighting, which the budget does not pay for; {both}"
+    if found.beyond:
+        tasks = f"{found.beyond:,} of {found.tasks:,} tasks"
+        return f"At {tasks} its verdict rests on re-weighting that the budget does not pay for; {both}"
+    return (
+        "The verdict rests on the attempts themselves, that is on how often each arm was seen to succeed: what "
+        "re-weighting needs does not decide it."
     )
 
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from testbed.errors import UsageError
 from testbed.report.files import write_file
 from testbed.report.findings import findings, headline, unflagged
-from testbed.report.header import header
+from testbed.report.header import added, header
 from testbed.report.map_links import map_links
 from testbed.report.page_map import map_data
 from testbed.report.palette import VERDICTS
@@ -76,6 +76,7 @@ def render_page(analysis: Analysis, links: TranscriptLinks | TranscriptsInside |
         run=in_shell(analysis.name),
         broken=broken_in(analysis),
         header=header(analysis),
+        added=added(analysis),
         reading=reading(analysis),
         conclusions=[
             (c.arm, tuple(filter(None, (headline(analysis, c), unflagged(analysis, c)))), findings(analysis, c))

@@ -104,7 +104,7 @@ def names_of(left: TranscriptView, right: TranscriptView) -> tuple[str, str]:
 
 def both_facts(left: TranscriptView, right: TranscriptView, *, reveal_reference: bool) -> list[tuple[str, str, str]]:
     """What is known of both as a whole: a term, with the text of each."""
-    ours, theirs = (dict(view.facts(reveal_reference=reveal_reference)) for view in (left, right))
+    ours, theirs = (dict([*view.facts(reveal_reference=reveal_reference), *view.given]) for view in (left, right))
     terms = [*ours, *(term for term in theirs if term not in ours)]
     return [(term, ours.get(term, "none"), theirs.get(term, "none")) for term in terms]
 

@@ -12,6 +12,7 @@ from testbed.errors import UnknownName, UsageError
 from testbed.experiment import Measure
 from testbed.report.arms import Arm
 from testbed.report.design import unfinished
+from testbed.report.divergence import Reading, readings
 from testbed.report.scored import scored_arms
 from testbed.stats import ArmOutcomes
 from testbed.stats.stopping import StoppingRule
@@ -49,6 +50,7 @@ class Side:
         measure: how the run's experiment reads it.
         rule: by which its sampling stops early; None where all attempts are made.
         bare: whether it has no tools and no search, or is the arm that its run's report calls bare.
+        readings: what models of other weights give its attempts.
     """
 
     letter: str
@@ -61,6 +63,7 @@ class Side:
     measure: Measure
     rule: StoppingRule | None
     bare: bool
+    readings: tuple[Reading, ...] = ()
 
 
 def named(store: Store, text: str) -> Named:
@@ -166,17 +169,19 @@ def read_side(store: Store, run: Run, arm: str, letter: str) -> Side:
     found = next((made for made in scored_arms(outcomes, rules) if made.name == arm), None)
     if found is None:
         raise UsageError(f"arm {arm!r} of run {run.name!r} has no scored attempt yet, so there is nothing to compare.")
+    rule, record = rules.get(arm), run.arms[position]
     return Side(
         letter=letter,
         run=run,
-        record=run.arms[position],
+        record=record,
         arm=_renamed(found, letter),
         tasks=outcomes.tasks,
         outcomes=_of_arm(outcomes, position),
         unfinished=unfinished(run, outcomes, rules),
         measure=_measure(run),
-        rule=rules.get(arm),
-        bare=is_bare(run.arms[position]) or arm == _bare(run),
+        rule=rule,
+        bare=is_bare(record) or arm == _bare(run),
+        readings=tuple(readings(store, run, record, [t.hash for t in outcomes.tasks], rule.least if rule else None)),
     )
 
 

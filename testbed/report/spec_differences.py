@@ -19,7 +19,7 @@ TOPICS: Mapping[str, tuple[str, ...]] = {
     "budget": ("budget",),
     "protocol": ("protocol",),
 }
-_LABELS = ("name", "schemas", "stateful", "replays")  # for people: no part of an arm's identity
+_LABELS = ("name", "schemas", "stateful", "replays", "tokenization")  # for people: no part of an arm's identity
 _LONGEST = 72  # characters of a value
 
 
@@ -45,6 +45,8 @@ def spec_differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> tuple
     found = []
     for topic, keys in TOPICS.items():
         lines = [line for key in keys for line in _told(key, left.get(key), right.get(key))]
+        if topic == "model":
+            lines = [told for line in lines for told in _tokenizer(line, left, right)]
         if topic == "model" and left.get("name") != right.get("name"):
             lines.insert(0, f"{left.get('name', 'not known')} → {right.get('name', 'not known')}")
         if lines:
@@ -77,6 +79,22 @@ def _told(key: str, left: Any, right: Any) -> Iterator[str]:
         yield from differences("", left, right)
     else:
         yield f"{'' if key in ('control', 'protocol') else key + ' '}{_arrow(left, right)}"
+
+
+def _tokenizer(line: str, left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[str]:
+    """What differs between two tokenizers whose files do, as far as both arms say what these come to."""
+    ours, theirs = left.get("tokenization"), right.get("tokenization")
+    if not line.startswith("tokenizer "):
+        yield line
+    elif not (ours and theirs):
+        yield line.replace("tokenizer ", "tokenizer's files ", 1)
+    elif ours == theirs:
+        yield "tokenizer's files, which make the same tokens and prompts"
+    else:
+        if ours["tokens"] != theirs["tokens"]:
+            yield line
+        if ours["template"] != theirs["template"]:
+            yield f"chat template {_arrow(ours['template'], theirs['template'])}"
 
 
 def _written(left: Any, right: Any) -> Iterator[str]:

@@ -45,7 +45,7 @@ _INDENT = 2  # columns before what was said
 
 
 def print_transcript(view: TranscriptView, console: Console | None = None, *, full: bool = False) -> None:
-    """Prints an attempt: what was said, what the tools returned, what was left, why it ended, and the grader's view.
+    """Prints an attempt: what its model was told, what was said and returned, what was left, why it ended, its grade.
 
     Args:
         view: the attempt.
@@ -57,6 +57,8 @@ def print_transcript(view: TranscriptView, console: Console | None = None, *, fu
     console.print(_rule(f"{view.title}: {view.outcome}"))
     if view.budget:
         writer.say(f"budget: {amounts(view.budget)}", "dim")
+    for term, text in view.given:
+        writer.fact(term, text)
     for step in unmarked(view):
         writer.lines(writer.step(step))
     console.print(_rule("end"))

@@ -43,7 +43,7 @@ def render_transcript(view: TranscriptView, *, reveal_reference: bool, level: in
         reveal_reference: whether the task's reference answer is shown; it must not be while others still try the task.
         level: of its heading, 2 or 4.
     """
-    facts = view.facts(reveal_reference=reveal_reference)
+    facts = [*view.facts(reveal_reference=reveal_reference), *view.given]
     return _rendered(view=view, right=None, facts=facts, steps=unmarked(view), level=level)
 
 

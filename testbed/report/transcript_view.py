@@ -107,6 +107,7 @@ class TranscriptView:
         score: partial credit; None where the grader gives none.
         cost: what it used, components of 0 left out.
         faults: the model's tool faults by kind, and tries and requests that were made again.
+        given: what its model was told before the task, terms with their texts, where that is to be shown.
     """
 
     id: str
@@ -126,6 +127,7 @@ class TranscriptView:
     score: float | None
     cost: Mapping[str, int | float]
     faults: Mapping[str, int]
+    given: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(

@@ -116,6 +116,43 @@ def sequence_kl(
     )
 
 
+def kl_difference(
+    left: SequenceKL,
+    right: SequenceKL,
+    *,
+    clusters: Mapping[str, Hashable] | None = None,
+    alpha: float = 0.05,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Return the mean over tasks of the right one's KL less the left one's, paired.
+
+    Its limits are those of a KL, taken in either direction, as either may have a long tail.
+
+    Args:
+        left: Of the same tasks, in the same order.
+        right: What the left one is taken from.
+        clusters: As in `sequence_kl`.
+        alpha: The interval has level 1 − alpha.
+        replicates: Bootstrap replicates.
+        seed: Their seed.
+
+    Raises:
+        StatsError: The two are not of the same tasks.
+    """
+    level(alpha)
+    if left.tasks != right.tasks:
+        raise StatsError("a difference is paired: both KLs must be of the same tasks, in the same order")
+    values = right.per_task - left.per_task
+    labels = cluster_labels(left.tasks, clusters)
+    ends = {"least": min(0.0, float(values.min())), "greatest": max(0.0, float(values.max()))}
+    found = cluster_bootstrap(values, clusters=labels, replicates=replicates, seed=seed, **ends).intervals(alpha)[0]
+    above, below = (student_limits(side, None, labels, alpha) for side in (values, -values))
+    if above is None or below is None or found.low is None or found.high is None:
+        return found
+    return Estimate(found.value, min(found.low, -below[1]), max(found.high, above[1]))
+
+
 def affordable(
     tasks: Sequence[str],
     success: ArrayLike,

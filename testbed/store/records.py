@@ -208,7 +208,7 @@ def changes(old: Run, new: Run, old_tasks: Sequence[Task], new_tasks: Sequence[T
     lines += [f"arm {name!r} was added" for name in now if name not in was]
     for name in [name for name in was if name in now]:
         if was[name].hash != now[name].hash:
-            inner = differences("", unpack(pack(was[name].spec)), unpack(pack(now[name].spec)))
+            inner = differences("", *(unpack(pack(_unlabelled(arm[name]))) for arm in (was, now)))
             lines.append(f"arm {name!r}: {', '.join(inner) or 'another hash'}")
         if old.samples[name] != new.samples[name]:
             lines.append(f"samples of {name!r} {old.samples[name]} → {new.samples[name]}")
@@ -222,6 +222,11 @@ def changes(old: Run, new: Run, old_tasks: Sequence[Task], new_tasks: Sequence[T
 def _asked(run: Run) -> dict[str, Any]:
     """A run's experiment, but for what is compared by itself or not at all."""
     return {key: value for key, value in unpack(pack(run.experiment)).items() if key not in _APART}
+
+
+def _unlabelled(arm: ArmRecord) -> dict[str, Any]:
+    """What an arm is, without what its tokenizer's hash comes to, which runs from before do not say."""
+    return {key: value for key, value in arm.spec.items() if key != "tokenization"}
 
 
 def differences(where: str, old: Any, new: Any, *, absent: str = "null") -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,13 @@ def export(
         else:
             count = _write_lines(part, rows, kind.endswith("gz"))
         os.replace(part, path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+    except OSError as error:  # what Arrow makes of one names the part, and not why
+        why = os.strerror(error.errno) if error.errno else str(error)
+        remedy = "" if path.parent.is_dir() else f"; make the folder {path.parent} first"
+        raise UsageError(f"{path} cannot be written: {why}{remedy}.") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            part.unlink(missing_ok=True)
     return count
 
 
