@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -110,6 +111,25 @@ def test_each_checkpoint_is_loaded_once_and_decodes_apart(post: Path) -> None:
     base, other, again = asyncio.run(models())
     assert base is again
     assert base is not other
+
+
+def test_a_base_with_another_system_text_reads_with_the_checkpoints_own_and_is_not_alike(
+    post: Path, tmp_path: Path
+) -> None:
+    base, where = shutil.copytree(reference_path(), tmp_path / "base"), tmp_path / "s.sqlite"
+    data = {**experiment(post), "samples": 2, "model": {"id": f"hf:{base}", "max_tokens": 24, "device": "cpu"}}
+    with Store.open(where) as store:
+        asyncio.run(Runner(parse_experiment(data), store).run())
+        (asked,) = analyse_run(store, "two").checkpoints
+        assert [arguments.partition(" --by ")[2] for arguments in asked.wanted] == ["", f"hf:{base}"]
+        for arguments in asked.wanted:
+            done = CliRunner().invoke(app, [*arguments.split(), "--store", str(where)], catch_exceptions=False)
+            assert done.exit_code == 0
+        (found,) = analyse_run(store, "two").checkpoints
+    assert found.wanted == ()
+    assert found.kl is not None
+    assert not found.alike
+    assert found.beside == ""
 
 
 def test_the_first_arm_without_tools_is_bare_unless_another_is_named(store: Store) -> None:
@@ -254,7 +274,10 @@ def test_with_tools_the_base_is_read_as_if_it_had_been_offered_them(post: Path, 
         assert any("the least that base_tools would need of it to succeed as often" in note for note in shown.notes)
     else:
         assert found.needed is None
-        assert any("no arm has the model of base under the tools and budget of post" in note for note in shown.notes)
+        assert any(
+            "no arm has the model of base under the system text, tools and budget of post" in note
+            for note in shown.notes
+        )
 
 
 @pytest.mark.parametrize(("arm", "kl", "share"), [("post", False, True), ("base", True, False)])

@@ -108,7 +108,8 @@ def with_checkpoints(
     for comparison in pairs:
         bare, record = records[comparison.bare], records[comparison.arm]
         position = run.arms.index(record)
-        known_by = [scores_by(store, run, one.spec["model"], scorers, position) for one in (record, bare)]
+        models = record.spec["model"], _as_read(bare, record)
+        known_by = [scores_by(store, run, model, scorers, position) for model in models]
         made = Checkpoint(
             arm=record.name,
             bare=bare.name,
@@ -148,7 +149,16 @@ def is_plain(record: ArmRecord) -> bool:
 
 
 def _same_conditions(one: ArmRecord, other: ArmRecord) -> bool:
-    return all(one.spec.get(key) == other.spec.get(key) for key in _CONDITIONS)
+    """Whether all that two arms' models are given is the same, the system text included."""
+    same = all(one.spec.get(key) == other.spec.get(key) for key in _CONDITIONS)
+    return same and one.spec["model"].get("system") == other.spec["model"].get("system")
+
+
+def _as_read(bare: ArmRecord, arm: ArmRecord) -> Mapping[str, Any]:
+    """The bare arm's model as it reads an arm's attempts: `testbed nats --by hf:…` gives it the arm's system text."""
+    model: Mapping[str, Any] = bare.spec["model"]
+    own = {"system": arm.spec["model"].get("system")}
+    return {**model, **own} if str(bare.spec.get("name", "")).startswith("hf:") else model
 
 
 def _beside(bare: ArmRecord, arm: ArmRecord, records: Sequence[ArmRecord]) -> str:

@@ -109,9 +109,10 @@ def _kl(found: Checkpoint) -> str:
         f"for better or worse; {_beside(found)}."
     )
     if kl.ratio is None or kl.ratio < UNSEEN:
+        most = "" if kl.ratio is None else f", by at most {1 - kl.ratio:.2f}"
         told += (
             " What the other model mostly writes was not among the attempts, so that the controlled figure is mostly "
-            "too low, by up to 1."
+            f"too low{most}."
         )
     return told
 
@@ -119,8 +120,8 @@ def _kl(found: Checkpoint) -> str:
 def _beside(found: Checkpoint) -> str:
     if not found.beside:
         return (
-            f"what succeeding as often takes of it is not known: no arm has the model of {found.bare} under the tools "
-            f"and budget of {found.arm}"
+            f"what succeeding as often takes of it is not known: no arm has the model of {found.bare} under the system "
+            f"text, tools and budget of {found.arm}"
         )
     if found.beside != found.bare:
         return f"the least that {found.beside} would need of it to succeed as often stands beside it"
