@@ -112,12 +112,11 @@ class Offer:
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the tool in an arm's hash; a foreign one is known by its source."""
-        known = (
-            {"version": self.tool.version, "content": self.tool.fingerprint()} if isinstance(self.tool, Tool) else {}
-        )
+        shared = {"schema": self.schema, "timeout": self.timeout}
+        if isinstance(self.tool, Tool):
+            return {**shared, "version": self.tool.version, "content": self.tool.fingerprint()}
         made_with = (self.tool.metadata or {}).get("made_with")  # options of a foreign tool that was made by name
-        source = {"source": _source(self.tool), **({"made_with": made_with} if made_with else {})}
-        return {"schema": self.schema, "timeout": self.timeout, **(known or source)}
+        return {**shared, "source": _source(self.tool), **({"made_with": made_with} if made_with else {})}
 
 
 def _arguments(name: str, schema: dict[str, Any]) -> ArgumentSchema:

@@ -196,12 +196,12 @@ def test_a_board_from_its_file_to_a_checked_entry_over_a_restart(testbed, tmp_pa
         assert sent.code == 0, sent.err
         assert sent.data["state"] in ("verified", "partly")
         page = f"/entries/{sent.data['entry']}"
-        assert httpx.get(address + page).status_code == 200
+        assert httpx.get(address + page, timeout=60).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == -signal.SIGTERM
     with served(tmp_path) as (address, process):
-        assert httpx.get(address + page).status_code == 200
-        assert sent.data["entry"] in httpx.get(f"{address}/boards/sums").text
+        assert httpx.get(address + page, timeout=60).status_code == 200
+        assert sent.data["entry"] in httpx.get(f"{address}/boards/sums", timeout=60).text
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
     log = (tmp_path / "log").read_text()

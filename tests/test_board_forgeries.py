@@ -14,6 +14,11 @@ from testbed.board.boards import Board
 from testbed.board.database import BoardDatabase
 from testbed.protocol import write_answer, write_call
 
+QUICK_IN_POSTGRESQL = (
+    "test_the_honest_bundle_is_accepted_and_what_cannot_be_checked_is_said",
+    "test_a_success_that_is_only_said",
+)
+
 Forge = Callable[[Lines], None]
 
 

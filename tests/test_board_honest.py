@@ -30,6 +30,8 @@ from testbed.runner import Runner
 from testbed.store import Store
 from testbed.types import COST_COMPONENTS, Status, Usage
 
+QUICK_IN_POSTGRESQL = ("test_what_is_stored_is_the_servers_own_and_no_clock_or_price_is_among_it",)
+
 SAY = """\
 slug = "say"
 title = "Say a number"

@@ -26,6 +26,11 @@ from testbed.board.schema import board_summaries, entry_arms, entry_run
 from testbed.report.analyse import analyse_run
 from testbed.report.page import write_png
 
+QUICK_IN_POSTGRESQL = (
+    "test_every_set_of_tools_has_a_page_whatever_its_names",
+    "test_a_summary_that_was_made_before_still_has_its_pages",
+)
+
 TASKS = 40
 UNSEEN = "m\x1b\x00\x0b\ud800\u202e"  # no XML holds the first four, and the last turns what follows around
 NO_XML = "m\x1b\x0b\uffff\u202e"

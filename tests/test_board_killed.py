@@ -141,7 +141,7 @@ def check(where: str, acknowledged: Sequence[Step]) -> None:
 @pytest.mark.parametrize(
     ("where", "count"),
     [
-        ("sqlite", 10),
+        ("sqlite", 5),
         pytest.param("sqlite", 200, marks=pytest.mark.slow),
         pytest.param("postgresql", 200, marks=pytest.mark.slow),
     ],

@@ -31,6 +31,11 @@ from testbed.board.schema import audit, board_schema, tokens
 from testbed.store import Store
 from testbed.store.schema import schema as store_schema
 
+QUICK_IN_POSTGRESQL = (
+    "test_every_operation_says_what_it_answers_and_what_it_needs",
+    "test_names_of_nothing_are_refused_wherever_they_stand",
+)
+
 
 @dataclass
 class Things:
@@ -185,6 +190,8 @@ def operations(served: TestClient, method: str = "") -> list[tuple[str, str, dic
 
 def test_every_operation_says_what_it_answers_and_what_it_needs(served: TestClient) -> None:
     found = operations(served)
+    described = served.get("/api/openapi.json").json()["components"]["schemas"]["Problem"]
+    assert described["properties"].keys() == {"error"}
     assert len(found) >= 10
     for verb, path, said in found:
         assert path.startswith("/api/")

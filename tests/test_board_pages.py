@@ -21,6 +21,8 @@ from testbed.board.serving import Address
 from testbed.board.submit import submit
 from testbed.store import Store
 
+QUICK_IN_POSTGRESQL = ("test_every_link_of_every_page_leads_somewhere",)
+
 UNCHECKED = [{"check": "tools", "level": "unchecked", "text": "the corpus of search is not here"}]
 WRONG = [{"check": "grades", "level": "wrong", "text": "attempt 0123 says success, and its answer is wrong"}]
 CHECKED = [{"check": "grades", "level": "ok", "text": "all answers graded again"}]

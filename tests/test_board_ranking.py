@@ -18,6 +18,13 @@ from testbed.board.reading import Filters, ranked, summary
 from testbed.board.schema import entries, rankings
 from testbed.stats import decompose_cross_fitted
 
+QUICK_IN_POSTGRESQL = (
+    "test_filters_choose_and_keep_the_order",
+    "test_pages_of_a_ranking_follow_on_from_one_another",
+    "test_an_entry_that_is_no_longer_accepted_leaves_the_ranking",
+    "test_ranking_again_changes_nothing",
+)
+
 TASKS = 40
 
 

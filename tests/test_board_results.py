@@ -26,6 +26,8 @@ from testbed.report.analyse import analyse_run
 from testbed.report.cautions import listing, mistaken
 from testbed.store import Store
 
+QUICK_IN_POSTGRESQL = ("test_an_entry_that_is_rejected_loses_its_figures", "test_a_waiting_entry_has_no_figures")
+
 Made = tuple[BoardDatabase, Board, list[str]]
 
 

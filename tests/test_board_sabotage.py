@@ -30,6 +30,11 @@ from testbed.errors import ContextFull
 from testbed.models.base import Reply, Request
 from testbed.models.hf import HuggingFace
 
+QUICK_IN_POSTGRESQL = (
+    "test_ranks_take_missing_attempts_at_their_worst_also_where_enough_were_scored",
+    "test_a_missing_attempt_whose_tool_result_names_no_tool",
+)
+
 
 def cut_short(attempt: dict[str, Any], ended: str) -> None:
     """Leaves nothing of an attempt but its prompt and what is said to have ended it."""

@@ -25,6 +25,8 @@ from testbed.board.verify import verify_entry
 from testbed.errors import TransportError, UnknownName, UsageError
 from testbed.store import Store
 
+QUICK_IN_POSTGRESQL = ("test_a_run_is_sent_and_its_verdict_told", "test_a_submission_that_was_cut_goes_on_where_it_was")
+
 HERE = "http://127.0.0.1/boards/sums"
 SETTINGS = replace(FREE, chunk=1000)
 

@@ -24,6 +24,11 @@ from testbed.board.verify.models import KnownModel, misnamed
 from testbed.models.base import Model
 from testbed.store.schema import unpack
 
+QUICK_IN_POSTGRESQL = (
+    "test_a_run_packed_in_many_ways_is_one_entry_and_the_newest_stands",
+    "test_another_account_is_told_of_the_copy_and_whose_it_was_is_never_called_one",
+)
+
 SAMPLES = 20
 
 

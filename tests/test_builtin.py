@@ -49,7 +49,7 @@ Python = Callable[..., subprocess.CompletedProcess[str]]
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a copy of the package, but for the reference model."""
     folder = tmp_path_factory.mktemp("copy")
-    ignored = shutil.ignore_patterns("reference", "__pycache__")
+    ignored = shutil.ignore_patterns("reference")  # what is compiled stays valid: the files keep their times
     shutil.copytree(ROOT / "testbed", folder / "testbed", ignore=ignored)
     for group in ("envs", "tools"):
         shutil.copytree(ROOT / group, folder / "testbed" / group, ignore=ignored)

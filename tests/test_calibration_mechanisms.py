@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +18,16 @@ from gymnasium.utils.env_checker import check_env
 
 from testbed import registry
 from testbed.budget import Meter
-from testbed.calibration import adding, archive, guessing, mechanisms_leak, mechanisms_oracle, recurrences, vaults
+from testbed.calibration import (
+    adding,
+    archive,
+    guessing,
+    instrument,
+    mechanisms_leak,
+    mechanisms_oracle,
+    recurrences,
+    vaults,
+)
 from testbed.calibration.case import QUICK, Case, Check, Size
 from testbed.calibration.mechanisms import MECHANISMS
 from testbed.calibration.mechanisms_compute import ComputeOnly
@@ -52,6 +65,26 @@ def plugged() -> None:
         registry.load_plugin(module.__file__)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def made_once(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run goes on where another test has made its attempts; for what only reads these."""
+    place, parse = kept, instrument.parse_experiment
+
+    def parsed(experiment: Any) -> Any:
+        nonlocal place
+        place = kept / hashlib.sha256(json.dumps(experiment, sort_keys=True).encode()).hexdigest()
+        place.mkdir(exist_ok=True)
+        return parse(experiment)
+
+    monkeypatch.setattr(instrument, "parse_experiment", parsed)
+    monkeypatch.setattr(instrument, "TemporaryDirectory", lambda prefix: nullcontext(place))
+
+
 def failed(case: Case, size: Size = SMALL, seed: int = 0) -> list[str]:
     return [check.what for check in case.run(size, seed) if not check.passed]
 
@@ -69,6 +102,7 @@ SMALL_CASES = (ORACLE, ComputeOnly(), LeakedCorpus(), TwentyQuestions(), FixedHi
 
 
 @pytest.mark.parametrize("case", SMALL_CASES, ids=lambda case: case.name)
+@pytest.mark.usefixtures("made_once")
 def test_the_instrument_passes_at_a_small_size(case: Case) -> None:
     assert failed(case) == []
 
@@ -182,6 +216,7 @@ def recomputed(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any]) ->
     monkeypatch.setattr(reporting, "compare_arms", wrong)
 
 
+@pytest.mark.usefixtures("made_once")
 def test_loss_and_creation_taken_for_each_other_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     recomputed(monkeypatch, lambda figures: replace(figures, creation=figures.loss, loss=figures.creation))
     found = failed(HarmfulTool())
@@ -189,12 +224,14 @@ def test_loss_and_creation_taken_for_each_other_are_noticed(monkeypatch: pytest.
     assert any(what.startswith("misled: loss") for what in found)
 
 
+@pytest.mark.usefixtures("made_once")
 def test_arms_taken_for_each_other_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = reporting.compare_arms
     monkeypatch.setattr(reporting, "compare_arms", lambda bare, arm, **settings: honest(arm, bare, **settings))
     assert "misled: lost" in failed(HarmfulTool())
 
 
+@pytest.mark.usefixtures("made_once")
 def test_creation_that_does_not_ask_what_resampling_would_reach_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = reporting.compare_arms
 
@@ -205,6 +242,7 @@ def test_creation_that_does_not_ask_what_resampling_would_reach_is_noticed(monke
     assert "cap raised: creation vanishes, below .01" in failed(ComputeOnly())
 
 
+@pytest.mark.usefixtures("made_once")
 def test_verdicts_that_do_not_heed_the_budget_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = judging.p_star
     monkeypatch.setattr(judging, "p_star", lambda rho, k: honest(rho, np.ones_like(np.asarray(k, dtype=float))))
@@ -213,6 +251,7 @@ def test_verdicts_that_do_not_heed_the_budget_are_noticed(monkeypatch: pytest.Mo
     assert any("expanded for ρ = ½ at B = 16" in what for what in found)
 
 
+@pytest.mark.usefixtures("made_once")
 def test_verdicts_that_do_not_heed_rho_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = judging.p_star
     monkeypatch.setattr(judging, "p_star", lambda rho, k: honest(0.5, k))
@@ -221,6 +260,7 @@ def test_verdicts_that_do_not_heed_rho_are_noticed(monkeypatch: pytest.MonkeyPat
     ]
 
 
+@pytest.mark.usefixtures("made_once")
 def test_expanded_and_lost_taken_for_each_other_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     swap = {Verdict.EXPANDED: Verdict.LOST, Verdict.LOST: Verdict.EXPANDED}
 
@@ -233,11 +273,13 @@ def test_expanded_and_lost_taken_for_each_other_are_noticed(monkeypatch: pytest.
     assert "yoked against bare: expanded" in failed(FixedHint())
 
 
+@pytest.mark.usefixtures("made_once")
 def test_a_ceiling_in_nats_instead_of_bits_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mechanisms_oracle, "success_ceiling", lambda p, bits: min(1.0, p * np.exp(bits)))
     assert [what for what in failed(ORACLE) if "success_ceiling" in what]
 
 
+@pytest.mark.usefixtures("made_once")
 def test_an_overlap_that_sees_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mechanisms_leak, "overlap_of", lambda *question: 0.0)
     assert any(what.startswith("leaked, live") for what in failed(LeakedCorpus()))

@@ -246,13 +246,17 @@ def piped(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.parametrize("command", ["list envs", "report small", "report small --json", "show small", "--help"])
+AGAIN_JSON = pytest.param("report small --json", marks=pytest.mark.slow)  # each takes a process of more than a second
+AGAIN_TABLE = pytest.param("list envs", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("command", ["list envs", "report small", AGAIN_JSON, "show small", "--help"])
 def test_a_reader_that_has_had_enough_is_no_error(made: Path, command: str) -> None:
     done = piped(f"testbed {command} | true", made)
     assert (done.stdout, done.stderr) == ("0 0\n", "")
 
 
-@pytest.mark.parametrize("command", ["list envs", "report small --json", "--help"])
+@pytest.mark.parametrize("command", [AGAIN_TABLE, "report small --json", "--help"])
 def test_output_that_finds_no_room_is_an_error_and_no_traceback(made: Path, command: str) -> None:
     done = piped(f"testbed {command} > /dev/full", made)
     assert (done.stdout, done.stderr) == ("1\n", "error: the output cannot be written: No space left on device.\n")

@@ -116,6 +116,12 @@ def test_only_the_board_knows_how_pages_are_served() -> None:
         assert not web or part(path) == "board", f"{path} imports {web}"
 
 
+def test_only_the_calibration_loads_all_distributions_of_scipy() -> None:
+    # It takes as long as all else that a board's server imports of numpy and scipy; the functions are in scipy.special.
+    for path in FILES:
+        assert part(path) == "calibration" or "scipy.stats" not in imports(path), path
+
+
 def test_built_in_environments_and_tools_do_not_import_each_other() -> None:
     # No environments themselves: the generated world, also used to train the reference model, and rules of grading.
     shared = ("testbed.envs.world", "testbed.envs.reasoning_gym_rules", "testbed.envs.scifact_rules")

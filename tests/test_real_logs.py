@@ -18,6 +18,8 @@ from testbed.store import Outcomes, Store
 from testbed.transfer import Columns, import_outcomes
 from testbed.types import COST_COMPONENTS
 
+QUICK_IN_POSTGRESQL = ("test_hotpot_logs_give_search_34_closed_book_33_and_15_against_14",)
+
 
 def solved(outcomes: Outcomes, arm: str) -> set[str]:
     """Tasks with at least one success of an arm."""

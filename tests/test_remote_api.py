@@ -20,6 +20,15 @@ from testbed.errors import SandboxDied
 from testbed.protocol import write_answer
 from testbed.types import Status
 
+QUICK_IN_POSTGRESQL = (
+    "test_nothing_is_served_more_often_than_allowed_even_at_one_time",
+    "test_a_step_that_is_sent_again_is_answered_as_before_and_charged_once",
+    "test_a_closed_entry_gets_figures_and_a_rank_like_any_other",
+    "test_a_lost_session_stays_lost_when_its_sample_is_served_again",
+    "test_a_step_that_could_not_be_kept_has_not_happened",
+    "test_what_was_served_least_comes_next_and_lost_ones_again_only_as_often_as_allowed",
+)
+
 
 @pytest.fixture(autouse=True, scope="module")
 def secret() -> Iterator[None]:

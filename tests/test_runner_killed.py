@@ -92,7 +92,7 @@ def kill_later(command: list[str], seconds: float) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("kills", "samples"), [(5, 60), pytest.param(20, 150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "samples"), [(3, 40), pytest.param(20, 150, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_the_store_ends_equal_to_an_uninterrupted_run(
     tmp_path: Path, command: Callable[..., list[str]], kills: int, samples: int
 ) -> None:

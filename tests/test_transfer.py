@@ -20,6 +20,13 @@ from testbed.transfer.values import Path as Place
 from testbed.transfer.values import Test as Condition
 from testbed.types import COST_COMPONENTS
 
+QUICK_IN_POSTGRESQL = (
+    "test_any_task_name_and_token_count_comes_through_as_it_is",
+    "test_a_second_file_adds_arms_tasks_and_samples_to_the_run",
+    "test_another_outcome_of_the_same_attempt_is_refused_and_nothing_of_the_file_stored",
+    "test_importing_a_file_again_changes_nothing",
+)
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -14,6 +14,8 @@ from testbed.store import Store
 from testbed.transfer import Columns, import_outcomes
 from testbed.transfer.values import Path as Place
 
+QUICK_IN_POSTGRESQL = ("test_a_task_in_two_clusters_is_refused",)
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -52,9 +52,6 @@ def create_app(db: BoardDatabase, settings: Settings) -> FastAPI:
         if worker is not None:
             await anyio.to_thread.run_sync(worker.stop)
 
-    problems: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem, "description": text} for status, text in PROBLEMS.items()
-    }
     app = FastAPI(
         title="Capability testbed: leaderboard",
         version="1",
@@ -63,7 +60,7 @@ def create_app(db: BoardDatabase, settings: Settings) -> FastAPI:
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
         servers=[{"url": address}] if address else None,
-        responses=problems,
+        responses=_problems(),
         default_response_class=AnyTextJSON,
     )
     app.state.db, app.state.settings, app.state.worker = db, settings, worker
@@ -79,3 +76,15 @@ def create_app(db: BoardDatabase, settings: Settings) -> FastAPI:
     app.add_middleware(RateLimit, settings=settings, verified=db.verified)
     app.add_middleware(Answering, answer=answer)
     return app
+
+
+def _problems() -> dict[int | str, dict[str, Any]]:
+    """What any address may answer besides."""
+    # One names the model, which the document describes then; the others refer to it. Of each that names it FastAPI
+    # makes a reader for each address when the first request comes, which would take most of that request.
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
+    told: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": content} for status, text in PROBLEMS.items()
+    }
+    told[400] = {"description": PROBLEMS[400], "model": Problem}
+    return told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scipy import stats
+from scipy.special import pdtrc
 
 from testbed.board.verify.arm_pass import ALIKE_BY_CHANCE, LONG, RARE, ArmPass
 from testbed.board.verify.findings import Findings, listed
@@ -65,7 +65,7 @@ def _missing(arm: ArmPass, tasks: int, findings: Findings) -> None:
 
 def _copies(arm: ArmPass, known: KnownModel, findings: Findings) -> None:
     expected = ALIKE_BY_CHANCE * arm.pairs
-    if arm.alike and float(stats.poisson.sf(len(arm.alike) - 1, expected)) < RARE:
+    if arm.alike and float(pdtrc(len(arm.alike) - 1, expected)) < RARE:
         findings.wrong(
             "copies",
             f"{len(arm.alike):,} attempts of {_name(arm)} are copies of others, to the nanosecond of their time: "
