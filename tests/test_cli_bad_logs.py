@@ -52,6 +52,20 @@ def test_a_bad_line_is_refused_naming_arm_task_and_line_and_nothing_is_stored(
     assert rows_stored(tmp_path) == 0
 
 
+def test_a_refused_file_leaves_no_store_behind_and_one_that_was_there_as_it_was(
+    testbed: Callable[..., Done], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.csv").write_text(f"{HEADER}sum-1,bare,0,2,1\n", encoding="utf-8")
+    for file in ("bad.csv", "none.csv"):
+        assert testbed("import", file, *IMPORT).code == 2
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith("testbed.sqlite")] == []
+    (tmp_path / "good.csv").write_text(f"{HEADER}sum-1,bare,0,1,1\n", encoding="utf-8")
+    assert testbed("import", "good.csv", *IMPORT).code == 0
+    before = rows_stored(tmp_path)
+    assert testbed("import", "bad.csv", *IMPORT).code == 2
+    assert rows_stored(tmp_path) == before > 0
+
+
 @pytest.mark.parametrize("line", [",python,1,1,1", "sum-3,,1,1,1"])
 def test_a_line_without_a_task_or_an_arm_is_refused(testbed: Callable[..., Done], tmp_path: Path, line: str) -> None:
     (tmp_path / "logs.csv").write_text(f"{HEADER}sum-1,bare,0,1,1\n{line}\n", encoding="utf-8")

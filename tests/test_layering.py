@@ -59,8 +59,8 @@ LAYERS = [
         "board_export_command",
         "command_options",
     }
-    | {"show_command", "compare_command", "command_options"}
-    | {"message_ends", "scoring", "nats_command"},
+    | {"show_command", "compare_command", "transfer_command", "command_options"}
+    | {"message_ends", "scoring", "scoring_alike", "nats_command"},
     {"cli"},
     {"__main__"},
 ]

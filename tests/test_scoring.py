@@ -29,7 +29,8 @@ from testbed.protocol import NO_ACTION
 from testbed.recording import Recording
 from testbed.report.analyse import analyse_run
 from testbed.runner import Runner
-from testbed.scoring import Scoring, check_same, offered, read_by_model
+from testbed.scoring import Scoring, read_by_model
+from testbed.scoring_alike import check_prompts, check_same, offered
 from testbed.store import ArmRecord, Store
 
 EXPERIMENT: dict[str, Any] = {
@@ -224,7 +225,7 @@ async def test_prompts_that_do_not_come_out_as_they_were_read_are_refused(store:
     spec = run.arms[1].spec
     attempt = next(store.attempts("facts", arm="search"))
     with pytest.raises(ModelError, match=f"{attempt.id[:12]} cannot be shown as its model read it"):
-        scoring.check_prompts(attempt, [TOOL, TOOL], make_model("reference"), ArmRecord("h", "search", spec))
+        check_prompts(attempt, [TOOL, TOOL], make_model("reference"), ArmRecord("h", "search", spec))
 
 
 def test_tools_are_shown_in_the_order_in_which_they_were_described(tmp_path: Path) -> None:

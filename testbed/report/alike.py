@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from testbed.report.arms import Arm
-from testbed.scoring import known
+from testbed.scoring_alike import known
 
 
 def same_model(one: Arm, other: Arm) -> bool:

@@ -11,23 +11,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from testbed.report.arms import Arm
-from testbed.scoring import known
+from testbed.report.checkpoint_rows import Rows, is_plain, samples_itself, scores_by
 from testbed.stats import Estimate, Verdict, least_reweighting, p_star
 from testbed.stats.sequence_kl import Affordable, SequenceKL, affordable, sequence_kl
-from testbed.types import COST_COMPONENTS, Control
+from testbed.types import Control
 
 if TYPE_CHECKING:
     from testbed.report.record import Analysis, ArmComparison
     from testbed.stats.stopping import StoppingRule
-    from testbed.store import ArmRecord, Outcomes, Run, ScorerRecord, Scores, Store
+    from testbed.store import ArmRecord, Outcomes, Run, Scores, Store
 
-BoolArray = npt.NDArray[np.bool_]
-WRITTEN = "assistant"  # role of what a model wrote
 _CONDITIONS = ("sampling", "tools", "control", "budget", "protocol", "lookahead")  # of an arm, besides its model
-GENERATED = COST_COMPONENTS.index("generated_tokens")
 
 
 @dataclass(frozen=True)
@@ -141,13 +137,6 @@ def _are_checkpoints(bare: ArmRecord, arm: ArmRecord) -> bool:
     return is_plain(arm) and one.get("weights") != arm.spec["model"].get("weights")
 
 
-def is_plain(record: ArmRecord) -> bool:
-    """Whether an arm's attempts are conversations with one local model, which others can read."""
-    model, searches = record.spec.get("model"), record.spec.get("lookahead")
-    local = isinstance(model, Mapping) and model.get("kind") == "hf"
-    return local and not searches and record.spec.get("control") != Control.IMAGINED
-
-
 def _same_conditions(one: ArmRecord, other: ArmRecord) -> bool:
     """Whether all that two arms' models are given is the same, the system text included."""
     same = all(one.spec.get(key) == other.spec.get(key) for key in _CONDITIONS)
@@ -173,71 +162,12 @@ def _beside(bare: ArmRecord, arm: ArmRecord, records: Sequence[ArmRecord]) -> st
     return next((name for name in same if _same_conditions(by_name[name], arm)), "")
 
 
-def scores_by(
-    store: Store, run: Run, model: Mapping[str, Any], scorers: Mapping[str, ScorerRecord], arm: int
-) -> Scores | None:
-    """What a model gives the attempts of an arm, in full precision where there is that; None where it read none.
-
-    How long its conversations may be does not change what it gives them.
-    """
-    wanted = {**known(model), "context": None}
-    same = [h for h, scorer in scorers.items() if {**known(scorer.fingerprint), "context": None} == wanted]
-    for hash_ in sorted(same, key=lambda h: (scorers[h].fingerprint.get("dtype") != "float32", h)):
-        scores = store.scores.of(run.name, hash_)
-        if (scores.arm == arm).any():
-            return scores
-    return None
-
-
 def _wanted(run: Run, arm: ArmRecord, bare: ArmRecord, known_by: Sequence[Scores | None]) -> Iterator[str]:
     own, base = known_by
     if own is None:
         yield f"nats {run.name} --arm {arm.name}"
     if base is None:
         yield f"nats {run.name} --arm {arm.name} --by {bare.spec.get('name', 'MODEL')}"
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """The attempts of an arm that both models scored: positions of task and arm, sample, outcome and nats."""
-
-    arm: int
-    task: npt.NDArray[np.int32]
-    sample: npt.NDArray[np.int32]
-    won: BoolArray
-    own: npt.NDArray[np.float64]
-    base: npt.NDArray[np.float64]
-    tokens: npt.NDArray[np.int64]
-    alike: bool  # whether both models read them as equally many tokens
-
-    @classmethod
-    def of(cls, own: Scores, base: Scores, arm: int, fixed: int | None) -> Rows:
-        """Those of an arm, by its position; of each task the first `fixed`, where that is given."""
-        _, left, right = np.intersect1d(own.id, base.id, assume_unique=True, return_indices=True)
-        order = np.argsort(left)
-        left, right = left[order], right[order]
-        kept = (own.arm[left] == arm) & (own.success[left] >= 0)
-        if fixed is not None:
-            kept &= own.sample[left] < fixed
-        left, right = left[kept], right[kept]
-        return cls(
-            arm=arm,
-            task=own.task[left],
-            sample=own.sample[left],
-            won=own.success[left] == 1,
-            own=own.nats_of(WRITTEN)[left],
-            base=base.nats_of(WRITTEN)[right],
-            tokens=own.tokens_of(WRITTEN)[left],
-            alike=np.array_equal(own.tokens_of(WRITTEN)[left], base.tokens_of(WRITTEN)[right]),
-        )
-
-    def respelled(self, outcomes: Outcomes) -> int:
-        """How many come to another number of tokens than were sampled."""
-        rows = np.flatnonzero(outcomes.arm == self.arm)
-        keys = outcomes.task[rows].astype(np.int64) << 32 | outcomes.sample[rows]
-        own = self.task.astype(np.int64) << 32 | self.sample
-        _, left, right = np.intersect1d(own, keys, assume_unique=True, return_indices=True)
-        return int(np.count_nonzero(self.tokens[left] != outcomes.cost[rows[right], GENERATED]))
 
 
 def _read(
@@ -306,9 +236,3 @@ def _not_comparable(bare: ArmRecord, arm: ArmRecord) -> tuple[str, str]:
             f"{bare.name} was not sampled at temperature 1 from all tokens: how often it writes a text is unknown"
         )
     return no_kl, no_share
-
-
-def samples_itself(record: ArmRecord) -> bool:
-    """Whether what writes an arm's attempts is its model as it is: at temperature 1, from all tokens."""
-    sampling = record.spec.get("sampling", {})
-    return bool(sampling.get("temperature", 1) == 1 and sampling.get("top_p", 1) == 1)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from testbed.report.checkpoints import Rows, is_plain, samples_itself, scores_by
-from testbed.scoring import known
+from testbed.report.checkpoint_rows import Rows, is_plain, samples_itself, scores_by
+from testbed.scoring_alike import known
 from testbed.stats import Estimate
 from testbed.stats.sequence_kl import kl_difference, sequence_kl
 from testbed.types import digest

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from testbed.report.alike import same_model, same_tools
 from testbed.report.arms import Arm
-from testbed.scoring import known
+from testbed.scoring_alike import known
 from testbed.stats import ArmOutcomes, Estimate, cluster_bootstrap, confidence_sequence, least_reweighting
 from testbed.stats.energy import bernoulli_kl, best_of_n_kl_bound
 from testbed.stats.nats import InteractionNats, interaction_nats
