@@ -48,13 +48,15 @@ def make_corpus(source: Any) -> Corpus:
 
 
 def _nearest(name: str) -> str:
-    """The nearest name among those of environments and of corpora beside the path that was meant, in a sentence."""
+    """The nearest of environments with documents and of corpora beside the path that was meant, in a sentence."""
     from testbed.corpus_store import MANIFEST
-    from testbed.registry import env_names
+    from testbed.family import TaskFamily
+    from testbed.registry import env_class, env_names
 
     place = Path(name).parent
     beside = [p for p in place.glob("*") if os.path.isfile(p / MANIFEST) or ".jsonl" in p.suffixes]
-    return did_you_mean(name, [*map(str, beside), *env_names()])
+    with_documents = [env for env in env_names() if env_class(env).documents is not TaskFamily.documents]
+    return did_you_mean(name, [*map(str, beside), *with_documents])
 
 
 def _stored_corpus(table: Mapping[str, Any]) -> Corpus:

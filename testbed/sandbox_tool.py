@@ -73,9 +73,13 @@ class SandboxTool(Tool):
     @model_validator(mode="after")
     def _prepare(self) -> Self:
         from testbed.sandbox import Limits
+        from testbed.sandbox.base import LARGEST
 
         if self.slots < 1:
             raise UsageError(f"tool {self.name}: slots must be at least 1 sandbox, not {self.slots}.")
+        most = LARGEST["wall_seconds"]
+        if not 0 < self.timeout <= most:
+            raise UsageError(f"tool {self.name}: timeout must be above 0 and at most {most:,.0f}, not {self.timeout}.")
         self._limits = Limits(
             wall_seconds=self.timeout,
             memory_mib=self.memory_mib,

@@ -45,7 +45,7 @@ control = "inert"
     ("old", "new", "line", "says"),
     [
         ("slots = 2", 'timeout = "x"', 15, "timeout: Input should be a valid number"),
-        ("slots = 2", "timeout = -1", 15, "must be above 0 and at most 86,400, not -1.0"),
+        ("slots = 2", "timeout = -1", 15, "tool python: timeout must be above 0 and at most 86,400, not -1.0"),
         ("slots = 2", "timeout = nan", 15, "must be above 0 and at most 86,400, not nan"),
         ("slots = 2", "slots = true", 15, "slots: Input should be a valid integer"),
         ("slots = 2", "memory_mib = 1000000000000", 15, "at most 4,194,304"),

@@ -194,8 +194,9 @@ def test_a_corpus_is_an_environments_documents_or_a_file(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("source", ["Fact-v0", "nowhere.jsonl", 3, {"env": "Fact-v0"}, {}])
 def test_a_corpus_that_is_nowhere_is_refused(source: Any) -> None:
-    with pytest.raises(DataError, match="neither a file nor an environment"):
+    with pytest.raises(DataError, match="neither a file nor an environment") as refused:
         registry.make_corpus(source)
+    assert "Addition-v0" not in str(refused.value)  # which has no documents
 
 
 def test_a_misspelt_corpus_is_answered_with_the_nearest_environment() -> None:
