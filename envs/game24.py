@@ -15,6 +15,7 @@ import numpy as np
 
 from testbed.env import Common, Environment
 from testbed.errors import UsageError
+from testbed.expressions import parsed
 from testbed.types import Grade, Task
 
 TARGET = 24
@@ -128,7 +129,7 @@ def evaluate(expression: str) -> tuple[list[int], Fraction]:
     if len(expression) > LONGEST or not _ALLOWED.fullmatch(expression):
         raise ValueError("not an expression of numbers, + - * / and parentheses")
     try:
-        tree = ast.parse(expression.strip(), mode="eval").body
+        tree = parsed(expression.strip()).body
         used: list[int] = []
         return used, _value(tree, used)
     except (SyntaxError, RecursionError, MemoryError):

@@ -9,6 +9,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from testbed.expressions import parsed
+
 Entry = Mapping[str, Any]  # "question", "answer" and "metadata", as the library makes them
 
 # -- answers that the library would evaluate --------------------------------------------------------------------------
@@ -42,7 +44,7 @@ def is_list(text: str) -> bool:
     if re.fullmatch(r"[\w\s]*", text):
         return True
     try:
-        ast.literal_eval(text.strip())
+        ast.literal_eval(parsed(text.strip()))
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return False
     return True
@@ -54,7 +56,7 @@ class _NotAFormula(Exception):
 
 def _parse(text: str) -> ast.Expression | None:
     try:
-        return ast.parse(text.strip(), mode="eval")
+        return parsed(text.strip())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 

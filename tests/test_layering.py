@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # Lower layers first; a module may import from its own layer and those below.
 LAYERS = [
     {"types", "errors", "closing", "edges", "beginnings"},
-    {"spaces", "protocol", "budget", "threads", "results", "game", "replay", "overlap"}
+    {"spaces", "protocol", "budget", "threads", "results", "game", "replay", "overlap", "expressions"}
     | {"schemas", "own_loop", "scramble", "remote_client"},
     {"tool", "tool_base", "sandbox_tool", "game_tool", "offer", "episode", "family", "env"}
     | {"sandbox", "models", "mcp", "plugins"}

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from testbed.errors import FaultKind, ToolFault
+from testbed.expressions import parsed
 from testbed.tool import Tool
 
 LONGEST = 1000  # characters of an expression
@@ -72,7 +73,7 @@ def evaluate(expression: str) -> Fraction:
     """
     text = expression.strip().translate(_WRITTEN)
     try:
-        tree = ast.parse(text, mode="eval").body
+        tree = parsed(text).body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise _unreadable("the expression cannot be read") from None
     if sum(isinstance(node, ast.expr) for node in ast.walk(tree)) > MOST_NODES:
