@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.asked_elsewhere import NAME
 from helpers.served_elsewhere import served_elsewhere
 
-NAME = "served"
 SGLANG = shutil.which("sglang")
 needs_sglang = pytest.mark.skipif(
     SGLANG is None, reason="sglang is not on the PATH: pip install sglang, elsewhere, and sgl-kernel for processors"

