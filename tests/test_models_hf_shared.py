@@ -24,6 +24,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "gpt_neox": {},
     "olmo2": {},
+    "mixtral": {"num_local_experts": 4},
+    "qwen3_moe": {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
     "gemma2": {"head_dim": 8},  # caps its scores
     "gpt_oss": {"head_dim": 8, "num_local_experts": 4},  # has sinks
     "bloom": {"n_layer": 2, "n_head": 4},  # adds the distance to its scores
@@ -80,7 +82,7 @@ def test_logits_over_shared_prompts_are_right_side_by_side_too(
 
 @pytest.mark.parametrize(
     ("kind", "shares"),
-    [(kind, True) for kind in ("llama", "gpt2", "qwen2", "gpt_neox", "olmo2")]
+    [(kind, True) for kind in ("llama", "gpt2", "qwen2", "gpt_neox", "olmo2", "mixtral", "qwen3_moe")]
     + [(kind, False) for kind in ("mistral", "gemma2", "gpt_oss", "bloom")],
 )
 def test_logits_over_shared_prompts_and_in_later_turns_are_those_of_one_pass_over_the_whole_text(

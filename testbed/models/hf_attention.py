@@ -33,6 +33,7 @@ _IGNORED = {
     "use_cache",
     "cache_position",
     "output_attentions",
+    "output_router_logits",  # of mixtures of experts
     "sliding_window",
 }
 
