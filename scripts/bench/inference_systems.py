@@ -74,10 +74,21 @@ class Gauge:
 
 
 def ours(
-    model: Any, attempts: Sequence[Attempt], slots: int, gauge: Gauge | None = None, before: Sequence[Attempt] = ()
+    model: Any,
+    attempts: Sequence[Attempt],
+    slots: int,
+    gauge: Gauge | None = None,
+    before: Sequence[Attempt] = (),
+    *,
+    records: bool = True,
 ) -> Timing:
-    """All attempts at once on our worker; those `before` are made first and not timed."""
-    forward, sample = model.forward, hf_decode.sample
+    """All attempts at once on our worker; those `before` are made first and not timed.
+
+    Without `records`, a GPU is asked for each operation of a step.
+    """
+    forward, sample, recorder = model.forward, hf_decode.sample, hf_decode.recorder_for
+    if not records:
+        hf_decode.recorder_for = lambda device: None
     if gauge is not None:
         model.forward = gauge.timed(forward, gauge.forward)
         hf_decode.sample = gauge.timed(sample, gauge.sampling)
@@ -115,7 +126,7 @@ def ours(
     try:
         asyncio.run(everything())
     finally:
-        model.forward, hf_decode.sample = forward, sample
+        model.forward, hf_decode.sample, hf_decode.recorder_for = forward, sample, recorder
     return timing
 
 

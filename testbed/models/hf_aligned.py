@@ -19,6 +19,7 @@ from testbed.models.hf_memory import Room
 from testbed.models.hf_prefill import Reader, Wanted
 from testbed.models.hf_prefix import KeptReads, Layout, Read
 from testbed.models.hf_row import Row
+from testbed.models.hf_still import Recorder, StillSteps
 
 Tensor = torch.Tensor
 
@@ -37,10 +38,12 @@ class AlignedBatch:
         slots: most rows at once.
         share_from: rows times tokens from which a beginning is shared; None for what was measured.
         shares: whether rows can attend to shared beginnings.
+        recorder: how steps are recorded on the device, for models whose rows can share; None where they are not.
 
     Attributes:
         room: memory for keys and values.
         rows: under way, in the order in which `advance` gives their logits.
+        still: steps that are recorded; None where none can be.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class AlignedBatch:
         share_from: float | None = None,
         *,
         shares: bool,
+        recorder: Recorder | None = None,
     ) -> None:
         self._model, self._layout, self._shares = model, layout, shares
         self._device, self._dtype = model.device, model.dtype
@@ -61,8 +65,11 @@ class AlignedBatch:
         self.rows: list[Row] = []
         self._places: dict[Row, int] = {}  # rows in the cache
         self._changed = True
+        self._seen: Tensor | None = None
+        self._told = 0  # the width for which there are tensors that say what the rows have seen
         self._cache = AlignedCache(layout, slots, self.room.cells)
         self._reader = Reader(model, layout, self.room.texts)
+        self.still = StillSteps(model, self._cache, recorder) if recorder and shares else None
 
     @property
     def kept(self) -> KeptReads:
@@ -106,21 +113,29 @@ class AlignedBatch:
 
     def advance(self) -> Tensor:
         """Reads the last token of every row; logits after it, shape (rows, vocabulary)."""
-        rows = self.rows
         if self._changed:
             self._move()
-            own = [row.own for row in rows]
-            self._seen = torch.tensor([[row.seen] for row in rows], device=self._device)
-            self._own = torch.tensor(own, device=self._device)[:, None]
-            self._groups = Groups.of([row.trunk for row in rows], self._device)
-            self._width, self._changed = max(own), False
-        logits: Tensor = self._forward([row.tokens[-1:] for row in rows], self._width).logits[:, -1]
-        self._seen, self._own, self._width = self._seen + 1, self._own + 1, self._width + 1
+            self._groups = Groups.of([row.trunk for row in self.rows], self._device)
+            self._changed, self._seen = False, None
+            self._width = max(row.own for row in self.rows)
+        if self._cache.lacks(len(self.rows), self._width):
+            self._cache.reserve(len(self.rows), self._width, [row.own for row in self.rows])
+        if self.still is None or self._groups.trunks:  # where beginnings lie, and how many, changes with every row
+            logits = self._step()
+        else:
+            logits = self.still.step(self.rows, self._width, self._step)
+        self._width += 1
+        return logits
+
+    def _step(self) -> Tensor:
+        if self._seen is None or self._told != self._width:  # recorded steps do not go by these
+            self._seen = torch.tensor([[row.seen] for row in self.rows], device=self._device)
+            self._own = torch.tensor([[row.own] for row in self.rows], device=self._device)
+        logits: Tensor = self._forward([row.tokens[-1:] for row in self.rows], self._width).logits[:, -1]
+        self._seen, self._own, self._told = self._seen + 1, self._own + 1, self._width + 1
         return logits
 
     def _forward(self, tokens: Sequence[Sequence[int]], width: int) -> Any:
-        if self._cache.lacks(len(tokens), width):
-            self._cache.reserve(len(tokens), width, [row.own for row in self.rows])
         shown = torch.arange(width + 1, device=self._device) >= width - self._own
         inputs = {
             "input_ids": torch.tensor(tokens, device=self._device),

@@ -34,15 +34,21 @@ class _AlignedLayer(DynamicLayer):  # type: ignore[misc]
 
     rows = low = end = index = 0
     step: Step | None = None
+    column: Tensor | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Writes the columns that follow and shows the window up to them."""
-        column, self.end = self.end, self.end + key_states.shape[2]
-        self.keys[: self.rows, :, column : self.end] = key_states
-        self.values[: self.rows, :, column : self.end] = value_states
+        """Writes the columns that follow and shows the window up to them; or the column that a tensor names."""
+        keys, values = self.keys[: self.rows], self.values[: self.rows]
+        if self.column is not None:
+            keys.index_copy_(2, self.column, key_states)
+            values.index_copy_(2, self.column, value_states)
+        else:
+            column, self.end = self.end, self.end + key_states.shape[2]
+            keys[:, :, column : self.end] = key_states
+            values[:, :, column : self.end] = value_states
         if self.step is not None:
             self.step.layer = self.index
-        return self.keys[: self.rows, :, self.low : self.end], self.values[: self.rows, :, self.low : self.end]
+        return keys[:, :, self.low : self.end], values[:, :, self.low : self.end]
 
     def get_seq_length(self) -> int:
         """Columns in the window."""
@@ -56,6 +62,9 @@ class AlignedCache(Cache):  # type: ignore[misc]
         layout: of the buffers, which have rows besides: shape (tensors, rows, heads, columns, width).
         slots: most rows.
         cells: most rows times columns; whoever admits rows sees to it that they can be written to their limits.
+
+    Attributes:
+        places: another number whenever the buffers lie elsewhere.
     """
 
     layers: list[Any]
@@ -65,12 +74,38 @@ class AlignedCache(Cache):  # type: ignore[misc]
         self._layout, self._slots, self._cells = layout, slots, cells
         self._rows, self._columns, self._end, self._most, self._turn = 0, 0, 0, 0, 0
         self._buffers: list[Tensor] = []
+        self.places = 0
+
+    @property
+    def rows(self) -> int:
+        """That there are places for."""
+        return self._rows
+
+    @property
+    def columns(self) -> int:
+        """In all, used or not."""
+        return self._columns
+
+    @property
+    def end(self) -> int:
+        """Where the next column goes."""
+        return self._end
 
     def show(self, rows: int, width: int, new: int = 1, step: Step | None = None) -> None:
         """Sets the window that the model sees and extends by `new` columns: the first `rows`, the last `width`."""
         for layer in self.layers:
             layer.rows, layer.low, layer.end, layer.step = rows, self._end - width, self._end, step
+            layer.column = None
         self._end += new
+
+    def stand(self, rows: int, first: int, last: int, column: Tensor) -> None:
+        """Sets a window that does not move: columns `first` to `last` − 1; new keys go where `column`, (1,), says."""
+        for layer in self.layers:
+            layer.rows, layer.low, layer.end, layer.step, layer.column = rows, first, last, None, column
+
+    def grow(self) -> None:
+        """Counts a column that was written into a window that does not move."""
+        self._end += 1
 
     def lacks(self, rows: int, width: int, most: int = 0) -> bool:
         """Whether there is no room for rows of up to `width` columns, which may become `most`, and one column more."""
@@ -100,12 +135,14 @@ class AlignedCache(Cache):  # type: ignore[misc]
         lazy = _is_lazy(self._layout.like)
         if lazy:  # columns that nobody has written to cost nothing: wider rows may come, and would move all others
             target = max(target, min(target + 2 * _AHEAD, self._cells // size - _AHEAD))
-        grown = self._most + _AHEAD if lazy else 0
+        # Elsewhere they grow by parts of what they are: whatever was recorded of them has to be recorded again.
+        grown = self._most + _AHEAD if lazy else target + target // 4
         columns = self._columns if target + _AHEAD <= self._columns else max(target + 2 * _AHEAD, grown)
         self._allocate(size, max(target + 1, min(columns, self._cells // size)), target, kept)
 
     def _allocate(self, rows: int, columns: int, end: int, kept: Sequence[int]) -> None:
         same = (rows, columns) == (self._rows, self._columns)
+        self.places += not same
         for n, (count, heads, width) in enumerate(self._layout.shapes):
             if n == len(self._buffers):
                 self._buffers.append(self._layout.like.new_empty(count, 0, heads, 0, width))

@@ -17,6 +17,7 @@ from testbed.models import hf_attention, hf_linear
 from testbed.models.hf_aligned import AlignedBatch
 from testbed.models.hf_cache import layout_of
 from testbed.models.hf_check import agrees
+from testbed.models.hf_graph import recorder_for
 from testbed.models.hf_memory import Room, free_bytes
 from testbed.models.hf_row import Row
 from testbed.models.hf_sample import note_logprobs, sample
@@ -24,8 +25,9 @@ from testbed.models.hf_sample import note_logprobs, sample
 if TYPE_CHECKING:
     from testbed.models.hf_paged import PagedBatch
     from testbed.models.hf_score import Forced
+    from testbed.models.hf_still import Recorder
 
-__all__ = ["Decoder", "Row", "sample"]
+__all__ = ["Decoder", "Row", "recorder_for", "sample"]
 
 Tensor = torch.Tensor
 P = ParamSpec("P")
@@ -83,6 +85,7 @@ class Decoder:
         if self.shares and not self._pages and not self._shares_rightly():
             hf_attention.unplug(model)
             self.shares = False
+        self._recorder = self._tried_recorder()
         self._batch = self._new_batch()
 
     def _may_use_pages(self) -> bool:
@@ -103,9 +106,21 @@ class Decoder:
         ]
         return agrees(self._model, trials)
 
+    def _tried_recorder(self) -> Recorder | None:
+        """How steps are recorded; None where they cannot be, or recorded ones give other logits."""
+        recorder = recorder_for(self._model.device)
+        if recorder is None or self._pages or not self.shares:
+            return None
+        memory, at_once = _TRIAL_TOKENS * self._layout.token_bytes, recorder._replace(tried=1)
+        batch = AlignedBatch(self._model, self._layout, memory, self.slots, inf, shares=True, recorder=at_once)
+        right = agrees(self._model, [lambda: batch])
+        return recorder if right and batch.still and batch.still.made and not batch.still.refused else None
+
     def _new_batch(self) -> PagedBatch | AlignedBatch:
         if not self._pages:
-            return AlignedBatch(self._model, self._layout, self._memory, self.slots, shares=self.shares)
+            return AlignedBatch(
+                self._model, self._layout, self._memory, self.slots, shares=self.shares, recorder=self._recorder
+            )
         from testbed.models.hf_paged import PagedBatch
 
         return PagedBatch(self._model, self._layout, self._memory)

@@ -1,0 +1,220 @@
+"""Steps that are recorded and done again: the same logits, whoever comes and goes, and the usual way where they fail.
+
+On the processor a recording is a list of operations on tensors that stay where they are, as a GPU's graph is.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterator
+from math import inf
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from helpers.recording import record, recorder
+from helpers.tiny_models import SIZES, never, random_model
+from testbed.models import hf_attention, hf_decode, hf_linear, hf_still
+from testbed.models.hf_aligned import AlignedBatch
+from testbed.models.hf_cache import layout_of
+from testbed.models.hf_check import agrees
+from testbed.models.hf_decode import Decoder, Row
+from testbed.models.hf_still import Recorder, StillSteps, Ways
+
+Texts = dict[tuple[int, int], list[int]]
+
+
+@pytest.fixture(autouse=True)
+def side_by_side(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Rows as they lie on a GPU, and PyTorch's own products: compiled ones are no operations of its."""
+    monkeypatch.setattr(Decoder, "_may_use_pages", lambda self: False)
+    monkeypatch.setattr(hf_linear, "speed_up", lambda model: 0)
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def written_by(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Texts, StillSteps | None]]:
+    """Texts of rows of all kinds, some of two turns, with this recorder; and what was recorded."""
+
+    def write(how: Recorder | None, kind: str = "llama", rows: int = 14) -> tuple[Texts, StillSteps | None]:
+        monkeypatch.setattr(hf_decode, "recorder_for", lambda device: how)
+        decoder = Decoder(random_model(kind), never, 9)
+        return go_on(decoder, rows), decoder._batch.still  # type: ignore[union-attr]
+
+    return write
+
+
+def go_on(decoder: Decoder, rows: int) -> Texts:
+    """Rows come in groups, some begin alike, and every second one has another turn."""
+    some = random.Random(3)
+    common = tuple(some.randrange(6, 396) for _ in range(40))
+    waiting = [
+        Row(
+            (*common[: 40 * (n % 4 == 0)], *(some.randrange(6, 396) for _ in range(some.randrange(2, 60)))),
+            some.randrange(2, 40),
+            temperature=some.choice([0.0, 0.7, 1.0]),
+            stream=n,
+            keep=n % 2 == 0,
+        )
+        for n in range(rows)
+    ]
+    texts: Texts = {}
+    while waiting or decoder.rows:
+        joining = decoder.fitting(waiting[: some.randrange(0, 4)])
+        done = decoder.admit(waiting[:joining]) if joining else []
+        waiting = waiting[joining:]
+        if decoder.rows:
+            done += decoder.step()
+        for row in done:
+            texts[row.stream, row.position] = row.tokens
+            if row.keep and row.position == 0:
+                said = (*row.prompt, *row.tokens, 7, 8, 9)
+                waiting.append(Row(said, 12, stream=row.stream, position=len(row.tokens)))
+    return texts
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_recorded_steps_give_the_logits_of_one_pass_over_the_text(kind: str, dtype: torch.dtype) -> None:
+    model = random_model(kind).to(dtype)
+    batch = trial(model, recorder())
+    assert agrees(model, [lambda: batch])
+    assert batch.still is not None
+    assert batch.still.made > 0
+
+
+def trial(model: Any, how: Recorder) -> AlignedBatch:
+    """A batch whose steps are recorded."""
+    assert hf_attention.plug_in(model)
+    layout = layout_of(model)
+    return AlignedBatch(model, layout, 4096 * layout.token_bytes, 64, inf, shares=True, recorder=how)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_texts_are_the_same_with_recorded_steps(
+    kind: str, written_by: Callable[..., tuple[Texts, StillSteps | None]]
+) -> None:
+    usual, nothing = written_by(None, kind)
+    recorded, still = written_by(recorder(), kind)
+    assert nothing is None
+    assert still is not None
+    assert still.made > 3
+    assert not still.refused
+    assert recorded == usual
+
+
+def test_recordings_that_are_slower_are_not_taken(
+    written_by: Callable[..., tuple[Texts, StillSteps | None]],
+) -> None:
+    texts, still = written_by(recorder(pays=False), rows=8)
+    assert texts == written_by(None, rows=8)[0]
+    assert still is not None
+    tried = [ways for ways in still._known.values() if ways.settled]
+    assert tried
+    assert not any(ways.takes_recorded for ways in tried)
+
+
+def test_both_ways_are_tried_as_often_and_then_the_faster_one_is_taken() -> None:
+    ways = Ways(2)
+    assert not ways.takes_recorded
+    ways.usual += [9.0, 2.0]
+    assert ways.takes_recorded
+    ways.recorded += [8.0]
+    assert ways.takes_recorded
+    ways.recorded += [3.0]
+    assert ways.settled
+    assert not ways.takes_recorded
+    ways.recorded[1] = 1.0
+    assert ways.takes_recorded
+
+
+def test_no_more_recordings_are_kept_than_memory_is_meant_for(
+    written_by: Callable[..., tuple[Texts, StillSteps | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hf_still, "_MOST", 2)
+    texts, still = written_by(recorder(), rows=8)
+    assert texts == written_by(None, rows=8)[0]
+    assert still is not None
+    assert len(still._known) <= 2
+
+
+def test_where_memory_ends_in_a_recording_the_messages_go_on_and_it_is_told_once(
+    written_by: Callable[..., tuple[Texts, StillSteps | None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    made: list[None] = []
+
+    def short(run: Callable[[], None]) -> Callable[[], None]:
+        made.append(None)
+        if len(made) > 3:  # the first ones are those of the trial
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
+        return record(run)
+
+    with caplog.at_level(logging.WARNING):
+        texts, still = written_by(recorder()._replace(new=lambda: short), rows=8)
+    assert texts == written_by(None, rows=8)[0]
+    assert still is not None
+    assert still.refused.startswith("CUDA out of memory")
+    assert [one.getMessage() for one in caplog.records] == [
+        "Steps of the model are not recorded any more, so that it may be slower: "
+        "CUDA out of memory. Tried to allocate 2.00 GiB."
+    ]
+
+
+def test_a_model_that_asks_for_its_numbers_is_not_recorded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}  # asks how long the longest text is
+    config = LlamaConfig(vocab_size=400, num_key_value_heads=2, max_position_embeddings=64, **SIZES)
+    config.rope_parameters = rope
+    model = LlamaForCausalLM(config).eval()
+    monkeypatch.setattr(hf_decode, "recorder_for", lambda device: recorder())
+    with caplog.at_level(logging.WARNING):
+        decoder = Decoder(model, never, 9)
+    assert decoder.shares
+    assert decoder._recorder is None
+    assert "is_nonzero" in caplog.text
+    row = Row((6, 7, 8), 20)
+    decoder.admit([row])
+    while decoder.rows:
+        decoder.step()
+    assert len(row.tokens) == 20
+
+
+def test_what_a_recording_misses_is_found_out_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled products are none of PyTorch's operations: done again, they would leave what they wrote before."""
+    monkeypatch.undo()
+    monkeypatch.setattr(Decoder, "_may_use_pages", lambda self: False)
+    monkeypatch.setattr(hf_decode, "recorder_for", lambda device: recorder())
+    with torch.inference_mode(False):  # weights made in inference mode are not compiled
+        model = random_model()
+    if not hf_linear.speed_up(model):
+        pytest.skip("this system executes nothing that was written into memory")
+    assert Decoder(model, never, 9)._recorder is None
+
+
+@pytest.mark.parametrize("columns", [64, 100, 513, 3000])
+def test_a_step_sees_all_columns_of_its_rows_and_shapes_are_few(columns: int) -> None:
+    some, windows, heights = random.Random(0), set(), set()
+    for _ in range(3000):
+        end = some.randrange(1, columns)
+        width, rows = some.randrange(1, end + 1), some.randrange(1, 257)
+        cache = SimpleNamespace(columns=columns, rows=256, end=end, places=1)
+        shape = StillSteps(None, cache, recorder())._shape(rows, width)  # type: ignore[arg-type]
+        assert rows <= shape.rows <= min(256, max(4, rows + 7))
+        assert 0 <= shape.first <= end - width
+        assert end < shape.last <= columns
+        windows.add((shape.first, shape.last))
+        heights.add(shape.rows)
+    assert len(windows) <= 8 * 9 / 2
+    assert len(heights) <= 3 + 32
+
+
+def test_places_without_a_row_of_a_small_cache_are_none() -> None:
+    cache = SimpleNamespace(columns=100, rows=5, end=50, places=1)
+    assert StillSteps(None, cache, recorder())._shape(5, 10).rows == 5  # type: ignore[arg-type]
