@@ -23,7 +23,7 @@ from testbed.models.hf_aligned import AlignedBatch
 from testbed.models.hf_cache import layout_of
 from testbed.models.hf_check import agrees
 from testbed.models.hf_decode import Decoder, Row
-from testbed.models.hf_still import Recorder, StillSteps, Ways
+from testbed.models.hf_still import Recorder, Rehearsal, StillSteps, Ways
 
 Texts = dict[tuple[int, int], list[int]]
 
@@ -178,7 +178,7 @@ def test_a_model_that_asks_for_its_numbers_is_not_recorded(
         decoder = Decoder(model, never, 9)
     assert decoder.shares
     assert decoder._recorder is None
-    assert "is_nonzero" in caplog.text
+    assert "asks for numbers in the middle of a step (is_nonzero)" in caplog.text
     row = Row((6, 7, 8), 20)
     decoder.admit([row])
     while decoder.rows:
@@ -218,3 +218,29 @@ def test_a_step_sees_all_columns_of_its_rows_and_shapes_are_few(columns: int) ->
 def test_places_without_a_row_of_a_small_cache_are_none() -> None:
     cache = SimpleNamespace(columns=100, rows=5, end=50, places=1)
     assert StillSteps(None, cache, recorder())._shape(5, 10).rows == 5  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        lambda given: given.sum().item(),
+        lambda given: given[given > 1],
+        lambda given: given.masked_fill_(given > 1, 0)[given.long().bool()],
+        lambda given: given.nonzero(),
+        lambda given: bool((given > 1).any()),
+        lambda given: given.repeat_interleave(given.long()),
+        lambda given: given.to("meta"),
+        lambda given: torch.ops.aten.lift_fresh(torch.zeros((), device="meta")),
+        lambda given: torch.zeros(4, device="meta").copy_(given),
+    ],
+)
+def test_a_rehearsal_refuses_what_a_recording_cannot_know(asking: Callable[[torch.Tensor], Any]) -> None:
+    with Rehearsal(), pytest.raises(RuntimeError, match="in the middle of a step"):
+        asking(torch.arange(4.0))
+
+
+def test_a_rehearsal_does_what_it_looks_at() -> None:
+    given, rows = torch.arange(8.0).view(4, 2), torch.tensor([2, 0])
+    with Rehearsal():
+        found = given[rows].masked_fill(given[rows] > 4, 0).index_select(0, rows.flip(0) // 2).cumsum(0)
+    assert found.tolist() == [[4.0, 0.0], [4.0, 1.0]]

@@ -15,6 +15,7 @@ from testbed.models import hf_files, hf_placement
 from testbed.models.base import Reply, Request, Score
 from testbed.models.hf_placement import Placement, Replicas
 from testbed.models.hf_text import TextCodec
+from testbed.models.hf_turns import turn_on
 from testbed.types import Message, Usage
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ class HuggingFace:
             from testbed.models.hf_worker import Worker
 
             placement = self._placement()
-            self._workers = Replicas([Worker(partial(self._load, device, placement)) for device in placement.devices])
+            workers = [Worker(partial(self._load, on, placement), turn_on(on)) for on in placement.devices]
+            self._workers = Replicas(workers)
         await self._workers.start()
 
     async def generate(self, request: Request) -> Reply:

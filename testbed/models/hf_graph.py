@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import partial
 
 import torch
 
 from testbed.models.hf_still import Recorder
-
-_one = threading.Lock()  # PyTorch records one graph at a time in a process
+from testbed.models.hf_turns import on_gpus
 
 
 def recorder_for(device: torch.device) -> Recorder | None:
@@ -23,7 +21,7 @@ def recorder_for(device: torch.device) -> Recorder | None:
 
 
 def _wait(device: torch.device) -> None:
-    # For the stream only: while another thread records on this device, nobody may wait for all of it.
+    # For the stream only: where a device is recorded on, nobody may wait for all of it.
     torch.cuda.current_stream(device).synchronize()
 
 
@@ -52,9 +50,9 @@ class _Graphs:
                 run()  # what libraries set up at their first call cannot be recorded
             usual.wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
-            # Other threads have other models, which ask for memory meanwhile.
+            # One at a time in a process, says PyTorch. Threads that are not ours may ask for what they like.
             with (
-                _one,
+                on_gpus.alone(),
                 torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
             ):
                 run()

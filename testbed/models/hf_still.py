@@ -17,6 +17,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from testbed.models.hf_cache import AlignedCache
 from testbed.models.hf_row import Row
@@ -29,6 +31,21 @@ _MOST = 128  # recordings that are kept
 _PARTS = 8  # into which the columns are divided, at most
 _COLUMNS = 64  # of a part, at least
 _ROWS = 8  # up to a multiple of which rows are rounded, where there are more than a few
+
+# Operations for which the processor must know numbers: it would wait, and a recording knows none.
+_ASKING = {
+    "_local_scalar_dense",
+    "_unique2",
+    "bincount",
+    "equal",
+    "is_nonzero",
+    "item",
+    "masked_select",
+    "nonzero",
+    "repeat_interleave",
+    "unique_consecutive",
+    "unique_dim",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +101,32 @@ class Ways:
         if self.settled:
             return min(self.recorded) < min(self.usual)
         return len(self.usual) >= self.tried
+
+
+class Rehearsal(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Does what a function does, as long as nothing in it asks for numbers or brings them from another device.
+
+    A recording that fails halfway can leave PyTorch's memory in disorder, so this is found out before.
+
+    Raises:
+        RuntimeError: something does.
+    """
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Looks at an operation and does it."""
+        name = function.overloadpacket.__name__
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        # A mask in place of numbers of rows says how many only when it is looked at.
+        masks = name.startswith("index") and any(tensor.dtype == torch.bool for tensor in given[1:])
+        if name in _ASKING or (masks and name in ("index", "index_put", "index_put_")):
+            raise RuntimeError(f"the model asks for numbers in the middle of a step ({name}).")
+        found = function(*args, **(kwargs or {}))
+        # Single numbers may come from the processor, but for those that are copied from there.
+        moved = [leaf for leaf in tree_leaves((given, found)) if isinstance(leaf, Tensor)]
+        places = {tensor.device for tensor in moved if tensor.ndim or name in ("_to_copy", "copy_")}
+        if len(places) > 1 or (name == "lift_fresh" and not found.is_cpu):  # what Python's numbers are made into
+            raise RuntimeError(f"the model moves numbers between devices in the middle of a step ({name}).")
+        return found
 
 
 class StillSteps:
@@ -187,6 +230,9 @@ class StillSteps:
     def _recording(self, shape: Shape) -> Callable[[], None] | None:
         """A step of this shape, recorded; None where that cannot be."""
         try:
+            if not self.made:
+                with Rehearsal():  # type: ignore[no-untyped-call]
+                    self._run(shape)
             self._record = self._record or self._recorder.new()
             recording = self._record(partial(self._run, shape))
             self.made += 1

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -38,10 +39,13 @@ class Worker:
 
     Args:
         load: makes the decoder, in the thread.
+        turn: what each of its steps is made within, see `testbed.models.hf_turns`.
     """
 
-    def __init__(self, load: Callable[[], Decoder]) -> None:
-        self._load = load
+    def __init__(
+        self, load: Callable[[], Decoder], turn: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> None:
+        self._load, self._turn = load, turn
         self._inbox: queue.SimpleQueue[Job | Scoring | None] = queue.SimpleQueue()
         self._jobs: dict[Row, Job] = {}
         self._waiting: Waiting[Job] = Waiting()
@@ -107,7 +111,7 @@ class Worker:
         self._thread.join()
 
     def _serve(self) -> None:
-        with Kept() as loading:  # a thread's edge: handed to whoever starts the model
+        with Kept() as loading, self._turn():  # a thread's edge: handed to whoever starts the model
             loading.result = self._load()
         if loading.error is not None:
             self._end(ModelUnavailable(f"the model could not be loaded: {loading.error}"))  # to whoever asks later
@@ -118,8 +122,9 @@ class Worker:
         self.ready.set_result(None)
         with Kept() as work, torch.inference_mode():  # entered once: for each token, it would show
             while self._receive(block=not decoder.rows and not self._waiting):
-                self._score(decoder)
-                self._write(decoder)
+                with self._turn():
+                    self._score(decoder)
+                    self._write(decoder)
         if work.error is None:
             self._end(ModelUnavailable("the model was closed while this message was being written."))
         else:  # nothing can be written any more: whoever waits is told why

@@ -8,16 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from testbed.models.hf_still import Recorder
-
-# What a GPU cannot be asked for while it is recorded: the processor would wait for a number.
-ASKING = {"_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "_unique2", "unique_dim"}
+from testbed.models.hf_still import Recorder, Rehearsal
 
 
-class Recording(TorchDispatchMode):
+class Recording(Rehearsal):
     """Notes every operation with the tensors that it was given; done again, the same tensors are read and written.
 
     Raises:
@@ -29,10 +25,7 @@ class Recording(TorchDispatchMode):
         self.noted: list[tuple[Any, Any, Any, Any]] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = function.overloadpacket.__name__
-        if name in ASKING or name == "lift_fresh":
-            raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
-        found = function(*args, **(kwargs or {}))
+        found = super().__torch_dispatch__(function, types, args, kwargs)
         self.noted.append((function, args, kwargs or {}, found))
         return found
 
