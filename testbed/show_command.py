@@ -54,7 +54,7 @@ def show(
         elif html is not None:
             raise _usage("--html writes a transcript: give the id of an attempt, or --task, --arm and --against.")
         else:
-            from testbed.report.transcript import print_attempts
+            from testbed.report.attempt_list import print_attempts
 
             print_attempts(opened, what, arm=arm, task=task, failed=failed, limit=limit)
             return
@@ -117,16 +117,15 @@ def _pair(store: Store, run: str, arms: tuple[str, str], text: str, sample: int 
 
 def _task(store: Store, run: str, text: str) -> Task:
     """The one task of a run whose prompt contains a text or whose hash begins with it."""
+    from testbed.report.named_tasks import tasks_named, told
+
     if not text:
         raise _usage("--against needs --task: some of the task's prompt, or the first characters of its hash.")
-    tasks = store.tasks(run)
-    found = [task for task in tasks if task.hash.startswith(text)] or [task for task in tasks if text in task.prompt]
+    found = tasks_named(store, run, text)
     exact = [task for task in found if task.prompt == text]
     if len(exact or found) == 1:
         return (exact or found)[0]
-    if not found:
-        raise _usage(f"no task of run {run!r} has {text!r} in its prompt, or at the beginning of its hash.")
-    named = "; ".join(f"{task.hash[:12]} {' '.join(task.prompt.split())[:60]!r}" for task in found[:3])
+    named = "; ".join(map(told, found[:3]))
     more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
     raise _usage(f"{len(found)} tasks have {text!r} in their prompt: {named}{more}. Give more of one, or its hash.")
 

@@ -104,7 +104,7 @@ def test_a_corpus_search_prints_what_a_model_is_shown(
         (["show", ""], "'' is no attempt"),
         (["show", "smaller"], "'smaller' is no attempt and no run"),
         (["show", "smaller"], "The runs here: 'small'."),
-        (["show", "small", "--task", "zzz"], "No attempt of run 'small' matches --task 'zzz'."),
+        (["show", "small", "--task", "zzz"], "no task of run 'small' has 'zzz' in its prompt"),
         (["show", "small", "--arm", "bare", "--failed"], "No attempt of run 'small' matches --arm bare --failed."),
         (["runs", "delete", "smal"], "Did you mean 'small'?"),
     ],

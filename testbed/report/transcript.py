@@ -1,4 +1,4 @@
-"""Transcripts in the terminal: one attempt whole, two side by side, or the attempts of a run a line each.
+"""Transcripts in the terminal: one attempt whole, or two side by side.
 
 What a model wrote, or a tool returned, never begins a line: it stands indented, so that none of it can be taken for a
 heading, an outcome or a reference of the testbed's own.
@@ -6,9 +6,7 @@ heading, an outcome or a reference of the testbed's own.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 
 from rich.console import Console, Group
 from rich.padding import Padding
@@ -16,7 +14,6 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from testbed.errors import UnknownName
 from testbed.report.differing_words import Run
 from testbed.report.side_by_side import (
     MarkedBlock,
@@ -30,8 +27,6 @@ from testbed.report.side_by_side import (
 )
 from testbed.report.transcript_view import TranscriptView, amounts
 from testbed.report.unseen import visible
-from testbed.store import Store
-from testbed.types import Attempt
 
 FOLD = 20_000  # characters of one text that a terminal shows; of a longer one the beginning
 BEGINNING = 2_000
@@ -39,7 +34,6 @@ NARROWEST = 60  # columns in which two attempts stand beside each other
 DIFFERS, DIFFERS_PLAIN = "bold underline", "⟦{}⟧"
 _STYLE = {"user": "bold", "assistant": "cyan", "tool": "green", "system": "red"}
 _INLINE = 60  # characters of an argument that stand beside its name
-_LONGEST_CELL = 200  # characters of one that may be much longer: marks above a letter take no column of their own
 _TERM = 14  # columns of a term with its text beside it
 _INDENT = 2  # columns before what was said
 
@@ -105,52 +99,6 @@ def print_side_by_side(
         else:
             writer.fact(term, f"{names[0]}: {ours}")
             writer.fact("", f"{names[1]}: {theirs}")
-
-
-def print_attempts(store: Store, run: str, *, arm: str, task: str, failed: bool, limit: int) -> None:
-    """Lists attempts of a run.
-
-    Raises:
-        UnknownName: the run has no such arm.
-    """
-    arms = {a.hash: a.name for a in store.run(run).arms}
-    if arm and arm not in arms.values():
-        raise UnknownName("arm", arm, arms.values())
-    prompts = defaultdict(lambda: "(not in the store)", ((t.hash, t.prompt) for t in store.tasks(run)))
-    chosen = (
-        a
-        for a in store.attempts(run, texts=False)
-        if (not arm or arms[a.arm] == arm)
-        and (not task or task in prompts[a.task] or a.task.startswith(task))
-        and not (failed and a.success)
-    )
-    listed = list(islice(chosen, limit))
-    if not listed:
-        asked = [f"--arm {arm}" if arm else "", f"--task {task!r}" if task else "", "--failed" if failed else ""]
-        print(f"No attempt of run {run!r} matches {' '.join(filter(None, asked)) or 'that: it has none yet'}.")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, cut in (("attempt", 0), ("arm", 1), ("n", 0), ("outcome", 0), ("answer", 1), ("task", 1)):
-        table.add_column(name, no_wrap=not cut)  # where there is no room, these are cut and the others stay whole
-    for a in listed:
-        before, after = (a.id[:12], arms[a.arm], str(a.sample), _outcome(a)), prompts[a.task]
-        table.add_row(*map(_cell, before), _answer(a), _cell(after))
-    Console(highlight=False).print(table)
-
-
-def _answer(attempt: Attempt) -> Text:
-    """An attempt's answer on one line; where nothing would be seen of it, why."""
-    if attempt.answer is not None and attempt.answer.strip():
-        return _cell(attempt.answer)
-    # Of imported outcomes it is not known what was answered.
-    why = "empty" if attempt.answer is not None else "not recorded" if attempt.ended == "answered" else "none"
-    return Text(f"({why})", "italic dim", no_wrap=True, overflow="ellipsis")
-
-
-def _cell(text: str) -> Text:
-    """A text on one line, of a long one the beginning."""
-    beginning = text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}…"
-    return Text(visible(beginning.replace("\n", " ")), no_wrap=True, overflow="ellipsis")
 
 
 class _Writer:
@@ -296,7 +244,3 @@ def _fact_table(facts: Sequence[tuple[str, str, str]], names: tuple[str, str]) -
 
 def _rule(title: str) -> Rule:
     return Rule(Text(visible(title)), align="left")
-
-
-def _outcome(attempt: Attempt) -> str:
-    return "missing" if attempt.success is None else "success" if attempt.success else "failure"

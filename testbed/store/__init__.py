@@ -7,7 +7,6 @@ comparison.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +29,7 @@ from testbed.store.records import (
     imported,
     outcomes_of,
 )
-from testbed.store.runs import Merge, RunTables, blocks, in_run, whole_attempts, within
+from testbed.store.runs import Merge, RunTables, blocks, in_run, whole_attempts, whole_id, within
 from testbed.store.schema import Database, attempts, run_arms, run_tasks, transcripts
 from testbed.store.scores import MessageScore, ScorerRecord, Scores, ScoreTables
 from testbed.store.writer import BATCH, AttemptWriter, row_attempt, unpacked
@@ -206,17 +205,9 @@ class Store(Closing):
         Raises:
             StoreError: no stored attempt has such an id, or several have.
         """
-        if not re.fullmatch("[0-9a-f]{1,32}", prefix):
-            raise StoreError(
-                f"{prefix!r} is no attempt: an id is 32 characters of 0-9 and a-f, of which the first will do."
-            )
-        same = attempts.c.id.between(prefix, prefix + "g")  # an index serves this, unlike LIKE
         with self._database.reading() as connection:
-            found = list(connection.scalars(sa.select(attempts.c.id).where(same).order_by(attempts.c.id).limit(4)))
-        if len(found) > 1:
-            shown = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
-            raise StoreError(f"several attempts have an id that begins with {prefix!r}: {shown}. Give more characters.")
-        attempt = self.find(found[0]) if found else None
+            id = whole_id(connection, prefix)
+        attempt = self.find(id) if id else None
         if attempt is None:
             raise StoreError(f"no attempt in {self._database.label} has an id that begins with {prefix!r}.")
         return attempt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -178,6 +179,24 @@ def whole_attempts(*, texts: bool = True) -> sa.Select[Any]:
         return sa.select(*attempts.c, sa.null()).select_from(attempts)
     both = attempts.outerjoin(transcripts, transcripts.c.attempt == attempts.c.id)
     return sa.select(*attempts.c, transcripts.c.data).select_from(both)
+
+
+def whole_id(connection: sa.Connection, prefix: str) -> str | None:
+    """The id of the attempt whose id begins so; None where there is none.
+
+    Raises:
+        StoreError: no id begins so, or several attempts have one that does.
+    """
+    if not re.fullmatch("[0-9a-f]{1,32}", prefix):
+        raise StoreError(
+            f"{prefix!r} is no attempt: an id is 32 characters of 0-9 and a-f, of which the first will do."
+        )
+    same = attempts.c.id.between(prefix, prefix + "g")  # an index serves this, unlike LIKE
+    found = list(connection.scalars(sa.select(attempts.c.id).where(same).order_by(attempts.c.id).limit(4)))
+    if len(found) > 1:
+        shown = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
+        raise StoreError(f"several attempts have an id that begins with {prefix!r}: {shown}. Give more characters.")
+    return found[0] if found else None
 
 
 def blocks(found: sa.CursorResult[Any]) -> Iterator[Sequence[Sequence[Any]]]:
