@@ -187,3 +187,25 @@ def test_tools_that_differ_always_have_a_line_that_tells_them_apart() -> None:
     long = "x" * 100
     (line,) = spec_differences({"corpus": f"{long}1"}, {"corpus": f"{long}2"})[0].lines
     assert line.split(" → ")[0].removeprefix("corpus ") != line.split(" → ")[1]
+
+
+@pytest.mark.parametrize("reference", ["", "A"])
+def test_of_attempts_that_look_like_copies_no_figure_but_pass_1_is_given(tmp_path: Path, reference: str) -> None:
+    path = tmp_path / "s.sqlite"
+    greedy = {**LIVE, "sampling": {"temperature": 0.0, "max_tokens": 64}}
+    rows = [YES] * 6 + [NO] * 6
+    measure = {**MEASURE, "operating": 2}
+    for spec, told in ((LIVE, True), (greedy, False)):  # independent draws that end alike are no copies
+        run = f"r{int(told)}"
+        specs = {"x": spec, "y": {**spec, "budget": {"turns": 16}}}
+        add(path, run, tasks(12), {"x": rows, "y": rows[::-1]}, specs=specs, measure=measure)
+        found = compared((path, f"{run}:x"), (path, f"{run}:y"), against=reference)
+        text = shown(found)
+        assert ("only pass@1 says anything" in text) is not told
+        assert bool(found.within_reach) is told
+        assert ("Tasks within reach" in text) is told
+        assert ("reach@2" in text) is told
+        assert "Cost of an attempt" in text
+        assert "pass@1" in text
+        for split in ("Gain over A", "in other units", "B against A: gain"):
+            assert (split in text) is (told and bool(reference)), split

@@ -93,7 +93,7 @@ class RunComparison:
         reach: difference of reach at that spend, paired over tasks.
         verdicts: every other figure: the reference, or A, taken as the bare arm.
         within_reach: tasks by what is within reach of both, only A, only B, neither, or undetermined; empty where a
-            task has too few attempts for that.
+            task has too few attempts for that, or `only_pass_1`.
         ratios: component of cost → B's mean per attempt over A's.
         divergence: how far both sides' attempts lie from one model; None where both runs do not have it.
     """
@@ -119,6 +119,11 @@ class RunComparison:
     within_reach: dict[str, int]
     ratios: dict[str, Estimate]
     divergence: Divergence | None = None
+
+    @property
+    def only_pass_1(self) -> bool:
+        """Whether repeated attempts look like copies of one another: what several of them reach then says nothing."""
+        return self.verdicts.full is not None and not self.verdicts.claims
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON values; what is not finite becomes None."""

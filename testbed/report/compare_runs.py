@@ -179,7 +179,7 @@ def _difference(left: ArmOutcomes, right: ArmOutcomes, k: int, labels: Sequence[
 
 def _within_reach(compared: ArmComparison, *, turned: bool) -> dict[str, int]:
     """Tasks by which side has them within reach; `turned` where B was taken as the bare arm."""
-    if compared.full is None:
+    if compared.full is None or not compared.claims:
         return {}
     counts = compared.full.figures.verdicts.counts
     new, lost = counts[Verdict.EXPANDED.value], counts[Verdict.LOST.value]

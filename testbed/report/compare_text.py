@@ -37,7 +37,7 @@ def _remarks(found: RunComparison) -> Iterator[str]:
     yield f"the same: {same}" if found.differs else "Nothing differs between the arms."
     for warning in found.warnings:
         yield f"! {warning}"
-    if found.reference and found.verdicts.tasks:
+    if found.reference and found.verdicts.tasks and not found.only_pass_1:
         other = "A" if found.reference == "B" else "B"
         yield f"{other} against {found.reference}: {headline(_as_analysis(found), found.verdicts)}"
 
@@ -47,7 +47,7 @@ def _tables(found: RunComparison) -> Iterator[Table]:
     yield _verdicts(found)
     yield _costs(found)
     yield _divergence(found)
-    if found.reference:
+    if found.reference and not found.only_pass_1:
         analysis = _as_analysis(found)
         yield from (gain(analysis), creation(analysis), equivalents(analysis), missing(analysis))
 
@@ -55,24 +55,25 @@ def _tables(found: RunComparison) -> Iterator[Table]:
 def _sides(found: RunComparison) -> Table:
     """Both sides and their difference."""
     level, k = found.settings.level, found.operating
+    several = k > 1 and not found.only_pass_1
     lost = any(side.missing for side in (found.left, found.right))
     columns = ["attempts per task", f"pass@1 [{level}]"]
-    columns += [f"reach@{k} [{level}]"] if k > 1 else []
+    columns += [f"reach@{k} [{level}]"] if several else []
     columns += ["missing", "pass@1, missing either way"] if lost else []
     rows = []
     for side in (found.left, found.right):
         cells = [(_range(side),), estimate(side.pass_1)]
-        cells += [estimate(side.reach)] if k > 1 else []
+        cells += [estimate(side.reach)] if several else []
         cells += [(f"{side.missing:,}",), either_way(side.pass_1_if_missing)] if lost else []
         rows.append(Row(side.letter, tuple(cells)))
     cells = [("",), estimate(found.pass_1, signed=True)]
-    cells += [estimate(found.reach, signed=True)] if k > 1 else []
+    cells += [estimate(found.reach, signed=True)] if several else []
     cells += [("",), either_way(found.pass_1_if_missing)] if lost else []
     rows.append(Row("B - A", tuple(cells), "whole"))
     notes = [
         "Means over tasks; the difference is paired: task by task, on the same tasks.",
         f"Reach is read within {attempts(k)} instead of {found.settings.operating}: some task has no more."
-        if k < found.settings.operating
+        if k < found.settings.operating and not found.only_pass_1
         else "",
     ]
     return Table("sides", "Both sides", "", tuple(columns), tuple(rows), told(notes))

@@ -42,12 +42,12 @@ def cautions(
             "either run, which makes intervals wider, if anything."
         )
     yield from few_clusters(clusters)
-    if not found.verdicts.claims and found.verdicts.full is not None:
+    if found.only_pass_1:
         yield (
             "Repeated attempts look like copies of one another, so that only pass@1 says anything: what several "
-            "attempts reach is not known."
+            "attempts reach is not known, and no figure of it is given."
         )
-    if found.reference:
+    elif found.reference:
         if not (left if found.reference == left.letter else right).bare:
             yield (
                 f"The gain is over {found.reference}, which is not bare: wherever a table or a sentence says bare, it "
