@@ -20,6 +20,7 @@ from testbed.errors import ContextFull, FaultKind, InfrastructureError, ModelErr
 from testbed.message_ends import lacks_ends, with_ends
 from testbed.models import make_model
 from testbed.models.base import Model, Scorer
+from testbed.models.chat_clients import NoKey
 from testbed.protocol import NO_ACTION, TOOLS_SPENT
 from testbed.scoring_alike import check_prompts, check_same, known, offered, own_model, reading_alike
 from testbed.store import ArmRecord, MessageScore, ScorerRecord, Store
@@ -61,6 +62,27 @@ class ArmScored:
     refused: str = ""
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What is left to do for an arm.
+
+    Attributes:
+        record: the arm.
+        progress: how far it has come.
+        model: who scores it, started where anything is wanted.
+        scorer: the same, as the store keeps it.
+        complete: attempts that can have scores.
+        wanted: ids of those that have none yet.
+    """
+
+    record: ArmRecord
+    progress: ArmScored
+    model: Model
+    scorer: ScorerRecord
+    complete: int
+    wanted: set[str]
+
+
 class Scoring:
     """Scores the attempts of a run.
 
@@ -97,28 +119,56 @@ class Scoring:
         """Scores what has no scores yet.
 
         Raises:
-            UsageError: no arm can be scored; says why of each.
+            UsageError: no arm can be scored, or the key of a model that is to score some is missing; says why of each.
         """
         try:
-            for record, progress in zip(self._records, self.arms, strict=True):
+            for job in await self._jobs():
                 try:
-                    model = await self._model(record)
-                    progress.scorer = ScorerRecord(model.name, json.loads(json.dumps(dict(model.fingerprint()))))
-                    await self._score(record, model, progress)
+                    await self._score(job)
                 except ModelError as error:
-                    progress.refused = str(error)
+                    job.progress.refused = str(error)
         finally:
             for made in self._made.values():
                 await made.aclose()
         if all(progress.refused for progress in self.arms):
-            arms: dict[str, list[str]] = {}  # by the reason, which mostly holds for all of them
-            for each in self.arms:
-                arms.setdefault(each.refused.rstrip("."), []).append(repr(each.arm))
-            told = "; ".join(f"arm{'s' * (len(names) > 1)} {', '.join(names)}: {why}" for why, names in arms.items())
-            raise UsageError(f"run {self._run.name!r} cannot be scored: {told}.")
+            raise UsageError(f"run {self._run.name!r} cannot be scored: {_why(self.arms)}.")
         return self.arms
 
-    async def _model(self, record: ArmRecord) -> Model:
+    async def _jobs(self) -> list[_Job]:
+        """What is left to do for each arm that somebody can score, all models started: before the first is asked.
+
+        Raises:
+            UsageError: a key is missing; names the arms that need it.
+        """
+        jobs, keyless = [], []
+        for record, progress in zip(self._records, self.arms, strict=True):
+            try:
+                jobs.append(await self._job(record, progress))
+            except NoKey as error:
+                progress.refused = str(error)
+                keyless.append(progress)
+            except ModelError as error:
+                progress.refused = str(error)
+        if keyless:
+            others = " --arm NAME scores another arm alone." if len(keyless) < len(self.arms) else ""
+            raise UsageError(f"run {self._run.name!r} cannot be scored: {_why(keyless)}.{others}")
+        return jobs
+
+    async def _job(self, record: ArmRecord, progress: ArmScored) -> _Job:
+        """What is left to do for an arm; its model is started where anything is.
+
+        Raises:
+            ModelError: nobody can score it; says why.
+        """
+        model = self._model(record)
+        scorer = ScorerRecord(model.name, json.loads(json.dumps(dict(model.fingerprint()))))
+        complete = {a.id for a in self._store.attempts(self._run.name, arm=record.name, texts=False) if _is_complete(a)}
+        wanted = complete - self._store.scores.done(self._run.name, scorer.hash)
+        if wanted and model in self._made.values():
+            await model.start()
+        return _Job(record, progress, model, scorer, len(complete), wanted)
+
+    def _model(self, record: ArmRecord) -> Model:
         """Who scores an arm.
 
         Raises:
@@ -133,7 +183,6 @@ class Scoring:
         model = self._given.get(id_) or self._made.get(key)
         if model is None:
             model = self._made[key] = make_model(id_, options)
-            await model.start()
         if not isinstance(model, Scorer):
             raise ModelError(
                 f"{model.name} does not say how likely a text is to it; let another model read it with --by hf:PATH"
@@ -142,22 +191,18 @@ class Scoring:
             check_same(record, model)
         return model
 
-    async def _score(self, record: ArmRecord, model: Model, progress: ArmScored) -> None:
+    async def _score(self, job: _Job) -> None:
+        record, progress, model, wanted = job.record, job.progress, job.model, job.wanted
         assert isinstance(model, Scorer)
-        assert progress.scorer is not None
-        name, own = self._run.name, progress.scorer.hash
-        tools = offered(record, model)
-        done = self._store.scores.done(name, own)
-        complete = {a.id for a in self._store.attempts(name, arm=record.name, texts=False) if _is_complete(a)}
-        wanted = complete - done
-        progress.total, progress.done = len(complete), len(complete) - len(wanted)
-        progress.before = progress.done
+        progress.scorer, progress.total = job.scorer, job.complete
+        progress.done = progress.before = job.complete - len(wanted)
         if not wanted:
             return
+        tools = offered(record, model)
         # Of a run that goes on more are there by now; they have their turn when it is scored again.
-        fresh = (a for a in self._store.attempts(name, arm=record.name) if a.id in wanted)
+        fresh = (a for a in self._store.attempts(self._run.name, arm=record.name) if a.id in wanted)
         checked = 0
-        own_model_reads = not self._by or known(progress.scorer.fingerprint) == known(record.spec.get("model") or {})
+        own_model_reads = not self._by or known(job.scorer.fingerprint) == known(record.spec.get("model") or {})
         while some := list(islice(fresh, AT_ONCE)):
             if own_model_reads and checked < CHECKED:
                 for attempt in some[: CHECKED - checked]:
@@ -166,7 +211,7 @@ class Scoring:
             found = await asyncio.gather(*(self._attempt(attempt, record, model, tools, progress) for attempt in some))
             if not progress.done and not any(found) and (why := self._refused.pop(record.name, "")):
                 raise ModelError(why)  # of a whole batch: the others would fare no better
-            await asyncio.to_thread(self._store.scores.add, progress.scorer, [row for rows in found for row in rows])
+            await asyncio.to_thread(self._store.scores.add, job.scorer, [row for rows in found for row in rows])
             progress.done += sum(map(bool, found))
             if progress.unread and not any(found):
                 return  # of a whole batch: the others would fare no better now
@@ -214,3 +259,11 @@ def read_by_model(transcript: Sequence[Message]) -> tuple[list[Message], dict[in
 
 def _is_complete(attempt: Attempt) -> bool:
     return attempt.status is Status.COMPLETE
+
+
+def _why(arms: Sequence[ArmScored]) -> str:
+    """Why arms have no scores; a reason that holds for several once."""
+    named: dict[str, list[str]] = {}
+    for each in arms:
+        named.setdefault(each.refused.rstrip("."), []).append(repr(each.arm))
+    return "; ".join(f"arm{'s' * (len(names) > 1)} {', '.join(names)}: {why}" for why, names in named.items())

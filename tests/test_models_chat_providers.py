@@ -9,7 +9,7 @@ import pytest
 
 from testbed.errors import UnknownName
 from testbed.models import make_model
-from testbed.models.chat_providers import PACKAGES, known_providers
+from testbed.models.chat_providers import PACKAGES, canonical, known_providers
 
 
 @pytest.mark.parametrize(("name", "meant"), [("opena1", "openai"), ("Antropic", "anthropic"), ("mistral", "mistralai")])
@@ -33,3 +33,19 @@ def test_what_an_installed_langchain_knows_is_known(monkeypatch: pytest.MonkeyPa
     finally:
         for name in [name for name in sys.modules if name.partition(".")[0] == "langchain"]:
             del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [("OpenAI:GPT-x", "openai:GPT-x"), ("google-genai:g", "google_genai:g"), ("xAI:Grok", "xai:Grok")],
+)
+def test_another_spelling_of_a_provider_is_the_same_model(told: str, meant: str) -> None:
+    assert canonical(told) == canonical(meant) == meant
+
+
+def test_an_arm_is_the_same_however_its_provider_is_spelled(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text('["openai:x"]\ninput = 1\noutput = 2\n', encoding="utf-8")
+    one, other = (make_model(f"chat:{name}:x", {"prices": str(prices)}) for name in ("openai", "OpenAI"))
+    assert dict(one.fingerprint()) == dict(other.fingerprint())
+    assert (one.name, one.priced, one.gives_logprobs) == (other.name, other.priced, other.gives_logprobs)

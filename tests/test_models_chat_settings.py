@@ -11,7 +11,7 @@ import pytest
 
 from helpers.answering import answer, called, served
 from testbed import registry
-from testbed.errors import ModelError, ModelNotAsked, UsageError
+from testbed.errors import ContextFull, ModelError, ModelNotAsked, UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.models import Request, Sampling, make_model
 from testbed.models.chat import Chat
@@ -72,6 +72,24 @@ async def test_a_conversation_that_alone_is_refused_is_missing_and_ends_no_run(s
         ):
             with pytest.raises(ModelError, match="Invalid request"):
                 await model.generate(other)
+
+
+SGLANG = "max_completion_tokens is too large: {}.This model supports at most 1024 completion tokens"
+VLLM = "'max_tokens' is too large: {}. This model's maximum context length is 1024 tokens and your request has 16."
+
+
+@pytest.mark.parametrize(("said", "fits"), [(SGLANG, 1024), (VLLM, 1023)])
+async def test_a_limit_that_no_conversation_leaves_room_for_is_told_as_such(said: str, fits: int) -> None:
+    def strict(body: Mapping[str, Any]) -> tuple[int, Any]:
+        limit = body.get("max_tokens") or body["max_completion_tokens"]
+        return (400, {"error": {"message": said.format(limit)}}) if limit > 64 else (200, answer())
+
+    async with served(strict) as model:
+        await model.generate(Request(ASKED, max_tokens=64))  # others of its kind are taken, as those of another arm
+        with pytest.raises(ModelError, match=rf"max_tokens = {fits + 1} is more than .*1024 tokens.* lower max_tokens"):
+            await model.generate(Request(ASKED, max_tokens=fits + 1))
+        with pytest.raises((ModelNotAsked, ContextFull)):  # here the prompt decides
+            await model.generate(Request(ASKED, max_tokens=fits))
 
 
 @pytest.mark.parametrize("status", [401, 404])

@@ -93,8 +93,8 @@ class Chat:
         self._client: BaseChatModel | None = None
         self._connections: Connections | None = None
         if isinstance(model, str):
-            check_client(model, api_key_env, base_url)
-            self._id, kind = model, "ChatOpenAI" if model.startswith("openai:") else ""
+            self._id = check_client(model, api_key_env, base_url)
+            kind = "ChatOpenAI" if self._id.startswith("openai:") else ""
         else:
             self._client, kind = model, type(model).__name__
             self._id = f"{kind}:{model_of(model)}"
@@ -185,8 +185,7 @@ class Chat:
         assert self._client is not None
         messages = self._written(request.messages, request.tools)
         runnable, settings = self._runnable(self._client, request), self._settings.of(request)
-        kind = kind_of(request)
-        begun = 0.0
+        kind, limit, begun = kind_of(request), request.max_tokens, 0.0
 
         async def send() -> AIMessage:
             nonlocal begun
@@ -195,7 +194,7 @@ class Chat:
             return answer
 
         try:
-            message, resent = await self._pace.ask(lambda: self._in_time(send()), request.off_clock)
+            message, resent = await self._pace.ask(lambda: self._in_time(send(), limit), request.off_clock)
         except Refused as error:
             if self._settings.renames(settings, error):
                 return await self.generate(request)
@@ -236,11 +235,11 @@ class Chat:
             self._client, self._bound = None, {}
             await connections.aclose()
 
-    async def _in_time(self, answer: Awaitable[Answer]) -> Answer:
+    async def _in_time(self, answer: Awaitable[Answer], limit: int = 0) -> Answer:
         came = expect_answers()
 
         def told(error: Exception) -> Exception:
-            meant = translated(error, self.name, self._timeout, client=True, answered=bool(came))
+            meant = translated(error, self.name, self._timeout, client=True, answered=bool(came), limit=limit)
             if meant is not error:
                 meant.args = (without_key(str(meant), self._id, self._key_env),)
             return meant

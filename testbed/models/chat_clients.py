@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from testbed.edges import Foreign
 from testbed.errors import ModelError, UnknownName, UsageError
-from testbed.models.chat_providers import PACKAGES, known_providers
+from testbed.models.chat_providers import PACKAGES, canonical, known_providers
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -33,6 +33,10 @@ _OWN_FIELDS = {"model", "messages", "tools", "temperature", "top_p", "max_tokens
 }
 
 
+class NoKey(ModelError):
+    """A variable with a provider's key is not set."""
+
+
 class Connections(Protocol):
     """What a client's connections are to the testbed: something to close."""
 
@@ -41,20 +45,25 @@ class Connections(Protocol):
         ...
 
 
-def check_client(model: str, api_key_env: str | None, base_url: str | None) -> None:
+def check_client(model: str, api_key_env: str | None, base_url: str | None) -> str:
     """Checks what can be checked before anything is asked.
+
+    Returns:
+        "PROVIDER:MODEL" in its one spelling, see `canonical`.
 
     Raises:
         ModelError: the provider's package is not installed.
-        UsageError: the name or the server's address has another form, or the variable with the key is not set.
+        NoKey: the variable that is to have the key is not set.
+        UsageError: the name or the server's address has another form.
     """
+    model = canonical(model)
     provider, _, name = model.partition(":")
     if not provider or not name:
         raise UsageError(
             f"write a chat model as chat:PROVIDER:MODEL, as in chat:openai:gpt-4.1-mini, not chat:{model}."
         )
     if api_key_env and api_key_env not in os.environ:
-        raise UsageError(f"chat:{model}: the environment variable {api_key_env} is not set.")
+        raise NoKey(f"chat:{model}: the environment variable {api_key_env} is not set.")
     if provider == "openai" and base_url and not _ADDRESS.match(base_url):
         raise UsageError(f"model: base_url must be an address such as http://127.0.0.1:8000/v1, not {base_url!r}.")
     if provider == "openai" and find_spec("langchain_openai") is None:
@@ -66,6 +75,7 @@ def check_client(model: str, api_key_env: str | None, base_url: str | None) -> N
         raise ModelError(
             f"chat:{model} needs the packages langchain and {package}: pip install langchain {package}. {_OWN_SERVER}"
         )
+    return model
 
 
 def extra_fields(given: Mapping[str, Any] | None, takes_them: bool) -> dict[str, Any]:
@@ -95,6 +105,7 @@ def make_client(
     """The langchain client of "PROVIDER:MODEL", its own retries off, and its connections where they are ours to close.
 
     Raises:
+        NoKey: the client needs a key, and the provider's usual variable has none.
         ModelError: the client refuses to be made.
     """
     provider, _, name = model.partition(":")
@@ -113,9 +124,7 @@ def make_client(
 
     def told(error: Exception) -> Exception:  # constructors validate each in their own way, missing keys included
         if _KEYLESS.search(str(error)) and not api_key_env:  # its own advice, an argument, cannot be followed here
-            return ModelError(
-                f"chat:{model} has no API key: set {variable}, or name another variable with api_key_env."
-            )
+            return NoKey(f"chat:{model} has no API key: set {variable}, or name another variable with api_key_env.")
         said = without_key(f"{type(error).__name__}: {error}", model, api_key_env)
         return ModelError(f"chat:{model}: the client cannot be made: {said}")
 

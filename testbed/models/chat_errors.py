@@ -39,6 +39,12 @@ _TOO_LONG = re.compile(
     r"|input length.{0,30}exceeds",
     re.IGNORECASE,
 )
+# Of a limit on a reply: how much there is room for, in a reply or in the whole context.
+_ROOM = re.compile(
+    r"max_(completion_)?tokens.{0,200}?(at most (?P<reply>\d[\d,]*) (completion|output) tokens"
+    r"|maximum context length (of|is) (?P<whole>\d[\d,]*))",
+    re.IGNORECASE,
+)
 _NUMBER_ALONE = re.compile(r"Error code: \d+")
 _MALFORMED = (400, 422)  # what the request says is refused
 _ABOUT_THE_REQUEST = (*_MALFORMED, 403)  # or may be: firewalls read what they let through
@@ -105,7 +111,7 @@ class Refused(ModelError):
 
 
 def translated(
-    error: Exception, name: str, timeout: float, *, client: bool = False, answered: bool = False
+    error: Exception, name: str, timeout: float, *, client: bool = False, answered: bool = False, limit: int = 0
 ) -> Exception:
     """The error as the testbed has it, or `error` itself where it is none of the provider's.
 
@@ -116,11 +122,12 @@ def translated(
         client: whether a model's client is known to have raised it: then any status, wherever it is kept, and any name
             that says what happened is the server's. Else it may be somebody's code that calls itself unavailable.
         answered: whether the server had answered by then: whatever else the client raises is about the answer.
+        limit: most tokens of the reply that was asked for; 0 where none was.
     """
     if isinstance(error, InfrastructureError | ModelError | ContextFull):
         return error
     if (status := status_of(error) if client else status_code_of(error)) is not None:
-        return _by_status(status, error, f"{name}: the server answered {status}")
+        return _by_status(status, error, f"{name}: the server answered {status}", limit)
     names = names_of(error) if client else [cls.__name__ for cls in type(error).__mro__]
     unreached = _NOT_REACHED.intersection(names) if client else _NO_CONNECTION.intersection(names_of(error))
     if unreached or isinstance(error, ConnectionRefusedError):
@@ -135,15 +142,20 @@ def translated(
     if (answered and status != 413) or _UNREADABLE.intersection(names) or _is_malformed(error):
         return TransportError(f"{name}: the server's answer cannot be read: {_short(error)}")
     if status is not None:
-        return _by_status(status, error, f"{name}: {type(error).__name__}")
+        return _by_status(status, error, f"{name}: {type(error).__name__}", limit)
     if getattr(error, "is_retryable", False):
         return ModelUnavailable(f"{name}: {_short(error)}")
     return error
 
 
-def _by_status(status: int, error: Exception, who: str) -> Exception:
-    """What an answer with `status` means; `who` begins the message."""
+def _by_status(status: int, error: Exception, who: str, limit: int) -> Exception:
+    """What an answer with `status` to a request for `limit` tokens at most means; `who` begins the message."""
     whole, said = _whole(error), f"{who}: {_short(error)}"
+    if status in _MALFORMED and (room := _too_little_room(whole, limit)):
+        return ModelError(
+            f"{said.removesuffix('.')}. max_tokens = {limit} is more than the model has room for ({room} tokens), "
+            "whatever the conversation: lower max_tokens in [model]."
+        )
     if status == 413 and _TOO_LARGE_FOR_ITS_LIMIT.search(whole):
         return _final(said)
     if status == 413 or (status in _MALFORMED and _TOO_LONG.search(whole)):
@@ -159,6 +171,15 @@ def _by_status(status: int, error: Exception, who: str) -> Exception:
     refused = Refused(f"{said.removesuffix('.')}.{remedy}" if remedy else said)
     refused.status = status
     return refused
+
+
+def _too_little_room(whole: str, limit: int) -> int:
+    """How many tokens an answer says that there is room for, where no reply of `limit` tokens has it; else 0."""
+    found = _ROOM.search(whole)
+    if found is None:
+        return 0
+    room = int((found["reply"] or found["whole"]).replace(",", ""))
+    return room if limit > room or (found["whole"] and limit == room) else 0  # of the whole, the prompt takes some
 
 
 def _final(said: str) -> ModelNotAsked:

@@ -42,3 +42,18 @@ def known_providers() -> frozenset[str]:
         return frozenset(PACKAGES)
     base = import_module("langchain.chat_models.base")  # it has no public list of them
     return frozenset(PACKAGES) | frozenset(getattr(base, "_BUILTIN_PROVIDERS", ()))
+
+
+def canonical(model: str) -> str:
+    """The model under its provider's name as langchain writes it, where that is told in another case or with hyphens.
+
+    So both spellings are one model: to an arm's hash, to a list of prices, and to the variable that has its key. What
+    no provider is called in any spelling stays as it is.
+
+    Args:
+        model: "PROVIDER:MODEL".
+    """
+    provider, colon, name = model.partition(":")
+    plain = provider.lower().replace("-", "_")
+    known = plain in PACKAGES or (plain != provider and plain in known_providers())
+    return f"{plain}{colon}{name}" if known else model
