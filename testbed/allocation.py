@@ -10,7 +10,8 @@ hand has settled as many verdicts as it could.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,9 @@ class Allocation:
         self._rules = {arm: rule for arm, rule in enumerate(rules) if rule is not None}
         self._live = {arm: _position(experiment, spec.yoke) for arm, spec in enumerate(experiment.arms) if spec.yoke}
         self._of = {(arm, task): _Sampling(outcomes[arm][task]) for arm in self._rules for task in range(tasks)}
-        self._fixed = {yoked: self._cells_of(experiment, yoked, finished) for yoked in (False, True)}
+        self._fixed: dict[bool, Iterator[Cell]] = {
+            yoked: self._cells_of(experiment, yoked, finished) for yoked in (False, True)
+        }
         self._waiting: dict[bool, list[tuple[float, int, int, int]]] = {False: [], True: []}
         self._turn = False
         self._batch: Iterator[Cell] = iter(())
@@ -90,6 +93,15 @@ class Allocation:
     def over(self) -> bool:
         """Whether nothing waits to be handed out in either turn, once what was handed out is learned."""
         return not any(sampling.waiting for sampling in self._of.values())
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to hand out in either turn; to be asked before a turn begins."""
+        for yoked, cells in self._fixed.items():
+            if (first := next(cells, None)) is not None:
+                self._fixed[yoked] = chain([first], cells)
+                return False
+        return self.over
 
     def turn(self, *, yoked: bool) -> None:
         """From here on hands out attempts of yoked arms, or of all others.
@@ -222,3 +234,17 @@ class _Sampling:
 
 def _position(experiment: Experiment, name: str) -> int:
     return next(n for n, arm in enumerate(experiment.arms) if arm.name == name)
+
+
+def partner_of(sample: int, blocks: Sequence[int]) -> int:
+    """The live sample that a yoked one replays.
+
+    Args:
+        sample: of the yoked attempt, below the last of `blocks`.
+        blocks: ends of the blocks in which the live attempts were asked for.
+    """
+    end = next(end for end in blocks if sample < end)
+    start = max((other for other in blocks if other < end), default=0)
+    if end - start == 1:  # a last block of one has no other sample in it
+        return max(sample - 1, 0)
+    return start + (sample - start + 1) % (end - start)

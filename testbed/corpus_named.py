@@ -29,22 +29,48 @@ def make_corpus(source: Any) -> Corpus:
 
     if isinstance(source, Corpus):
         return source
-    if source == "":
-        raise DataError(f"corpus '' names nothing: give a folder, a JSONL file, or an environment.{_nearest('')}")
-    table = dict(source) if isinstance(source, Mapping) else {"env": source}
-    if "path" in table and "env" not in table:  # an environment may have an option of that name
+    check_corpus(source)
+    table = _table(source)
+    if _is_stored(table):
         return _stored_corpus(table)
-    name = str(table.pop("env", ""))
+    name = str(table.pop("env"))
     if name.removeprefix(NAMESPACE) in env_names():
         check_options(env_class(name), table, f"option of {name}")
         corpus = Corpus.of(make_env(name, **table).documents())
-    elif isinstance(source, str) and os.path.exists(source):
-        corpus = Corpus.read(Path(source))
     else:
-        raise DataError(f"corpus {source!r} is neither a file nor an environment with documents.{_nearest(name)}")
+        corpus = Corpus.read(Path(source))
     if not len(corpus):
         raise DataError(f"corpus {source!r} has no documents.")
     return corpus
+
+
+def check_corpus(source: Any) -> None:
+    """Refuses what names no corpus, without reading any.
+
+    Raises:
+        DataError: there is neither such an environment nor such a file; names the nearest.
+    """
+    from testbed.registry import env_names
+
+    if source == "":
+        raise DataError(f"corpus '' names nothing: give a folder, a JSONL file, or an environment.{_nearest('')}")
+    table = _table(source)
+    if _is_stored(table):
+        path = str(table["path"])
+        if not path or not os.path.exists(path):
+            raise DataError(f"corpus {path!r} does not exist: give the folder of a corpus.{_nearest(path)}")
+        return
+    name = str(table.get("env", ""))
+    if name.removeprefix(NAMESPACE) not in env_names() and not (isinstance(source, str) and os.path.exists(source)):
+        raise DataError(f"corpus {source!r} is neither a file nor an environment with documents.{_nearest(name)}")
+
+
+def _table(source: Any) -> dict[str, Any]:
+    return dict(source) if isinstance(source, Mapping) else {"env": source}
+
+
+def _is_stored(table: Mapping[str, Any]) -> bool:
+    return "path" in table and "env" not in table  # an environment may have an option of that name
 
 
 def _nearest(name: str) -> str:
@@ -65,7 +91,4 @@ def _stored_corpus(table: Mapping[str, Any]) -> Corpus:
     for key in table:
         if key not in ("path", "hash"):
             raise UnknownName("option of a corpus", key, ("path", "hash"))
-    path = str(table["path"])
-    if not path or not os.path.exists(path):
-        raise DataError(f"corpus {path!r} does not exist: give the folder of a corpus.{_nearest(path)}")
-    return read_corpus(path, str(table.get("hash", "")))
+    return read_corpus(str(table["path"]), str(table.get("hash", "")))

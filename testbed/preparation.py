@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from langchain_core.tools import BaseTool
 
 from testbed.agents import Agent
+from testbed.arm_checks import check_model, check_unoffered
 from testbed.env import Environment
 from testbed.errors import UnknownName, UsageError
 from testbed.experiment import ArmSpec, Experiment
 from testbed.lookahead.beginning import refuse_environment
 from testbed.models import make_model
-from testbed.models.base import Imaginer, Model, Sampling
+from testbed.models.base import Model
 from testbed.places import Key
 from testbed.protocol import VERSION as PROTOCOL_VERSION
 from testbed.recording import Recording
@@ -83,6 +84,7 @@ class Prepared:
         self._environments: list[Environment] = []
         self._environment_of: list[Environment] = []
         self._models: dict[str, Model] = {}
+        self._loaded = False
         self._tool_sets: list[ToolSet] = []
         self._recordings: list[Recording] = []
         self._servers: dict[str, list[BaseTool]] = {}
@@ -92,11 +94,12 @@ class Prepared:
         return self._environment_of[task]
 
     async def start(self) -> None:
-        """Makes everything, and starts what has to be started; close it also after this failed.
+        """Makes everything, and starts what has to be started but the models; close it also after this failed.
 
         Raises:
             UsageError: the experiment cannot run as written.
         """
+        check_unoffered(self._experiment)
         self._make_environments()
         self._experiment.check_size(len(self.tasks))
         specs = self._experiment.arms
@@ -105,6 +108,21 @@ class Prepared:
         self.arms.sort(key=lambda arm: specs.index(arm.spec))
         self._refuse_equal_arms()
         self._check_calls()
+
+    async def load(self) -> None:
+        """Starts the models, if it has not yet: apart, since a run with nothing left to do needs none of them.
+
+        Raises:
+            UsageError: one of them cannot be loaded, or takes no prompt of an environment.
+        """
+        if self._loaded:
+            return
+        self._loaded = True
+        waiting = {id(model): model for model in self._models.values()}
+        for n, arm in enumerate(self.arms):
+            if (model := waiting.pop(id(arm.model), None)) is not None:
+                with self._experiment.places.blaming(("arm", n, "model"), ("model",)):
+                    await model.start()
         await asyncio.to_thread(self._check_prompts)
 
     async def aclose(self) -> None:
@@ -137,10 +155,9 @@ class Prepared:
     async def _arm(self, spec: ArmSpec) -> Arm:
         at = ("arm", self._experiment.arms.index(spec))
         with self._experiment.places.blaming((*at, "model"), ("model",)):
-            model = await self._model(spec)
+            model = self._model(spec)
             of_model = dict(model.fingerprint())
-        self._check_prices(spec, model, at)
-        self._check_abilities(spec, model, at)
+        check_model(self._experiment, spec, model)
         recording = await self._recording(spec, at)
         with self._experiment.places.blaming(*[("tool", name) for name in spec.tools], (*at, "tools")):
             tools = await self._tools(spec, recording)
@@ -170,13 +187,13 @@ class Prepared:
 
     def _check_prompts(self) -> None:
         """Refuses environments of which not even the shortest prompt leaves a local model room for a reply."""
-        for arm in self.arms:
-            too_long = getattr(arm.model, "too_long", None)
-            if too_long is None:
-                continue
+        for position, arm in enumerate(self.arms):
+            too_long = getattr(arm.model, "too_long", lambda text, tools: "")
             for n, environment in enumerate(self._environments):
                 shortest = min((task.prompt for task in environment.tasks), key=len)
-                if why := too_long(shortest, arm.tools.schemas):
+                with self._experiment.places.blaming(("arm", position, "model"), ("model",)):
+                    why = too_long(shortest, arm.tools.schemas)
+                if why:
                     raise self._experiment.places.error(f"arm {arm.spec.name!r}: {why}", ("env", n, "id"), ("env", n))
 
     async def _recording(self, spec: ArmSpec, at: Key) -> Recording | None:
@@ -188,56 +205,13 @@ class Prepared:
             recording.check(self._experiment, self.tasks)
         return recording
 
-    async def _model(self, spec: ArmSpec) -> Model:
+    def _model(self, spec: ArmSpec) -> Model:
         if spec.model in self._given:
             return self._given[spec.model]
         key = digest([spec.model, spec.model_options])
         if key not in self._models:
             self._models[key] = make_model(spec.model, spec.model_options)
-            await self._models[key].start()
         return self._models[key]
-
-    def _check_prices(self, spec: ArmSpec, model: Model, at: Key) -> None:
-        """Refuses a limit on money that no attempt would ever come near."""
-        if spec.budget.usd is not None and not getattr(model, "priced", True):
-            hosted = spec.model.startswith(("chat", "agent"))
-            raise self._experiment.places.error(
-                "budget: usd needs usd_per_million = { input = …, output = … } of the model, or prices = FILE: without "
-                "prices every attempt costs 0 and the limit holds nothing"
-                if hosted
-                else f"budget: usd limits nothing, since model {spec.model!r} has no price; limit generated_tokens or "
-                "seconds",
-                (*at, "budget", "usd"),
-                ("budget", "usd"),
-            )
-
-    def _check_abilities(self, spec: ArmSpec, model: Model, at: Key) -> None:
-        """Refuses what only some models can: telling log-probabilities, writing a tool's result."""
-        if spec.control is Control.IMAGINED and not isinstance(model, Imaginer):
-            raise self._experiment.places.error(
-                f"control = 'imagined': {spec.model!r} cannot go on inside a tool's result, and so cannot write one; "
-                "reference and hf: models can",
-                (*at, "control"),
-                (*at, "model"),
-            )
-        if isinstance(model, Agent) and spec.sampling != Sampling():
-            raise self._experiment.places.error(
-                f"temperature, top_p and max_tokens are not passed on: {spec.model!r} sets them for its own models",
-                (*at, "model"),
-                ("model",),
-            )
-        if spec.lookahead is not None and isinstance(model, Agent):
-            raise self._experiment.places.error(
-                f"lookahead: {spec.model!r} drives its attempts itself, so nothing can search in its place",
-                (*at, "lookahead"),
-            )
-        if spec.logprobs and not getattr(model, "gives_logprobs", False):
-            raise self._experiment.places.error(
-                f"model: logprobs = true, and {spec.model!r} does not tell the log-probabilities of what it writes; "
-                "reference, hf: and some chat: models do",
-                (*at, "model", "logprobs"),
-                ("model", "logprobs"),
-            )
 
     async def _tools(self, spec: ArmSpec, recording: Recording | None) -> ToolSet:
         if recording is not None and spec.replays_all:

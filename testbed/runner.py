@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 
 from testbed.agents_trial import trial_of
-from testbed.allocation import Allocation, recorded_rules, rule_of
+from testbed.allocation import Allocation, partner_of, recorded_rules, rule_of
 from testbed.errors import (
     InfrastructureError,
+    ModelError,
     ModelNotAsked,
     ModelUnavailable,
     TestbedError,
@@ -27,6 +27,7 @@ from testbed.errors import (
     YokeMissing,
 )
 from testbed.experiment import Cell, Experiment
+from testbed.lost_tries import LostTries
 from testbed.models.base import Model
 from testbed.preparation import Arm, Prepared
 from testbed.run_again import recorded
@@ -35,7 +36,7 @@ from testbed.stats.stopping import UNKNOWN, Outcomes
 from testbed.store import AttemptWriter, Run, Store
 from testbed.threads import DaemonThreads
 from testbed.trial import Trial, has_reply
-from testbed.types import AGENT_ERROR, CONTEXT_FULL, REDRAWN, Attempt, Control, Status, Task, attempt_id
+from testbed.types import Attempt, Control, Status, Task, attempt_id
 
 CONCURRENCY = 256
 MOST_CONCURRENT = 10_000  # each takes memory while it is under way
@@ -51,7 +52,8 @@ class Runner:
 
     Args:
         experiment: what to run.
-        store: where attempts go; a function that opens it is called once everything else is ready.
+        store: where attempts go; a function that makes it is called once everything else is ready. Of a run that an
+            open one has whole, no model is loaded.
         concurrency: attempts under way at once, 1 to 10,000.
         models: models by id that replace the experiment's, for programs that bring their own.
         retries: how often a fault of the infrastructure is tried again.
@@ -80,7 +82,7 @@ class Runner:
         self._graders = DaemonThreads(SLOW_GRADES)
         self._allocation: Allocation | None = None
         self._index: dict[str, int] = {}  # of a task by its hash
-        self._lost: dict[str, int] = {}  # by attempt id, tries that cost a reply which does not come again
+        self._lost = LostTries()
         self._under_way: set[Trial] = set()  # those that may be given up
         self._stopping = self._heard = False  # heard: the model has written something since this run was started
 
@@ -123,27 +125,39 @@ class Runner:
         """
         try:
             await self._prepared.start()
+            if not self._begun_before():
+                await self._prepared.load()  # before a store is made: an experiment that cannot run leaves none
             self._index = {task.hash: n for n, task in enumerate(self.tasks)}
             with recorded(self.store, self._record(), self.tasks):
                 self._begun()
-                finished = self.store.finished(self.experiment.name)
-                self.progress.resumed = self.progress.done = len(finished)
-                self._lost = self._lost_before()
-                async with self.store.writer() as writer:
-                    writer.on_durable(self._count)
-                    self._allocation = self._allocate(finished)
-                    while True:
-                        for yoked in (False, True):
-                            self._allocation.turn(yoked=yoked)
-                            await self._schedule(self._allocation, writer)
-                            await writer.flush()  # what yoked attempts replay must be readable
-                            self.progress.elsewhere = writer.known
-                        if self._stopping or self._allocation.over:
-                            break
+                await self._make_attempts()
         finally:
             await self._prepared.aclose()
             self._graders.close()
         return self.progress
+
+    def _begun_before(self) -> bool:
+        return isinstance(self._store, Store) and self._store.has(self.experiment.name)
+
+    async def _make_attempts(self) -> None:
+        finished = self.store.finished(self.experiment.name)
+        self.progress.resumed = self.progress.done = len(finished)
+        for arm in self.arms:
+            if not getattr(arm.model, "reproducible", False):
+                self._lost.remember(self.store.missing(self.experiment.name, arm.spec.name))
+        self._allocation = allocation = self._allocate(finished)
+        if not allocation.empty:
+            await self._prepared.load()
+        async with self.store.writer() as writer:
+            writer.on_durable(self._count)
+            while True:
+                for yoked in (False, True):
+                    allocation.turn(yoked=yoked)
+                    await self._schedule(allocation, writer)
+                    await writer.flush()  # what yoked attempts replay must be readable
+                    self.progress.elsewhere = writer.known
+                if self._stopping or allocation.over:
+                    break
 
     def _record(self) -> Run:
         rules = {spec.name: rule for spec in self.experiment.arms if (rule := rule_of(self.experiment, spec))}
@@ -178,16 +192,6 @@ class Runner:
                 outcomes[stored.task[rows], stored.sample[rows]] = stored.success[rows]
         return known
 
-    def _lost_before(self) -> dict[str, int]:
-        """Attempts recorded as missing whose model, asked again, would write something else."""
-        lost = {}
-        for arm in [arm for arm in self.arms if not getattr(arm.model, "reproducible", False)]:
-            for attempt in self.store.missing(self.experiment.name, arm.spec.name):
-                asked = attempt.ended != f"missing:{ModelNotAsked.kind}" or has_reply(attempt.transcript)
-                if asked and attempt.ended != f"missing:{YokeMissing.kind}":
-                    lost[attempt.id] = 1
-        return lost
-
     def _id(self, cell: Cell) -> str:
         return attempt_id(self.tasks[cell.task].hash, self.arms[cell.arm].hash, cell.sample, self.experiment.seed)
 
@@ -199,7 +203,7 @@ class Runner:
         async def slot() -> None:
             while (item := await queue.next()) is not None:
                 cell, tries = item
-                attempt, more = await self._try(cell, tries, queue), False
+                attempt, more = await self._try(cell, tries, queue, writer), False
                 if attempt is not None:
                     await writer.add(attempt)
                     self._listen(attempt)
@@ -220,26 +224,31 @@ class Runner:
         progress.total = max(allocation.planned, progress.resumed)  # another run may have made more of the same
         progress.cells, progress.settled = allocation.cells, allocation.settled
 
-    async def _try(self, cell: Cell, tries: int, queue: RetryQueue) -> Attempt | None:
+    async def _try(self, cell: Cell, tries: int, queue: RetryQueue, writer: AttemptWriter) -> Attempt | None:
         """One attempt; None where it was queued again after a fault of the infrastructure, or given up."""
         arm, task = self.arms[cell.arm], self.tasks[cell.task]
         trial = trial_of(arm, task, self._prepared.environment(cell.task), cell.sample, self.experiment.seed)
-        id = self._id(cell)
-        if id not in self._lost:  # else to give it up would forget what was lost
-            self._under_way.add(trial)
+        self._under_way.add(trial)
         try:
             attempt = await trial.run(self._replay(arm, cell), self._graders)
-            lost = self._lost.pop(id, 0)
-            return replace(attempt, faults={**attempt.faults, REDRAWN: lost}) if attempt and lost else attempt
+            return attempt and self._lost.marked(attempt)
         except InfrastructureError as error:
-            if trial.has_drawn(error):
-                self._lost[id] = self._lost.get(id, 0) + 1
-            if tries < self._retries and error.passing:
-                self.progress.retried += 1
-                delay = self._back_off * 2**tries * (1 + self._jitter.random() / 2)
-                queue.again(cell, tries + 1, max(delay, getattr(error, "retry_after", 0.0)))
-                return None
-            return trial.missing(error)
+            missing = self._lost.marked(trial.missing(error))
+            if drawn := trial.has_drawn(error):
+                self._lost.add(missing.id)
+            if tries >= self._retries or not error.passing:
+                return missing
+            if drawn:
+                await writer.add(missing, counts=False)  # it stays, if there is no next try
+            self.progress.retried += 1
+            delay = self._back_off * 2**tries * (1 + self._jitter.random() / 2)
+            queue.again(cell, tries + 1, max(delay, getattr(error, "retry_after", 0.0)))
+            return None
+        except ModelError:  # found out late: a chat template's refusal of a longer conversation, a wrong key
+            if not self.experiment.places.lines:
+                raise
+            with self.experiment.places.blaming(("arm", cell.arm, "model"), ("model",)):
+                raise
         finally:
             self._under_way.discard(trial)
 
@@ -260,18 +269,9 @@ class Runner:
         return iter([m["content"] for m in attempt.transcript if m["role"] == "tool"])
 
     def _count(self, attempts: Sequence[Attempt]) -> None:
-        progress, names = self.progress, {arm.hash: arm.spec.name for arm in self.arms}
+        names = {arm.hash: arm.spec.name for arm in self.arms}
         for attempt in attempts:
-            progress.done += 1
-            progress.generated_tokens += attempt.cost.generated_tokens
-            progress.usd += attempt.cost.usd
-            if attempt.status is Status.MISSING:
-                progress.missing += 1
-                progress.causes.add(attempt)
-            elif attempt.ended in (AGENT_ERROR, CONTEXT_FULL):
-                progress.broken.add(attempt)
-            elif attempt.success:
-                progress.solved.setdefault(names[attempt.arm], set()).add(self._index[attempt.task])
+            self.progress.count(attempt, names[attempt.arm], self._index[attempt.task])
 
     def _listen(self, attempt: Attempt) -> None:
         """Gives up where the model was not heard in any of the first attempts: the others would fare no better."""
@@ -283,20 +283,6 @@ class Runner:
             if progress.unheard == UNHEARD and not self._stopping:
                 progress.gave_up = True
                 self.stop()
-
-
-def partner_of(sample: int, blocks: Sequence[int]) -> int:
-    """The live sample that a yoked one replays.
-
-    Args:
-        sample: of the yoked attempt, below the last of `blocks`.
-        blocks: ends of the blocks in which the live attempts were asked for.
-    """
-    end = next(end for end in blocks if sample < end)
-    start = max((other for other in blocks if other < end), default=0)
-    if end - start == 1:  # a last block of one has no other sample in it
-        return max(sample - 1, 0)
-    return start + (sample - start + 1) % (end - start)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

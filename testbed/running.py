@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from testbed.bare import bare_among
+from testbed.errors import StoreError
 from testbed.experiment import Experiment
 from testbed.experiment_file import read_experiment
 from testbed.progress import watch
@@ -47,11 +48,11 @@ async def run_experiment(
     experiment = read_experiment(source, plugins, agent)
     with contextlib.ExitStack() as opened:
         opened.enter_context(alone_at(store, experiment.name))
-        # The store comes last: an experiment that cannot run leaves none behind. What replays one finds it there.
+        # A new store comes last: an experiment that cannot run leaves none behind. What replays one finds it there.
         create = not any(arm.replay and not arm.replay.store for arm in experiment.arms)
         runner = Runner(
             experiment,
-            lambda: opened.enter_context(Store.open(store, create=create)),
+            _there(store, opened) or (lambda: opened.enter_context(Store.open(store, create=create))),
             concurrency=concurrency,
             begun=lambda: _tell_what_is_compared(experiment, console),
         )
@@ -88,6 +89,13 @@ async def run_experiment(
         stopped = "Stopped, with nothing left to do. " if runner.stopped else ""
         _tell(console, f"{stopped}See what the tools added: testbed report {experiment.name}{where}")
     return Ending(made, counts.missing, runner.stopped and not counts.gave_up)
+
+
+def _there(store: str, opened: contextlib.ExitStack) -> Store | None:
+    """The store, where there is one; what is wrong with it is told once the experiment is known to be right."""
+    with contextlib.suppress(StoreError):
+        return opened.enter_context(Store.open(store, create=False))
+    return None
 
 
 def _tell_what_is_compared(experiment: Experiment, console: Console) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from testbed.causes import Causes
 from testbed.experiment import Cell
+from testbed.types import AGENT_ERROR, CONTEXT_FULL, Attempt, Status
 
 
 @dataclass
@@ -51,6 +52,25 @@ class Progress:
     cells: int = 0
     settled: int = 0
     started: float = field(default_factory=time.monotonic)
+
+    def count(self, attempt: Attempt, arm: str, task: int) -> None:
+        """Counts an attempt that is durable.
+
+        Args:
+            attempt: that was made now.
+            arm: its arm's name.
+            task: index of its task.
+        """
+        self.done += 1
+        self.generated_tokens += attempt.cost.generated_tokens
+        self.usd += attempt.cost.usd
+        if attempt.status is Status.MISSING:
+            self.missing += 1
+            self.causes.add(attempt)
+        elif attempt.ended in (AGENT_ERROR, CONTEXT_FULL):
+            self.broken.add(attempt)
+        elif attempt.success:
+            self.solved.setdefault(arm, set()).add(task)
 
 
 class RetryQueue:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from helpers.runs import SAY_AND_ECHO, registered, run, same
-from testbed.allocation import Allocation, recorded_rules, rule_of
+from testbed.allocation import Allocation, partner_of, recorded_rules, rule_of
 from testbed.errors import SandboxDied, UsageError
 from testbed.experiment import Cell, Experiment
 from testbed.experiment_file import parse_experiment
@@ -20,7 +20,7 @@ from testbed.models.base import Request
 from testbed.models.scripted import Scripted
 from testbed.progress import describe
 from testbed.protocol import write_answer, write_call
-from testbed.runner import Runner, partner_of
+from testbed.runner import Runner
 from testbed.stats.stopping import UNKNOWN, StoppingRule
 from testbed.store import Store
 from testbed.types import Attempt, Status

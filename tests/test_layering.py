@@ -46,9 +46,9 @@ LAYERS = [
         "engine",
     }
     | {"causes", "bare"},
-    {"allocation", "preparation", "recording", "run_again", "run_alone"},
+    {"allocation", "arm_checks", "preparation", "recording", "run_again", "run_alone"},
     {"trial", "agents_drive", "agents_trial"},
-    {"runner"},
+    {"runner", "lost_tries"},
     {"report", "board", "progress", "running", "listing", "doctor", "planning", "corpus_command", "check_command"}
     | {
         "search_command",

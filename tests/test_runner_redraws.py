@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,57 @@ async def test_an_attempt_that_an_earlier_run_left_missing_is_a_redraw_when_made
     attempts, *_ = await run(Hosted(error, ()), exp, tmp_path / "s.sqlite")
     assert [attempt.faults for attempt in attempts] == [lost, {}]
     assert all(attempt.success for attempt in attempts)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_run_that_ends_while_a_retry_waits_does_not_forget_what_was_lost(tmp_path, killed):
+    exp = experiment(samples=2)
+    with Store.open(tmp_path / "s.sqlite") as store:
+        runner = Runner(exp, store, models={"scripted": Hosted(UNAVAILABLE, {0})}, back_off=600.0, concurrency=1)
+        going = asyncio.create_task(runner.run())
+        while runner.progress.done < 1:  # the other attempt
+            await asyncio.sleep(0.01)
+        if killed:
+            going.cancel()
+        else:
+            runner.stop()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait_for(going, 30)
+        assert (runner.progress.done, runner.progress.missing, runner.progress.retried) == (1, 0, 1)
+        assert len(store.finished("test")) == 1
+    attempts, outcomes, _ = await run(Hosted(UNAVAILABLE, ()), exp, tmp_path / "s.sqlite")
+    assert [attempt.faults for attempt in attempts] == [{REDRAWN: 1}, {}]
+    assert outcomes.success.tolist() == [-1, 1]
+
+
+class Fading(Hosted):
+    """Breaks down once, and then is not there."""
+
+    async def generate(self, request: Request) -> Reply:
+        try:
+            return await super().generate(request)
+        except InfrastructureError:
+            self._error = ModelNotAsked("no connection")
+            raise
+
+
+async def test_a_lost_reply_is_not_forgotten_behind_tries_at_which_the_model_was_not_asked(tmp_path):
+    exp, model = experiment(samples=2), Fading(UNAVAILABLE, range(9))
+    with Store.open(tmp_path / "s.sqlite") as store:
+        await Runner(exp, store, models={"scripted": model}, back_off=0.01, concurrency=1, retries=1).run()
+        attempts, outcomes = list(store.attempts("test")), store.outcomes("test")
+    assert [attempt.ended for attempt in attempts] == ["missing:model_not_asked"] * 2
+    assert [attempt.faults for attempt in attempts] == [{REDRAWN: 1}, {}]
+    assert outcomes.redrawn.tolist() == [False, False]  # missing as they are
+    attempts, *_ = await run(Hosted(UNAVAILABLE, ()), exp, tmp_path / "s.sqlite")
+    assert [attempt.faults for attempt in attempts] == [{REDRAWN: 1}, {}]
+
+
+async def test_tries_that_are_made_again_are_counted_once(tmp_path):
+    with Store.open(tmp_path / "s.sqlite") as store:
+        model = Hosted(UNAVAILABLE, {0, 1, 3})
+        counts = await Runner(experiment(samples=3), store, models={"scripted": model}, back_off=0.3).run()
+    assert (counts.done, counts.missing, counts.retried) == (3, 0, 3)
 
 
 async def test_bounds_hold_the_truth_where_faults_choose_the_failures(tmp_path):

@@ -16,6 +16,7 @@ from testbed.models.base import Reply, Request, Score
 from testbed.models.hf_placement import Placement, Replicas
 from testbed.models.hf_text import TextCodec
 from testbed.models.hf_turns import turn_on
+from testbed.models.template_file import naming_template
 from testbed.types import Message, Usage
 
 if TYPE_CHECKING:
@@ -123,13 +124,15 @@ class HuggingFace:
         """Token ids of a conversation up to where the model goes on: what it is given for its next message.
 
         Raises:
-            ModelError: the chat template refuses the conversation.
+            ModelError: the chat template refuses the conversation; names its file.
         """
-        return self.codec.prompt(messages, tools)
+        codec = self.codec
+        with naming_template(self._path):
+            return codec.prompt(messages, tools)
 
     def too_long(self, text: str, tools: Sequence[Mapping[str, Any]]) -> str:
         """Why the started model cannot answer a task's prompt: it fills the context; empty where it can."""
-        tokens = len(self.codec.prompt([{"role": "user", "content": text}], tools))
+        tokens = len(self.prompt([{"role": "user", "content": text}], tools))
         if self._context is None or tokens < self._context:
             return ""
         told = f"the prompt {text[:40]!r}…{' with what is said of the tools' if tools else ''} has {tokens} tokens"
@@ -156,7 +159,7 @@ class HuggingFace:
             ModelError: the conversation does not fit the model's context, or its chat template refuses it.
             ModelUnavailable: memory ran out.
         """
-        row, usage = await self._write(request, self.codec.prompt(request.messages, request.tools))
+        row, usage = await self._write(request, self.prompt(request.messages, request.tools))
         full = row.finish == "length" and row.limit < request.max_tokens
         return Reply(self.codec.decode(row.tokens), usage, "context" if full else row.finish, _logprobs(row))
 

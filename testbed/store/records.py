@@ -152,7 +152,7 @@ def outcomes_of(
     again = np.array([bool(found.pop(REDRAWN, 0)) for found in kinds])
     refused = np.array([found.pop(RESENT, 0) for found in kinds], np.int64)
     totals = np.array([sum(found.values()) for found in kinds], np.int32)
-    redrawn = again[fault[order]]
+    redrawn = again[fault[order]] & (success[order] >= 0)
     return Outcomes(
         tasks=listed,
         arms=records,

@@ -184,7 +184,7 @@ class AttemptWriter:
         self._database, self._table = database, AttemptTable(database)
         self._batch, self._interval, self._backlog = batch, interval, backlog
         self.known = 0
-        self._waiting: list[Attempt] = []
+        self._waiting: list[tuple[Attempt, bool]] = []
         self._writing: asyncio.Future[None] | None = None
         self._in_flight = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -206,14 +206,18 @@ class AttemptWriter:
         """Calls back on the event loop, after each commit, with the attempts that it made durable."""
         self._callbacks.append(callback)
 
-    async def add(self, attempt: Attempt) -> None:
+    async def add(self, attempt: Attempt, *, counts: bool = True) -> None:
         """Takes an attempt, also when cancelled while it waits, which it does only if the database is far behind.
+
+        Args:
+            attempt: to be written.
+            counts: whether callbacks are told of it; not of a missing one whose next try is under way.
 
         Raises:
             StoreError: an earlier attempt could not be written.
         """
         self._check()
-        self._waiting.append(attempt)
+        self._waiting.append((attempt, counts))
         if len(self._waiting) >= self._batch:
             self._write_now()
         elif self._timer is None and self._writing is None:
@@ -264,20 +268,22 @@ class AttemptWriter:
         self._writing = asyncio.get_running_loop().run_in_executor(self._thread, self._write, batch)
         self._writing.add_done_callback(lambda done: self._written(batch, done))
 
-    def _write(self, batch: list[Attempt]) -> None:
+    def _write(self, batch: list[tuple[Attempt, bool]]) -> None:
         with self._database.writing() as connection:
-            known = self._table.write(connection, batch)
+            self._table.write(connection, [attempt for attempt, counts in batch if not counts])  # others replace these
+            known = self._table.write(connection, [attempt for attempt, counts in batch if counts])
         self.known += known
 
-    def _written(self, batch: list[Attempt], done: asyncio.Future[None]) -> None:
+    def _written(self, batch: list[tuple[Attempt, bool]], done: asyncio.Future[None]) -> None:
         self._writing, self._in_flight = None, 0
         self._error = done.exception()
         if len(self._waiting) < self._backlog or self._error is not None:
             self._room.set()
         if self._error is not None:
             return
-        for callback in self._callbacks:
-            callback(batch)
+        if counted := [attempt for attempt, counts in batch if counts]:
+            for callback in self._callbacks:
+                callback(counted)
         if self._waiting:
             self._timer = asyncio.get_running_loop().call_later(self._interval, self._write_now)
             if len(self._waiting) >= self._batch:
