@@ -26,11 +26,7 @@ def main() -> None:
     except KeyboardInterrupt:  # before a command began; commands end by themselves
         code = 130
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _silence()
-        print(f"error: the output cannot be written: {error.strerror}.", file=sys.stderr)
-        code = 1
+        code = _told(error)
     finally:
         gc.set_threshold(*before)
     _leave(code)
@@ -70,6 +66,21 @@ def _run() -> int | str | None:
     if sys.stdout is not None:
         sys.stdout.flush()
     return code
+
+
+def _told(error: OSError) -> int:
+    """Tells what is no bug of ours, and its exit code; raises all else."""
+    if error.errno == errno.ENAMETOOLONG:  # of a store, an experiment or a file: nobody looks at one before it is used
+        from testbed.report.unseen import visible
+
+        told = visible(repr(error.filename))
+        print(f"error: the name {told} is too long for a file; give a shorter one.", file=sys.stderr)
+        return 2
+    if error.errno != errno.ENOSPC:
+        raise error
+    _silence()
+    print(f"error: the output cannot be written: {error.strerror}.", file=sys.stderr)
+    return 1
 
 
 def _silence() -> None:

@@ -25,20 +25,24 @@ def recorded(store: Store, run: Run, tasks: Sequence[Task]) -> Iterator[None]:
     """Records a run for a block that makes its attempts.
 
     A run that was not there before is taken back where the block refuses the experiment without an attempt made, as a
-    server may at the first request.
+    server may at the first request. Who makes the same run elsewhere records it again.
 
     Raises:
         StoreError: another experiment has that name.
     """
-    new = not store.has(run.name)
+    new, refused = not store.has(run.name), False
     _begin(store, run, tasks)
     try:
         yield
     except UsageError:
-        with suppress(StoreError):  # a store that can no longer be written is the refusal that is told
-            if new and not store.edits.own_attempts(run.name):
-                store.edits.delete(run.name)
+        refused = True
         raise
+    finally:
+        with suppress(UsageError):  # how the block ended is told, and not that the store can no longer be written
+            if not refused and not store.has(run.name):
+                _begin(store, run, tasks)
+            elif refused and new and not store.edits.own_attempts(run.name):
+                store.edits.delete(run.name)
 
 
 def _begin(store: Store, run: Run, tasks: Sequence[Task]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +30,7 @@ def import_(
 ) -> None:
     """Import anybody's outcomes, so that `testbed report` can analyse them."""
     from testbed.store import Store
-    from testbed.transfer import Columns, import_outcomes
+    from testbed.transfer import Columns, check_outcomes, import_outcomes
 
     columns = Columns.parse(
         task=task,
@@ -44,7 +42,9 @@ def import_(
         where=where or [],
         cost=cost or [],
     )
-    with _nothing_left(store), Store.open(store) as opened:
+    if _may_be_new(store):  # nothing is done where a file is refused: a store that was made is there for others, too
+        check_outcomes(file, run, columns)
+    with Store.open(store) as opened:
         added = import_outcomes(opened, file, run, columns)
     of = f"{some(added.attempts, 'attempt')} at {some(added.tasks, 'task')} in {some(added.arms, 'arm')}"
     print(f"imported {of} into run {run!r} of {store}")
@@ -74,20 +74,6 @@ def export(
     print(f"wrote {some(rows, 'score' if scores else 'attempt')} to {file}")
 
 
-@contextmanager
-def _nothing_left(store: str) -> Iterator[None]:
-    """Takes away a store that was made in the block, where this refuses its input: exit code 2 says "nothing done"."""
-    from testbed.errors import UsageError
-    from testbed.store import Store
-
-    file = Path(store)
-    new = "://" not in store and not file.exists()
-    try:
-        yield
-    except UsageError:
-        if new and file.exists():
-            with Store.open(store, create=False) as made:
-                empty = not made.runs()  # nobody else has begun to use it meanwhile
-            if empty:
-                file.unlink()
-        raise
+def _may_be_new(store: str) -> bool:
+    """Whether opening a store may make its file."""
+    return store.startswith("sqlite") if "://" in store else not Path(store).exists()

@@ -262,6 +262,28 @@ def test_output_that_finds_no_room_is_an_error_and_no_traceback(made: Path, comm
     assert (done.stdout, done.stderr) == ("1\n", "error: the output cannot be written: No space left on device.\n")
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"report small --store {LONG}.sqlite",
+        f"run {LONG}.toml",
+        f"run {LONG}",
+        f"export small {LONG}.csv",
+        f"import in.csv --run r --task q --success c --arm =a --store {LONG}.sqlite",
+    ],
+)
+def test_a_name_that_no_file_can_have_is_told_and_no_traceback(
+    made: Path, testbed: Callable[..., Done], command: str
+) -> None:
+    done = testbed(*command.split())
+    assert done.code == 2
+    assert done.err.startswith("error: the name '")
+    assert done.err.endswith("' is too long for a file; give a shorter one.\n")
+
+
 def test_a_page_written_into_a_pipe_leaves_the_pipe_a_pipe(made: Path) -> None:
     done = piped("mkfifo pipe && (cat pipe > read.html &) && testbed report small --html pipe > /dev/null", made)
     assert done.stdout == "0\n", done.stderr

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from helpers.command import Done
+from testbed import transfer
+from testbed.store import Store
+from testbed.transfer.files import Record, read_records
 
 IMPORT = ("--run", "logs", "--task", "task", "--arm", "arm", "--success", "won", "--cost", "usd=usd")
 HEADER = "task,arm,sample,won,usd\n"
@@ -64,6 +68,37 @@ def test_a_refused_file_leaves_no_store_behind_and_one_that_was_there_as_it_was(
     before = rows_stored(tmp_path)
     assert testbed("import", "bad.csv", *IMPORT).code == 2
     assert rows_stored(tmp_path) == before > 0
+
+
+@pytest.mark.parametrize("where", ["testbed.sqlite", "sqlite:///testbed.sqlite"])
+@pytest.mark.parametrize("run", ["logs", "lo\ngs"])
+def test_a_refused_file_or_name_makes_no_store(
+    testbed: Callable[..., Done], tmp_path: Path, where: str, run: str
+) -> None:
+    outcome = "1" if run != "logs" else "2"
+    (tmp_path / "bad.csv").write_text(f"{HEADER}sum-1,bare,0,{outcome},1\n", encoding="utf-8")
+    assert testbed("import", "bad.csv", *IMPORT, "--run", run, "--store", where).code == 2
+    assert not (tmp_path / "testbed.sqlite").exists()
+
+
+def test_a_store_that_somebody_else_begins_to_use_meanwhile_is_not_taken_away(
+    testbed: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.csv").write_text(f"{HEADER}sum-1,bare,0,2,1\n", encoding="utf-8")
+    (tmp_path / "good.csv").write_text(f"{HEADER}sum-1,bare,0,1,1\n", encoding="utf-8")
+    with ExitStack() as others:
+        opened: list[Store] = []
+
+        def read(path: Path) -> Iterator[Record]:
+            if path.name == "bad.csv":
+                opened.append(others.enter_context(Store.open("testbed.sqlite")))
+            return read_records(path)
+
+        monkeypatch.setattr(transfer, "read_records", read)
+        assert testbed("import", "bad.csv", *IMPORT).code == 2
+        columns = transfer.Columns.parse(task="task", arm="arm", success="won")
+        transfer.import_outcomes(opened[0], "good.csv", "logs", columns)
+    assert rows_stored(tmp_path) > 0
 
 
 @pytest.mark.parametrize("line", [",python,1,1,1", "sum-3,,1,1,1"])

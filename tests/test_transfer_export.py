@@ -161,6 +161,13 @@ def test_a_folder_that_is_none_is_told_alike_in_every_format(store: Store, folde
         assert str(told.value) == f"{target}/out.{ending} cannot be written: {why}; make the folder {target} first."
 
 
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_a_name_that_is_too_long_with_what_it_has_meanwhile_is_told(store: Store, folder: Path, ending: str) -> None:
+    store.add_run(Run("none", {}, 0, (), "2026-01-01", {}), [])
+    with pytest.raises(UsageError, match="cannot be written: File name too long"):
+        export(store, "none", folder / f"{'x' * 247}.{ending[:3]}", format=ending)
+
+
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
 async def test_scores_go_out_a_row_for_each_message_and_model(store: Store, folder: Path, ending: str) -> None:
     scorers = (ScorerRecord("one", {"weights": "a"}), ScorerRecord("other", {"weights": "b"}))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from testbed.errors import DataError
-from testbed.store import ArmRecord, Store
+from testbed.store import ArmRecord, Run, Store
+from testbed.store.records import check_run, imported
 from testbed.transfer.columns import Columns
 from testbed.transfer.exporting import export
 from testbed.transfer.files import read_records
@@ -18,7 +19,7 @@ from testbed.transfer.values import read_ended, read_faults, read_name, read_num
 from testbed.transfer.watched import Watched
 from testbed.types import Attempt, Cost, Status, Task, attempt_id, digest
 
-__all__ = ["ArmCount", "Columns", "Imported", "export", "import_outcomes"]
+__all__ = ["ArmCount", "Columns", "Imported", "check_outcomes", "export", "import_outcomes"]
 
 GRADER = "imported/1"  # outcomes come graded: nothing here can be graded again
 _CHUNK = 500
@@ -66,6 +67,19 @@ class Imported:
     warning: str = ""
 
 
+def check_outcomes(path: str | Path, run: str, columns: Columns) -> None:
+    """Refuses what `import_outcomes` would refuse in any store: who has none need not make one to be told.
+
+    Raises:
+        DataError: as there.
+        StoreError: a run or an arm cannot have such a name.
+    """
+    outcomes = _Outcomes(Path(path), run, columns)
+    for _ in outcomes.attempts():
+        pass
+    check_run(Run(run, imported(run), 0, tuple(outcomes.records()), "", {}))
+
+
 def import_outcomes(store: Store, path: str | Path, run: str, columns: Columns) -> Imported:
     """Adds the outcomes of a file to a run of imports, all or nothing; importing the same file again changes nothing.
 
@@ -89,10 +103,10 @@ def import_outcomes(store: Store, path: str | Path, run: str, columns: Columns) 
         while chunk := list(islice(attempts, _CHUNK)):
             new += merge.add(chunk, outcomes.name)
         counts = tuple(outcomes.arms.values())
-        spec = {"imported": True, "costs": sorted(columns.costs)}
-        records = [ArmRecord(_arm_hash(run, count.name), count.name, spec) for count in counts]
         samples = {count.name: count.samples for count in counts}
-        merge.extend(list(outcomes.tasks.values()), records, samples, datetime.now(UTC).isoformat(timespec="seconds"))
+        merge.extend(
+            list(outcomes.tasks.values()), outcomes.records(), samples, datetime.now(UTC).isoformat(timespec="seconds")
+        )
     total = sum(count.attempts for count in counts)
     return Imported(total, len(outcomes.tasks), len(counts), new, outcomes.skipped, counts, outcomes.warning)
 
@@ -130,6 +144,11 @@ class _Outcomes:
             raise DataError(f"{self._path}: no record has {kept}." if kept else f"{self._path}: its lists are empty.")
         if wrong := self._success.unmet:
             raise DataError(f"{self._path}: {wrong}" + ("" if "Did you mean" in wrong else self._if_meant()))
+
+    def records(self) -> list[ArmRecord]:
+        """The arms that it met, as a store keeps them."""
+        spec = {"imported": True, "costs": sorted(self._columns.costs)}
+        return [ArmRecord(_arm_hash(self._run, name), name, spec) for name in self.arms]
 
     @property
     def warning(self) -> str:

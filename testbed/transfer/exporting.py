@@ -77,7 +77,7 @@ def export(
         remedy = "" if path.parent.is_dir() else f"; make the folder {path.parent} first"
         raise UsageError(f"{path} cannot be written: {why}{remedy}.") from error
     finally:
-        with suppress(NotADirectoryError):
+        with suppress(OSError):  # what could not be made is not there
             part.unlink(missing_ok=True)
     return count
 
