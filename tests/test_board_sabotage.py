@@ -27,8 +27,10 @@ from testbed.board.verify import one_pass as verify_pass
 from testbed.board.verify.rerun import Drawn
 from testbed.board.verify.tools import Remaker
 from testbed.errors import ContextFull
+from testbed.models import make_model
 from testbed.models.base import Reply, Request
 from testbed.models.hf import HuggingFace
+from testbed.protocol import NO_ACTION, write_answer
 
 QUICK_IN_POSTGRESQL = (
     "test_ranks_take_missing_attempts_at_their_worst_also_where_enough_were_scored",
@@ -93,6 +95,37 @@ def test_a_message_that_the_context_cut_is_no_forgery(
     assert {attempt["transcript"][-2]["role"] for attempt in cut} == {"assistant"}
     found = examine(sums_db, "sums", data)
     assert found.state == "verified", found.wrong
+
+
+def test_nothing_follows_a_message_that_the_context_cut(
+    sums_board: Board, sums_db: BoardDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokens claimed are those of the cut message alone, which has more of them than its text needs."""
+    writes, rambles = HuggingFace.generate, "a b c d e f g h i j"
+
+    async def cut_now_and_then(model: HuggingFace, request: Request) -> Reply:
+        reply = await writes(model, request)
+        if request.stream % 2 or request.tools:
+            return reply
+        return replace(reply, text=rambles, usage=replace(reply.usage, generated_tokens=60), finish="context")
+
+    monkeypatch.setattr(HuggingFace, "generate", cut_now_and_then)
+    where = tmp_path / "store.sqlite"
+    lines = Lines.of(bundle_of(where, ran(where, sums_board, {"id": "reference", "max_tokens": 60}), sums_board))
+    prompt = make_model("reference").prompt
+    right = {task.hash: task.reference for task in sums_board.tasks}
+    for attempt in lines.of_arm("bare"):
+        if attempt["ended"] == "limit:context":
+            asked, said, _ = attempt["transcript"]
+            answer = right[attempt["task"]]
+            attempt["transcript"] = [asked, said, {"role": "user", "content": NO_ACTION}]
+            attempt["cost"] |= {"turns": 2, "model_calls": 2}
+            attempt["cost"]["prompt_tokens"] += len(prompt(attempt["transcript"], []))
+            attempt["transcript"].append({"role": "assistant", "content": write_answer(answer)})
+            attempt.update(ended="answered", success=True, score=None, answer=answer)
+    found = examine(sums_db, "sums", lines.sealed())
+    assert found.state == "rejected"
+    assert "its message 1 fills the model's context" in found.wrong
 
 
 def test_a_full_context_of_a_model_that_is_not_here_is_said_to_be_unchecked(

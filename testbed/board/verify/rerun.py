@@ -100,6 +100,8 @@ async def _differs(model: Model, again: Again) -> str:
                 return f"its message {n + 1} is {text!r:.120}, and the model writes {reply.text!r:.120}"
             episode.read(reply.text, reply.usage)
             if cut := reply.finish == "context" and not episode.action.does_something:
+                if n < len(sent) - 1 or claimed.ended != CONTEXT:
+                    return f"its message {n + 1} fills the model's context, and it goes on or ends by another cause"
                 break
             results = await episode.run_tools()
             if n < len(sent) - 1 or claimed.ended == CONTEXT:
