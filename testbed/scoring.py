@@ -208,12 +208,14 @@ class Scoring:
                 for attempt in some[: CHECKED - checked]:
                     check_prompts(attempt, tools, model, record)
                 checked += len(some)
+            before = progress.unread
             found = await asyncio.gather(*(self._attempt(attempt, record, model, tools, progress) for attempt in some))
-            if not progress.done and not any(found) and (why := self._refused.pop(record.name, "")):
+            went = progress.unread > before  # the server did
+            if not (progress.done or went or any(found)) and (why := self._refused.pop(record.name, "")):
                 raise ModelError(why)  # of a whole batch: the others would fare no better
             await asyncio.to_thread(self._store.scores.add, job.scorer, [row for rows in found for row in rows])
             progress.done += sum(map(bool, found))
-            if progress.unread and not any(found):
+            if went and not any(found):
                 return  # of a whole batch: the others would fare no better now
 
     async def _attempt(

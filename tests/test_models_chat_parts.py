@@ -26,6 +26,10 @@ ALIKE: list[Message] = [
     {"role": "user", "content": "What is 7*9?"},
     {"role": "assistant", "content": "Ã© «63» \x9f"},
 ]
+OWN_PART: list[Message] = [  # "Ã" is written as itself, and then its second byte
+    {"role": "user", "content": "IRMÃ"},
+    {"role": "assistant", "content": "Ã"},
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ async def here() -> AsyncIterator[Any]:
 
 
 @pytest.mark.parametrize("stated", [False, True])
-@pytest.mark.parametrize("messages", [ACCENTS, ALIKE])
+@pytest.mark.parametrize("messages", [ACCENTS, ALIKE, OWN_PART])
 async def test_a_server_that_writes_parts_as_bytes_gives_the_figures_of_teacher_forcing(
     server: Server, here: Any, tmp_path: Path, messages: list[Message], stated: bool
 ) -> None:

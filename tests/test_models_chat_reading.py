@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from helpers.openai_process import Server, openai_server
 from helpers.served_model import SAID, SAID_OR_CALLED
-from testbed.errors import ModelError, ModelNotAsked, UsageError
+from testbed.errors import ModelError, ModelNotAsked, TransportError, UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.models import Request, Sampling, chat_stated, make_model
 from testbed.models.base import Score, Scorer
@@ -184,6 +185,26 @@ async def test_a_server_that_is_not_there_is_no_server_that_cannot(tmp_path: Pat
     with pytest.raises(ModelNotAsked):
         await model.score(SUM, [], [0])
     await model.aclose()
+
+
+async def test_those_who_wait_while_a_server_is_tried_that_says_nothing_do_not_ask_it_one_after_another() -> None:
+    """Of one that lets everybody wait for its `timeout`, a hundred would wait for hours."""
+    asked: list[bytes] = []
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as there:
+        address, port = there.sockets[0].getsockname()
+        model = Chat("openai:echo", base_url=f"http://{address}:{port}/v1")
+        told = await asyncio.gather(*(model.score(SUM, [], [0]) for _ in range(8)), return_exceptions=True)
+        assert [type(error) for error in told] == [TransportError] * 8
+        assert len(asked) == 1
+        with pytest.raises(TransportError):  # who comes later asks again
+            await model.score(SUM, [], [0])
+        assert len(asked) == 2
+        await model.aclose()
 
 
 async def test_another_tokenizer_than_the_servers_is_refused(server: Server, tmp_path: Path) -> None:

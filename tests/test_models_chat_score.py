@@ -78,6 +78,21 @@ def test_what_a_server_hides_beside_an_empty_message_is_none_of_it(known: bool) 
     assert score.logprobs == ()
 
 
+@pytest.mark.parametrize("first", ["", "a"])
+def test_what_a_server_hides_before_an_empty_message_is_none_of_the_next_one(first: str) -> None:
+    """Which begins where both the template's tokens before it and those before the empty one stand."""
+    messages: list[Message] = [
+        {"role": "user", "content": first},
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": "é"},
+    ]
+    marks, around = tokens("", "@@mark0@@", *first, "", "@@mark1@@", "", "", "@@mark2@@", "", "é", "[end]")
+    read = tokens("", *first, "", "", "", "", "é", "[end]")
+    scores = scores_of(*read, around, messages, [0, 1, 2], hidden_before(marks, around, [0, 1, 2]))
+    parts = (-5.0, -6.0) if first else (-4.0, -5.0)
+    assert [score.logprobs for score in scores] == [(-1.0,) if first else (), (), parts]
+
+
 def test_an_empty_last_message_has_no_tokens() -> None:
     messages: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
     (score,) = scores_of(*tokens("[", "a", "]", ""), "[a]@@mark1@@", messages, [1])

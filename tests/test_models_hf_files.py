@@ -165,7 +165,7 @@ async def test_what_has_no_say_in_what_a_model_writes_may_stand_beside_its_weigh
     assert (await reply_of(path, ask())).text == (await reply_of(llama, ask())).text
 
 
-@pytest.mark.parametrize("mask", ["attn.bias", "attn.masked_bias"])
+@pytest.mark.parametrize("mask", ["attn.bias", "attn.masked_bias", "attn.causal_mask", "attn.embed_positions"])
 async def test_masks_that_older_versions_saved_are_no_weights(tmp_path: Path, mask: str) -> None:
     path = save(random_model("gpt2"), make_tokenizer(), tmp_path / "old")
     before = (await reply_of(path, ask())).text

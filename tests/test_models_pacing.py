@@ -234,6 +234,15 @@ async def test_how_long_a_server_has_refused_everything_is_told_until_it_answers
 
 
 @virtually
+async def test_a_server_that_still_writes_what_it_was_asked_for_does_not_refuse_everything() -> None:
+    server, pace = Server(places=1, latency=60), Pace(256, 300)
+    tasks = [asyncio.create_task(pace.ask(server, off_clock)) for _ in range(2)]
+    await asyncio.sleep(30)
+    assert (server.under_way, server.refused > 0, pace.refusing()) == (1, True, None)
+    await asyncio.gather(*tasks)
+
+
+@virtually
 async def test_a_refusal_that_nobody_waits_out_is_not_told_any_more() -> None:
     pace = Pace(256, 300)
     task = asyncio.create_task(pace.ask(Server(places=0), off_clock))

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from helpers.tiny_models import TEMPLATE, TOOL, has_reference, make_tokenizer, random_model, save
 from testbed import scoring
 from testbed.cli import app
-from testbed.errors import ModelError, ModelNotAsked, UnknownName, UsageError
+from testbed.errors import ContextFull, ModelError, ModelNotAsked, UnknownName, UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.models import make_model
 from testbed.models.base import Score
@@ -133,6 +133,39 @@ async def test_what_was_scored_before_a_server_went_is_kept_and_the_rest_is_trie
     monkeypatch.setattr(HuggingFace, "score", score)
     again = await Scoring(store, "facts", arm="bare").run()
     assert [(each.before, each.done, each.unread) for each in again] == [(3, 9, 0)]
+
+
+async def test_attempts_that_no_model_can_read_are_no_sign_that_a_server_went(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "AT_ONCE", 2)
+    score, asked = HuggingFace.score, []
+
+    async def refuses_some(self: HuggingFace, *conversation: Any) -> list[Score]:
+        asked.append(conversation)
+        if len(asked) == 1:
+            raise ModelNotAsked("the server had no time")
+        if len(asked) in (3, 4):  # a whole batch
+            raise ContextFull("the conversation is too long")
+        return await score(self, *conversation)
+
+    monkeypatch.setattr(HuggingFace, "score", refuses_some)
+    (found,) = await Scoring(store, "facts", arm="bare").run()
+    assert (found.done, found.unread, len(asked)) == (6, 1, 9)
+
+
+async def test_one_attempt_that_cannot_be_read_is_not_why_a_server_that_went_read_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    async def goes_away(self: HuggingFace, *conversation: Any) -> list[Score]:
+        asked.append(conversation)
+        raise ModelNotAsked("the server went away") if asked[1:] else ModelError("this one is not as it was said")
+
+    monkeypatch.setattr(HuggingFace, "score", goes_away)
+    (found,) = await Scoring(store, "facts", arm="bare").run()
+    assert (found.done, found.unread, found.refused) == (0, 8, "")
 
 
 def test_the_command_names_a_server_that_is_down_and_how_to_go_on(

@@ -16,14 +16,17 @@ _BYTES = "latin-1"
 
 
 def in_characters(read: Echo, said: Iterable[str]) -> Echo:
-    """A prompt in whose tokens what was said is found: as they are told, else with characters put together.
+    """A prompt in whose tokens what was said is found: with characters put together, else as they are told.
+
+    In this order, since "Ã" is its own first part: what ends with it is found among its parts, but for the last one.
 
     Args:
         read: the prompt as the server says that it read it.
         said: texts that must be among its tokens.
     """
-    text = "".join(read.tokens)
-    return read if all(each in text for each in said) else replace(read, tokens=put_together(read.tokens))
+    tokens = put_together(read.tokens)
+    text = "".join(tokens)
+    return replace(read, tokens=tokens) if all(each in text for each in said) else read
 
 
 def put_together(tokens: Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
 
-from testbed.errors import ModelError, ModelNotAsked, ModelUnavailable
+from testbed.errors import InfrastructureError, ModelError, ModelNotAsked, ModelUnavailable
 from testbed.models.base import Score
 from testbed.models.chat_echo import WRITTEN, Echo, Served, check_order, prompt_logprobs
 from testbed.models.chat_parts import in_characters
@@ -72,6 +72,7 @@ class Reading:
         )
         self._dated = stated is not None and stated.is_dated(body(TRIAL, ()))
         self._trying = asyncio.Lock()
+        self._unheard: InfrastructureError | None = None  # of the last try that had no answer
         self._found: _Way | None = None
         self._refused = ""
 
@@ -84,9 +85,16 @@ class Reading:
             ContextFull: the conversation is too long for the model.
             InfrastructureError: there was no answer.
         """
+        before = self._unheard
         async with self._trying:
+            if self._unheard is not None and self._unheard is not before:
+                raise self._unheard  # meanwhile: else many would wait for the same one after another
             if self._found is None and not self._refused:
-                self._found = await self._first()
+                try:
+                    self._found = await self._first()
+                except InfrastructureError as error:
+                    self._unheard = error
+                    raise
         if self._found is None:
             raise ModelError(self._refused)
         try:

@@ -140,8 +140,11 @@ def scores_of(
             server does not tell how likely one is.
     """
     found = {}
+    empty, shown_not = -1, 0  # where an empty message was the last one, and the template's silent tokens up to it
     for n, (begin, end) in places_of(text, around, messages, which).items():
-        own = _own(tokens, begin, end, text, None if hidden is None else hidden[n])
+        shown_not = (hidden or {}).get(n, 0) + (shown_not if begin == empty else 0)
+        empty = end if begin == end else -1
+        own = _own(tokens, begin, end, text, None if hidden is None else shown_not)
         if any(token.begin < begin or token.end > end for token in own):
             raise ModelError(STRADDLES)
         if any(token.logprob is None for token in own if token is not tokens[0]):  # nothing stands before the first
@@ -149,7 +152,7 @@ def scores_of(
         logprobs = tuple(token.logprob or 0.0 for token in own)
         behind = [token for token in tokens if token.begin >= end]
         if begin == end and _silent(tokens, begin):  # the template's, before an empty message and after it
-            behind = [] if hidden is None else behind[hidden[n] :]
+            behind = [] if hidden is None else behind[shown_not:]
         if messages[n]["role"] == "tool":
             found[n] = Score(n, logprobs, _closing(behind, closed_at(text, end)))
         else:

@@ -29,10 +29,11 @@ TOKENIZER = (
 # Of these, some file holds a tokenizer's vocabulary, whatever else its kind needs.
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "*.tiktoken", "tekken.json")
 # What may stand beside a language model's weights without a say in what it writes: parts for other inputs, heads for
-# other outputs, and masks, which older versions of transformers saved.
+# other outputs, and masks and positions' waves, which older versions of transformers saved.
 _APART = re.compile(
     r"(^|\.)(vision_\w+|visual|audio_\w+|multi_modal_projector|mtp|v_head)\."
-    r"|(^|\.)attn\.(attention\.)?(masked_)?bias$"
+    r"|(^|\.)attn\.(attention\.)?((masked_)?bias|causal_mask|embed_positions)$"
+    r"|(^|\.)(inv_freq|embed_positions\.weights|decoder\.version|position_ids)$"
 )
 _UNREACHED = re.compile("LocalEntryNotFound|Connect|Timeout|Proxy|NetworkError|OfflineMode")  # of the Hub's client
 

@@ -64,9 +64,10 @@ class Pace:
     def refusing(self) -> tuple[float, float] | None:
         """Seconds for which the server has refused everything while somebody waited, and after how many that is told.
 
-        None where it refuses nothing, or not everything. To be asked in the event loop of those who wait.
+        None where it refuses nothing, or perhaps not everything, as it has a request that it has not refused. To be
+        asked in the event loop of those who wait.
         """
-        if self._refusing_since is None or not self._asking:
+        if self._refusing_since is None or not self._asking or self._under_way:
             return None
         return _now() - self._refusing_since, self._patience
 
