@@ -140,7 +140,7 @@ class Episode:
         if note:
             self.transcript.append({"role": "system", "content": note})
 
-    def fill(self, why: str) -> None:
+    async def fill(self, why: str) -> None:
         """Ends the attempt, whose conversation fills the model's context."""
         self.end(CONTEXT_FULL, why)
 

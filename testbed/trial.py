@@ -82,14 +82,10 @@ class Trial:
             async with asyncio.timeout(arm.spec.budget.seconds) as clock:
                 self._clock = clock
                 while not episode.over:
-                    with _told_when_full(episode):
-                        reply = await arm.model.generate(self._request(episode, clock))
-                        self._drawn = True
-                        episode.read(reply.text, reply.usage, reply.logprobs)
-                        # Else a limit on turns or tokens would be blamed; but a search has other conversations.
-                        if reply.finish == "context" and not (arm.spec.lookahead or episode.action.does_something):
-                            raise ContextFull(_CUT)
-                        await self._finish_turn(episode, clock, graders)
+                    try:
+                        await self._make_turn(episode, clock, graders)
+                    except ContextFull as error:
+                        await episode.fill(str(error))
         except TimeoutError:
             episode.end("limit:seconds")
         finally:
@@ -172,6 +168,20 @@ class Trial:
             episode.imagined[len(episode.results)] = reply.logprobs
         return reply.text
 
+    async def _make_turn(self, episode: Episode, clock: asyncio.Timeout, graders: DaemonThreads) -> None:
+        """Asks the model for a message and does what it says.
+
+        Raises:
+            ContextFull: the conversation fills the model's context.
+        """
+        reply = await self._arm.model.generate(self._request(episode, clock))
+        self._drawn = True
+        episode.read(reply.text, reply.usage, reply.logprobs)
+        # Else a limit on turns or tokens would be blamed; but a search has other conversations.
+        if reply.finish == "context" and not (self._arm.spec.lookahead or episode.action.does_something):
+            raise ContextFull(_CUT)
+        await self._finish_turn(episode, clock, graders)
+
     async def _finish_turn(self, episode: Episode, clock: asyncio.Timeout, graders: DaemonThreads) -> None:
         """Runs the tools and finishes the turn; a slow grader works in a thread while the attempt's clock stands."""
         results = await episode.run_tools()
@@ -201,15 +211,6 @@ class Trial:
             faults=dict(episode.faults) if episode else {},
             transcript=list(transcript),
         )
-
-
-@contextmanager
-def _told_when_full(episode: Episode) -> Iterator[None]:
-    """Tells an attempt that the model's context is full, where that shows inside."""
-    try:
-        yield
-    except ContextFull as error:
-        episode.fill(str(error))
 
 
 @contextmanager

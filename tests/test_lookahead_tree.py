@@ -15,7 +15,7 @@ import pytest
 
 from helpers.runs import registered
 from testbed.env import Environment
-from testbed.errors import FaultKind, ToolFault, UsageError
+from testbed.errors import ContextFull, FaultKind, ToolFault, UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.game import ScoredGame
 from testbed.models.base import Reply, Request
@@ -246,6 +246,36 @@ def test_a_proposal_that_the_context_cuts_leads_nowhere_and_the_search_goes_on(t
     attempts = made(policy, experiment(tree(), samples=2), tmp_path / "s.sqlite", model=Rambling)
     assert any(m["content"] == "No move." for a in attempts for m in a.transcript)
     assert sum(bool(a.success) for a in attempts) > 3  # of six: some ramble after the search, too
+
+
+class Forgetful(Scripted):
+    """Its context holds a prompt and so many moves with what came of each."""
+
+    moves = 2
+
+    async def generate(self, request: Request) -> Reply:
+        if len(request.messages) > 1 + 2 * self.moves:
+            raise ContextFull("the conversation is too long.")
+        return await super().generate(request)
+
+
+def test_a_position_that_fills_the_context_is_left_and_the_search_goes_on(tmp_path: Path) -> None:
+    exp = experiment(tree(width=20), env={"id": "Mazes-v0", "sparse": False}, samples=2)
+    for attempt in made(stepper, exp, tmp_path / "s.sqlite", model=Forgetful):
+        told = [m["content"] for m in attempt.transcript if m["role"] == "system"]
+        assert any("fills the model's context." in text for text in told)
+        (played,) = [text for text in told if text.startswith("The search ends")]
+        assert re.search(r"of reward 0\.[1-9]", played)  # as far as could be seen
+        assert told.index(played) == len(told) - 2  # once more after the moves were made, which ends the attempt
+        assert attempt.ended == "limit:context"
+
+
+def test_a_prompt_that_fills_the_context_ends_the_attempt_though_it_would_search(tmp_path: Path) -> None:
+    class Full(Forgetful):
+        moves = -1
+
+    for attempt in made(stepper, experiment(tree(), samples=2), tmp_path / "s.sqlite", model=Full):
+        assert (attempt.ended, attempt.cost.model_calls) == ("limit:context", 0)
 
 
 def test_messages_without_a_move_and_moves_that_no_rule_knows_lead_nowhere(tmp_path: Path) -> None:

@@ -88,10 +88,10 @@ class Candidates(Episode):
             return self._discard(f"is refused by {self._checker}")
         return super().finish(results)
 
-    def fill(self, why: str) -> None:
+    async def fill(self, why: str) -> None:
         """Gives up the candidate whose conversation fills the model's context: the next one has its own."""
         if self._last:
-            super().fill(why)
+            await super().fill(why)
         else:
             self._discard("filled the model's context")
 

@@ -147,10 +147,7 @@ class Playouts(Episode):
         """Tries the proposed move; at the end of the search makes those that were found."""
         if not self._searching:
             return await super().run_tools()
-        self._learn(await self._tried())
-        self.action = Action()
-        if not self._searching:
-            await self._play()
+        await self._go_on(await self._tried())
         return []
 
     def finish(self, results: Sequence[ToolResult]) -> Step:
@@ -163,6 +160,24 @@ class Playouts(Episode):
             self.ended = f"limit:{limit}"
         info = self._info({"limit": limit} if limit else {})
         return self.observe(""), 0.0, False, limit is not None, info
+
+    async def fill(self, why: str) -> None:
+        """Gives up the position whose conversation fills the model's context: no move can be proposed there."""
+        if not self._searching:
+            return await super().fill(why)
+        at, self._was_search = self._path[-1], True
+        self._remark(f"Position {at.number} fills the model's context.")
+        at.asked = self._settings.width
+        await self._go_on(None)
+        self.finish(())
+        return None
+
+    async def _go_on(self, child: Position | None) -> None:
+        """Goes on after a proposal, with the position that it leads to; makes the moves where the search is over."""
+        self._learn(child)
+        self.action = Action()
+        if not self._searching:
+            await self._play()
 
     async def _tried(self) -> Position | None:
         """The position that the proposed move leads to; None where the message has no move that the rules know."""
