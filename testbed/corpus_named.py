@@ -76,13 +76,22 @@ def _is_stored(table: Mapping[str, Any]) -> bool:
 def _nearest(name: str) -> str:
     """The nearest of environments with documents and of corpora beside the path that was meant, in a sentence."""
     from testbed.corpus_store import MANIFEST
-    from testbed.family import TaskFamily
-    from testbed.registry import env_class, env_names
+    from testbed.registry import env_names
 
     place = Path(name).parent
     beside = [p for p in place.glob("*") if os.path.isfile(p / MANIFEST) or ".jsonl" in p.suffixes]
-    with_documents = [env for env in env_names() if env_class(env).documents is not TaskFamily.documents]
-    return did_you_mean(name, [*map(str, beside), *with_documents])
+    return did_you_mean(name, [*map(str, beside), *filter(_has_documents, env_names())])
+
+
+def _has_documents(env: str) -> bool:
+    """Whether an environment may have any; one that cannot be loaded is another matter."""
+    from testbed.family import TaskFamily
+    from testbed.registry import env_class
+
+    try:
+        return env_class(env).documents is not TaskFamily.documents
+    except DataError:
+        return False
 
 
 def _stored_corpus(table: Mapping[str, Any]) -> Corpus:

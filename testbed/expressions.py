@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import ast
+import os
 import threading
 
 _TRIES = 100
 _one_at_a_time = threading.RLock()  # of one thread: what it collects as garbage meanwhile may read an expression, too
+
+
+def _forget_the_parents_readers() -> None:
+    """In a process that was forked while a thread read: that thread is not there to let others in."""
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_the_parents_readers)
 
 
 def parsed(text: str) -> ast.Expression:

@@ -97,7 +97,7 @@ class Runner:
         return self._prepared.arms
 
     def stop(self) -> None:
-        """Begins no further attempt and gives up those that only wait for their turn; others under way end normally."""
+        """Begins no further attempt and gives up those that only wait for a server; others under way end normally."""
         self._stopping = True
         for trial in self._under_way:
             trial.stop_waiting()

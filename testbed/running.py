@@ -153,7 +153,7 @@ def _stopping_on_signals(runner: Runner, console: Console) -> Iterator[None]:
         runner.stop()
         _tell(
             console,
-            "Stopping: letting attempts under way end, but for those that still wait for their turn at the model. "
+            "Stopping: letting attempts under way end, but for those that still wait for their turn at a server. "
             "Ctrl-C again to give them up.",
         )
 

@@ -99,6 +99,22 @@ def test_only_common_tasks_that_were_read_count_and_their_number_is_told(
     assert "Of the 2 common tasks with attempts that were read." in " ".join(shown.split())
 
 
+def test_attempts_that_were_not_read_are_told(path: Path, testbed: Callable[..., Done]) -> None:
+    add(path, "some", tasks(12), {"arm": [HALF] * 12}, specs={"arm": of(POST)}, seed=2)
+    score(path, "some", "arm", BASE, lambda task, sample: 5.0)
+    with Store.open(path) as store:  # of each task, one of four
+        rows = [MessageScore(a.id, 1, "assistant", 9, 1.0) for a in store.attempts("some") if not a.sample]
+        store.scores.add(ScorerRecord("hf:w2", POST), rows)
+    found = compared(path, "some:arm", "later:arm").divergence
+    assert found is not None
+    assert (found.tasks, found.unscored) == (10, {"A": 30})
+    shown = " ".join(testbed("compare", "some:arm", "later:arm").out.split())
+    assert "A: 30 attempts lack scores by one of the models or both." in shown
+    both = compared(path, "new:arm", "later:arm").divergence
+    assert both is not None
+    assert both.unscored == {}
+
+
 @pytest.mark.parametrize(
     ("left", "right"),
     [

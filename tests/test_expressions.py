@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import gc
+import os
+import select
+import signal
 import sys
 import threading
 from collections import Counter
@@ -78,6 +81,35 @@ def test_a_tree_that_another_library_has_spoilt_is_made_again(monkeypatch: pytes
 
     monkeypatch.setattr(expressions.ast, "parse", now_and_then)
     assert ast.unparse(parsed("1 + 2")) == "1 + 2"
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_process_that_is_forked_while_a_thread_reads_reads_too() -> None:
+    """As vector environments are, beside graders in threads."""
+    reading, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with expressions._one_at_a_time:
+            reading.set()
+            forked.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    reading.wait()
+    out, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(tell, ast.unparse(parsed("1 + 2")).encode())
+        finally:
+            os._exit(0)
+    forked.set()
+    thread.join()
+    heard, _, _ = select.select([out], [], [], 30)  # it takes milliseconds; else it waits for ever
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert heard
+    assert os.read(out, 10) == b"1 + 2"
 
 
 @pytest.mark.parametrize("text", ["1 +", "(" * 300, "\0", "1\n2"])

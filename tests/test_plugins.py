@@ -198,6 +198,8 @@ def test_a_broken_entry_point_hurts_only_who_asks_for_it(
 ) -> None:
     install(tmp_path, monkeypatch, points)
     assert registry.make_env("Addition-v0").tasks
+    with pytest.raises(DataError, match=r"corpus 'Fatcs-v0' is neither .* Did you mean 'Facts-v0'\?"):
+        registry.make_corpus("Fatcs-v0")
     with pytest.raises(DataError, match=f"entry point 'Length-v0' = 'third_party.*{message}"):
         registry.make_env("Length-v0")
 

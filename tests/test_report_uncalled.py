@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from helpers.answering import answer, called, served
 from testbed.experiment_file import parse_experiment
 from testbed.protocol import write_call
@@ -16,6 +18,7 @@ from testbed.store import Store
 ID = "chat:openai:x"
 CALL = write_call("calculator", {"expression": "1 + 1"})
 TEXT = {"role": "assistant", "content": f"I reckon.\n{CALL}"}
+CUT = {"role": "assistant", "content": CALL[: len(CALL) // 2]}  # which no server finds
 PROSE = {"role": "assistant", "content": "I would call &lt;b> a tool. <answer>4</answer>"}
 
 
@@ -47,8 +50,9 @@ def called_once() -> Callable[[dict[str, Any]], tuple[int, Any]]:
     return lambda asked: (200, answer(next(offered, TEXT) if asked.get("tools") else TEXT))
 
 
-async def test_where_no_call_was_written_nothing_is_said(tmp_path: Path) -> None:
-    assert await warned(tmp_path, answer(PROSE)) == []
+@pytest.mark.parametrize("said", [PROSE, CUT])
+async def test_where_no_call_was_written_nothing_is_said(tmp_path: Path, said: dict[str, str]) -> None:
+    assert await warned(tmp_path, answer(said)) == []
 
 
 async def test_where_some_were_made_nothing_is_said(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ class Divergence:
         model: its name.
         own: the side whose own model it is, "A" or "B"; empty where it is neither's.
         tasks: common tasks with attempts that were read on either side that is not `own`: what the figures are of.
+        unscored: side → attempts at these tasks that not both models scored, where there are such; the figures leave
+            them out, and they may be unlike the others: too long for a context.
         left: of side A; None where it is A's own model.
         right: of side B; None where it is B's own model.
         difference: B less A, paired over tasks; None where it is the own model of one.
@@ -60,6 +62,7 @@ class Divergence:
     model: str
     own: str
     tasks: int
+    unscored: Mapping[str, int]
     left: Estimate | None
     right: Estimate | None
     difference: Estimate | None
@@ -116,30 +119,40 @@ def divergence(left: Side, right: Side, reference: str, scored: Sequence[str], s
     for key in (*wanted, *(reading.key for side in sides for reading in side.readings)):
         found = [next((reading for reading in side.readings if reading.key == key), None) for side in sides]
         at_home = [side.letter for side in sides if key and own[side.letter] == key]
-        read = [reading for reading in found if reading is not None]
+        read = [(side, reading) for side, reading in zip(sides, found, strict=True) if reading is not None]
         if len(read) + len(at_home) == 2 and read:
-            return _from_one(read, "".join(at_home), scored, left.arm.clusters, settings)
+            return _from_one(read, "".join(at_home), scored, settings)
     return None
 
 
 def _from_one(
-    read: Sequence[Reading], own: str, scored: Sequence[str], clusters: Mapping[str, str], settings: Measure
+    read: Sequence[tuple[Side, Reading]], own: str, scored: Sequence[str], settings: Measure
 ) -> Divergence | None:
-    tasks = [task for task in scored if all((reading.task == task).any() for reading in read)]
+    common = set.intersection(*(set(reading.task.tolist()) for _, reading in read))
+    tasks = [task for task in scored if task in common]
     if not tasks:
         return None
-    s = settings
+    s, clusters = settings, read[0][0].arm.clusters
     options: dict[str, Any] = {"clusters": clusters, "alpha": s.alpha, "replicates": s.replicates, "seed": s.seed}
-    kls = []
-    for reading in read:
-        rows = np.concatenate([np.flatnonzero(reading.task == task) for task in tasks])
+    kls, unscored = [], {}
+    for side, reading in read:
+        rows = _in_order(reading, tasks)
         kls.append(sequence_kl(reading.task[rows].tolist(), reading.own[rows], reading.base[rows], **options))
+        unscored[side.letter] = int(side.arm.on(tasks).n.sum()) - rows.size
     left, right = {"A": (None, kls[0]), "B": (kls[0], None), "": (kls[0], kls[-1])}[own]
     return Divergence(
-        model=read[0].name,
+        model=read[0][1].name,
         own=own,
         tasks=len(tasks),
+        unscored={letter: n for letter, n in unscored.items() if n},
         left=left.mean if left else None,
         right=right.mean if right else None,
         difference=kl_difference(left, right, **options) if left and right else None,
     )
+
+
+def _in_order(reading: Reading, tasks: Sequence[str]) -> npt.NDArray[np.intp]:
+    """The attempts at some tasks, task by task."""
+    places = {task: n for n, task in enumerate(tasks)}
+    place = np.array([places.get(task, -1) for task in reading.task.tolist()])
+    return np.argsort(place, kind="stable")[np.count_nonzero(place < 0) :]
