@@ -11,7 +11,7 @@ from testbed.budget import Budget
 from testbed.errors import UnknownName, UsageError
 from testbed.types import Control
 
-VERSION = "2"  # of the searches: a changed search is another arm
+VERSION = "3"  # of the searches: a changed search is another arm
 CHECKS = ("grader", "public")
 MOST = 100_000  # of anything that is counted here: more cannot be meant
 
