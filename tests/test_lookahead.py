@@ -302,7 +302,7 @@ def test_the_hash_of_an_arm_covers_its_search_and_is_as_it_was_without_one(tmp_p
         asyncio.run(runner.run())
     assert len({arm.hash for arm in runner.arms}) == 4
     assert set(runner.arms[0].identity) == {"model", "sampling", "tools", "control", "budget", "protocol"}
-    assert runner.arms[1].identity["lookahead"] == {"kind": "best_of", "version": "2", "n": 4, "check": "grader"}
+    assert runner.arms[1].identity["lookahead"] == {"kind": "best_of", "version": "3", "n": 4, "check": "grader"}
 
 
 @pytest.mark.parametrize(
