@@ -23,7 +23,7 @@ from typing import Any
 from langchain_core.runnables import Runnable
 
 from testbed.env import approximate_tokens
-from testbed.errors import DataError, ModelError, UnknownName, UsageError
+from testbed.errors import DataError, ModelError, UnknownName, UsageError, nearest_path
 from testbed.models.base import Reply, Request
 from testbed.models.chat_prices import Prices, prices_of
 from testbed.own_loop import OwnLoop
@@ -169,9 +169,11 @@ def load_agent(where: str) -> Found:
 def _module(place: str) -> Any:
     if place.endswith(".py"):
         if not Path(place).is_file():
-            raise DataError(f"there is no agent file {place!r}; paths are relative to the working directory.")
+            near = nearest_path(Path(place), ".py")
+            raise DataError(f"there is no agent file {place!r}; paths are relative to the working directory.{near}")
         return execute(Path(place))
-    with foreign_code(lambda error: f"the agent's module {place!r} cannot be imported ({named(error)})."):
+    file = f" The file {place}.py is here: write '{place}.py:…'." if Path(f"{place}.py").is_file() else ""
+    with foreign_code(lambda error: f"the agent's module {place!r} cannot be imported ({named(error)}).{file}"):
         return importlib.import_module(place)
 
 

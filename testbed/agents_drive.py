@@ -23,10 +23,9 @@ from testbed.plugins import named
 from testbed.threads import DaemonThreads
 from testbed.tool import is_broken_connection
 from testbed.trial import standing
-from testbed.types import AGENT_ERROR, CONTEXT_FULL, ToolResult, Usage
+from testbed.types import AGENT_ERROR, AGENT_SILENT, CONTEXT_FULL, ToolResult, Usage
 
 GRACE = 1.0  # seconds that an agent gets to return after its attempt has ended
-SILENT = "agent:silent"
 
 
 @dataclass(frozen=True)
@@ -181,8 +180,13 @@ class Drive:
             self._blame(outcome.error)
         elif isinstance(outcome.result, str):
             await self._submit(outcome.result)
-        else:
-            self._end("answered" if self._episode.answers else SILENT, "The agent returned without an answer.")
+        elif self._episode.answers:
+            self._end("answered", "The agent returned without an answer.")
+        elif outcome.result is None:
+            self._end(AGENT_SILENT, "The agent returned without an answer.")
+        else:  # a right number would else be a failure like any other, and a tool that gives text would seem to create
+            kind = type(outcome.result).__name__
+            self._end(AGENT_ERROR, f"The agent returned a value of type {kind}; only text is an answer, as of str(…).")
 
     async def _submit(self, text: str) -> None:
         """Takes what the agent returned as its answer."""

@@ -224,8 +224,8 @@ class _Sampling:
         return self.ends[-2] if len(self.ends) > 1 else 0
 
     def most_made(self, most: int) -> int:
-        """Attempts that there will be at most, as far as is known."""
-        return self.made if self.stopped else most
+        """Attempts that there will be at most, as far as is known; those that another run made beyond the stop too."""
+        return int(np.count_nonzero(self.outcomes != UNKNOWN)) if self.stopped else most
 
     def unknown(self) -> list[int]:
         """Sample indices of the last block whose outcome is not known."""

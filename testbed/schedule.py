@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from testbed.causes import Causes
 from testbed.experiment import Cell
-from testbed.types import AGENT_ERROR, CONTEXT_FULL, Attempt, Status
+from testbed.types import AGENT_ERROR, AGENT_SILENT, CONTEXT_FULL, Attempt, Status
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Progress:
         done: durable, the resumed ones included.
         missing: ended by the infrastructure after all retries.
         causes: why those are missing.
-        broken: why others failed without an answer, by an error of the agent's or a prompt beyond the context.
+        broken: why others failed without an answer, by their agent or a prompt beyond the context.
         unheard: attempts ended, before the model first wrote anything, by its not being reached.
         gave_up: whether so many were unheard that the run ended early.
         retried: faults of the infrastructure that led to another try.
@@ -67,7 +67,7 @@ class Progress:
         if attempt.status is Status.MISSING:
             self.missing += 1
             self.causes.add(attempt)
-        elif attempt.ended in (AGENT_ERROR, CONTEXT_FULL):
+        elif attempt.ended in (AGENT_ERROR, AGENT_SILENT, CONTEXT_FULL):
             self.broken.add(attempt)
         elif attempt.success:
             self.solved.setdefault(arm, set()).add(task)

@@ -231,7 +231,7 @@ class Usage:
 
 
 REDRAWN, RESENT = "redrawn", "resent"
-AGENT_ERROR, CONTEXT_FULL = "agent:error", "limit:context"  # ends of failures that mostly tell of a mistake in a set-up
+AGENT_ERROR, AGENT_SILENT, CONTEXT_FULL = "agent:error", "agent:silent", "limit:context"  # mostly faults of a set-up
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ class Attempt:
         seed: the experiment's seed.
         status: complete or missing.
         ended: "answered", "limit:<component>", "missing:<kind>"; of an agent also "agent:silent", where it returned
-            without an answer, and "agent:error", where it raised one.
+            without an answer, and "agent:error", where it raised an error or returned what is no text.
         success: strict success; None when missing.
         score: partial credit, None where there is none.
         answer: the answer that was graded, None where none was given.

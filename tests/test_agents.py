@@ -102,6 +102,24 @@ async def test_an_agent_that_returns_nothing_has_failed(tmp_path: Path) -> None:
     assert (attempt.success, attempt.ended, attempt.answer) == (False, "agent:silent", None)
 
 
+async def test_agents_that_gave_no_answer_are_counted_at_the_end_of_a_run(tmp_path: Path) -> None:
+    data = {"name": "test", "samples": 1, "env": [{"id": "Say-v0", "tasks": 2}], "arm": [BARE]}
+    experiment = parse_experiment({**data, "model": f"agent:{AGENTS}:silent"})
+    with Store.open(tmp_path / "s.sqlite") as store:
+        runner = Runner(experiment, store)
+        await runner.run()
+    assert "2 x agent:silent (The agent returned without an answer.)" in runner.progress.broken.told()
+
+
+async def test_a_value_that_is_no_text_is_an_error_of_the_agents_and_no_wrong_answer(tmp_path: Path) -> None:
+    for agent, kind in (("returns_a_number", "int"), ("returns_a_step", "tuple")):
+        (attempt,) = await attempts_of(agent, tmp_path / agent, tasks=1)
+        assert (attempt.status, attempt.success, attempt.ended) == (Status.COMPLETE, False, "agent:error")
+        said = f"The agent returned a value of type {kind}; only text is an answer, as of str(…)."
+        assert attempt.transcript[-1]["content"] == said
+        assert why_it_ended(attempt, {}) == said
+
+
 async def test_a_limit_ends_an_agent_that_goes_on_whatever_it_catches(tmp_path: Path) -> None:
     (attempt,) = await attempts_of("keeps_asking", tmp_path, ECHO, tasks=1, budget={"turns": 5})
     assert (attempt.ended, attempt.cost.turns, attempt.success) == ("limit:turns", 5, False)
@@ -174,6 +192,22 @@ async def test_a_changed_file_is_another_agent(tmp_path: Path) -> None:
 )
 def test_what_is_no_agent_is_refused_by_name(agent: str, error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told.replace("(", r"\(").replace(")", r"\)")):
+        make_model(f"agent:{agent}")
+
+
+@pytest.mark.parametrize(
+    ("agent", "told"),
+    [
+        ("my_agnt.py:solve", r"no agent file 'my_agnt.py'; .* Did you mean 'my_agent.py'\?"),
+        ("my_agent:solve", r"'my_agent' cannot be imported .* The file my_agent.py is here: write 'my_agent.py:…'"),
+    ],
+)
+def test_a_misspelt_agent_file_is_answered_with_what_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agent: str, told: str
+) -> None:
+    (tmp_path / "my_agent.py").write_text("def solve(env): ...\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=told):
         make_model(f"agent:{agent}")
 
 

@@ -277,6 +277,17 @@ def test_the_plan_shrinks_from_all_samples_to_what_was_made() -> None:
     assert made.settled == made.cells == 8
 
 
+def test_what_another_run_made_beyond_the_stop_is_part_of_the_plan() -> None:
+    """Else a run that finds it in the store says that it has more attempts than there are."""
+    outcomes = {arm: np.full((2, 64), UNKNOWN, np.int8) for arm in range(2)}
+    outcomes[0][0, :50] = 0  # settled long before
+    made = Allocation(experiment(tasks=2), 2, finished=lambda cell: (cell.arm, cell.task) == (0, 0), outcomes=outcomes)
+    while (cell := made.next()) is not None:
+        made.learn(cell, False)
+    assert made.blocks(0, 0)[-1] < 50
+    assert made.planned == sum(int((known != UNKNOWN).sum()) for known in outcomes.values())
+
+
 def test_other_experiments_data_have_no_rules() -> None:
     assert recorded_rules({"imported": "x"}) == {}
     assert recorded_rules({"samples": 4, "arm": [{"name": "bare"}]}) == {}

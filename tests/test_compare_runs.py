@@ -335,6 +335,7 @@ def test_the_command_prints_eighty_columns_and_json_holds_every_figure(
     assert done.code == 0, done.err
     assert max(map(len, done.out.splitlines())) <= 80
     assert "\x1b" not in done.out
+    assert "with what attempts made at one time waited for one another" in " ".join(done.out.split())
     for words in ("differs: tools: none → python", "the same: model, decoding", "B - A", "Gain over A", "null row"):
         assert words in done.out
     data = testbed("compare", "old:bare", "new:live", "--store", str(two), "--json").data

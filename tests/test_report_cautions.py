@@ -56,6 +56,23 @@ def test_full_contexts_and_tight_limits_are_told() -> None:
     assert "generated tokens" not in warned(ended(data, 0, "limit:generated_tokens", 0.5))
 
 
+def test_a_run_that_will_have_enough_attempts_is_not_told_to_ask_for_more() -> None:
+    """A run of 145 bare attempts, stopped at 8, needs no other experiment."""
+    data = drawn([0.0] * 8, [1.0] * 8, 8)
+    stopped = " ".join(analyse(data, replicates=100, wanted={"bare": 145, "tool": 24}).warnings)
+    assert "The experiment has 145 of it: go on with the run." in stopped
+    assert "experiment of another name" not in stopped
+    short = " ".join(analyse(data, replicates=100, wanted={"bare": 20}).warnings)
+    assert "experiment of another name" in short
+
+
+def test_an_arm_whose_agent_mostly_gave_no_answer_is_told() -> None:
+    data = drawn([0.0] * 8, [1.0] * 8, 4)
+    told = "32 of 32 attempts of arm 'bare' the agent returned without an answer"
+    assert told in warned(ended(data, 0, "agent:silent"))
+    assert "without an answer" not in warned(ended(data, 0, "agent:silent", 0.5))
+
+
 def test_tools_that_mostly_fail_are_told() -> None:
     data = drawn([0.0] * 8, [0.5] * 8, 4)
     cost = data.cost.copy()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.outcomes import outcomes, tasks_of
+from testbed.report import tables
 from testbed.report.analyse import analyse
 from testbed.stats import cluster_bootstrap, reach_at_k
 from testbed.types import COST_COMPONENTS
@@ -22,6 +23,14 @@ def test_costs_are_means_per_attempt_and_totals_per_success() -> None:
     assert bare.cost["tool_calls"] == 0
     assert bare.cost_per_success["generated_tokens"] is None  # no success to divide by
     assert (bare.faults, bare.faulty, python.faults) == (3, 3, 0)
+
+
+def test_seconds_are_said_to_hold_waits_for_other_attempts_where_there_are_seconds() -> None:
+    """A tool that takes no time costs .2 seconds where 256 attempts wait for one another."""
+    for cost, told in (({"seconds": 0.2}, True), ({"turns": 2.0}, False)):
+        data = outcomes(tasks_of((("A-v0", "x", 2),)), {"bare": [(4, 1)] * 2}, cost={"bare": cost})
+        (note,) = tables.cost(analyse(data)).notes
+        assert ("Seconds are by the clock, with what attempts made at one time waited for one another" in note) == told
 
 
 def test_reach_curves_run_on_attempts_tokens_and_calls_and_end_where_a_task_ran_out() -> None:

@@ -82,12 +82,13 @@ def analyse_run(
         replicates=measure.replicates,
         seed=measure.seed,
         rules=rules,
+        wanted=run.samples if (waiting := unfinished(run, outcomes, rules)) else None,
     )
     if "imported" in run.experiment and found.comparisons and not any(c.tasks for c in found.comparisons):
         raise UsageError(_nothing_in_common(outcomes, found.comparisons[0]))
     asked = elicitation is not None or "elicitation" in chosen
     leaks = _leaks(find_leaks(store, run, outcomes.tasks), found, outcomes, rules, asked=asked)
-    first = (unfinished(run, outcomes, rules), leaks_told(leaks))
+    first = (waiting, leaks_told(leaks))
     read = (unanswered(store, run.name, found.arms), uncalled(store, run.name, found.arms))
     warnings = (*filter(None, first), *found.warnings, *chain.from_iterable(read))
     found = replace(found, leaks=leaks, subject=subject_of(run, outcomes.tasks), warnings=warnings)
@@ -119,6 +120,7 @@ def analyse(
     seed: int = 0,
     groups: Callable[[Task], str] = group_of,
     rules: Mapping[str, StoppingRule] | None = None,
+    wanted: Mapping[str, int] | None = None,
 ) -> Analysis:
     """Analyses the outcomes of a run.
 
@@ -136,13 +138,14 @@ def analyse(
         groups: the label of a task's group.
         rules: by name, the rules of arms whose sampling stopped early. Verdicts are then made from all attempts, every
             other figure from those that were fixed in advance.
+        wanted: by name, the attempts per task of arms that are still to be made.
 
     Raises:
         UnknownName: no arm has the name `bare`.
         UsageError: no attempt was scored, or a setting is out of its range.
     """
-    wanted = Measure.elicitation if elicitation is None else elicitation
-    settings = Measure(operating, wanted, rho, alpha, replicates, seed, bare)
+    spend = Measure.elicitation if elicitation is None else elicitation
+    settings = Measure(operating, spend, rho, alpha, replicates, seed, bare)
     arms = scored_arms(outcomes, rules)
     if not arms:
         raise UsageError(f"run {name!r} has no scored attempt yet, so there is nothing to report.")
@@ -162,7 +165,7 @@ def analyse(
         ladder=ladder(arms, base, settings),
         curves=tuple(curves(arms, axes, settings)),
         warnings=(
-            *warnings_of(outcomes, arms, base, summaries, comparisons, name),
+            *warnings_of(outcomes, arms, base, summaries, comparisons, name, wanted),
             *searches(arms, base, settings),
             *([copied] if copied else []),
         ),

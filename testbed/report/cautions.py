@@ -14,7 +14,7 @@ from testbed.report.scored import tally, tool_names
 from testbed.report.words import attempts, counted, in_shell, joined
 from testbed.stats import attempts_still_needed
 from testbed.stats.repeats import Repeats
-from testbed.types import AGENT_ERROR, CONTEXT_FULL, COST_COMPONENTS, Control
+from testbed.types import AGENT_ERROR, AGENT_SILENT, CONTEXT_FULL, COST_COMPONENTS, Control
 
 if TYPE_CHECKING:
     from testbed.store import Outcomes
@@ -30,8 +30,12 @@ def warnings_of(
     summaries: Iterable[ArmSummary],
     comparisons: Iterable[ArmComparison],
     name: str = "",
+    wanted: Mapping[str, int] | None = None,
 ) -> Iterable[str]:
-    """Every warning there is, in the order in which they matter; `name` is the run's, as commands name it."""
+    """Every warning there is, in the order in which they matter; `name` is the run's, as commands name it.
+
+    `wanted` has the attempts per task of arms that are still to be made, by name.
+    """
     present = {arm.name for arm in arms}
     for record in outcomes.arms:
         if record.name not in present:
@@ -76,7 +80,7 @@ def warnings_of(
         yield from mistaken(own, arm.ended, arm.attempts, listing(name, arm.name))
         yield from _faulty(arm)
     imported = any(record.spec.get("imported") for record in outcomes.arms)  # no experiment can ask for more of them
-    yield from too_few_for_verdicts(comparisons, hint=not imported)
+    yield from too_few_for_verdicts(comparisons, hint=not imported, wanted=wanted)
     yield from _never_called(outcomes)
     yield from _partly_recorded(outcomes)
     yield from few_clusters([task.cluster or task.hash for task in outcomes.tasks])
@@ -101,8 +105,13 @@ def mistaken(whose: str, ended: Mapping[str, int], attempts: int, show: str) -> 
     after = f"They count as failures; what was said in them: {show}."
     if raised := ended.get(AGENT_ERROR, 0):
         yield (
-            f"In {raised:,} {whole} the agent's own code raised an error, so that they do not tell what it can do. "
-            f"{after} Mend the agent and run the experiment under another name."
+            f"In {raised:,} {whole} the agent's own code raised an error, or returned something else than text, so "
+            f"that they do not tell what it can do. {after} Mend the agent and run the experiment under another name."
+        )
+    if (silent := ended.get(AGENT_SILENT, 0)) > attempts / 2:
+        yield (
+            f"In {silent:,} {whole} the agent returned without an answer, which is text that it returns or sends by "
+            f"env.step. {after}"
         )
     if full := ended.get(CONTEXT_FULL, 0):
         yield f"In {full:,} {whole} the model's context was full. {after}"
@@ -123,12 +132,15 @@ def _faulty(arm: ArmSummary) -> Iterable[str]:
         yield f"{arm.faults:,} of about {called:,.0f} calls of tools in arm {arm.name!r} were faulty."
 
 
-def too_few_for_verdicts(comparisons: Iterable[ArmComparison], *, hint: bool = True) -> Iterable[str]:
+def too_few_for_verdicts(
+    comparisons: Iterable[ArmComparison], *, hint: bool = True, wanted: Mapping[str, int] | None = None
+) -> Iterable[str]:
     """How many bare attempts it takes for a task that they never solve to be out of reach, where there are fewer.
 
     Args:
         comparisons: of a run.
         hint: also say how to have as many.
+        wanted: by name, the attempts per task of arms that are still to be made.
     """
     judged = [c for c in comparisons if c.full is not None and c.full.figures.tasks]
     lacking: dict[tuple[str, int, int], list[ArmComparison]] = {}
@@ -147,6 +159,8 @@ def too_few_for_verdicts(comparisons: Iterable[ArmComparison], *, hint: bool = T
             "another name; what was made is used again. That is the least for any verdict of the kind; how many "
             "attempts would settle all tasks, a report's table of verdicts says as still needed."
         )
+        if (planned := (wanted or {}).get(name, 0)) >= needed_:
+            more = f" The experiment has {planned:,} of it: go on with the run."
         yield (
             f"No task can count as expanded{by} yet: of {name} there are at most {attempts(most)} at a task, and it "
             f"takes {needed_:,} without a success to show that a task is out of its reach."

@@ -101,7 +101,10 @@ def _costs(found: RunComparison) -> Table:
             ]
             ratio = found.ratios.get(axis)
             rows.append(Row(name, (*sides, _ratio(ratio) if ratio else ("",))))
-    notes = ["Means per scored attempt, over tasks. Seconds are by the clock of the machine that made the run."]
+    notes = [
+        "Means per scored attempt, over tasks. Seconds are by the clock of the machine that made the run, with what "
+        "attempts made at one time waited for one another, and for whatever else ran."
+    ]
     if found.tasks < ENOUGH_FOR_RATIOS and any(ratio.low is not None for ratio in found.ratios.values()):
         notes.append("With so few tasks, the true ratio lies outside its interval more often than the level says.")
     columns = ("A", "B", f"B / A [{found.settings.level}]")

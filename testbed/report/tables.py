@@ -194,14 +194,15 @@ def cost(analysis: Analysis) -> Table:
         cells += [(amount(arm.cost_per_success.get(main)),)] if main else []
         cells += [(f"{arm.faults:,}",)] if faults else []
         rows.append(Row(arm.name, tuple(cells)))
-    notes = ["Mean per scored attempt."]
+    note = "Mean per scored attempt."
+    if "seconds" in axes:
+        note += " Seconds are by the clock, with what attempts made at one time waited for one another."
     if faults:
         columns.append("tool faults")
-        notes = [
-            f"{notes[0]} Tool faults: faulty calls in all scored attempts together, calls to tools that were not "
-            "offered included."
-        ]
-    return Table("cost", "Cost of an attempt", "arm", tuple(columns), tuple(rows) if columns else (), told(notes))
+        note += (
+            " Tool faults: faulty calls in all scored attempts together, calls to tools that were not offered included."
+        )
+    return Table("cost", "Cost of an attempt", "arm", tuple(columns), tuple(rows) if columns else (), told([note]))
 
 
 def _group_cell(analysis: Analysis, group: Group, name: str) -> Cell:

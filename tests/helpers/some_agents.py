@@ -129,6 +129,16 @@ def silent(env: Any) -> None:
     env.reset()
 
 
+def returns_a_number(env: Any) -> int:
+    env.reset()
+    return 42
+
+
+def returns_a_step(env: Any) -> Any:
+    env.reset()
+    return env.step("a message that answers nothing")
+
+
 def twice(env: Any) -> str:
     env.reset()
     env.reset()
