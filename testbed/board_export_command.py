@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from testbed.transfer_command import may_be_new
+
 if TYPE_CHECKING:
     from testbed.board.database import BoardDatabase
 
@@ -63,9 +65,11 @@ def import_(
     store: _StoreOption = "board.sqlite",
 ) -> None:
     """Bring a board and its entries from an archive; the server then checks every entry itself."""
-    from testbed.board.archive import read_archive
+    from testbed.board.archive import check_archive, read_archive
     from testbed.board.database import BoardDatabase
 
+    if may_be_new(store):  # nothing is done where an archive is refused
+        check_archive(file)
     with BoardDatabase.open(store) as db:
         moved = read_archive(db, file)
     print(f"board {moved.board.slug!r} with {_entries(moved.entries)} is in {store}")

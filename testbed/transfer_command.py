@@ -42,12 +42,13 @@ def import_(
         where=where or [],
         cost=cost or [],
     )
-    if _may_be_new(store):  # nothing is done where a file is refused: a store that was made is there for others, too
+    if may_be_new(store):  # nothing is done where a file is refused: a store that was made is there for others, too
         check_outcomes(file, run, columns)
     with Store.open(store) as opened:
         added = import_outcomes(opened, file, run, columns)
     of = f"{some(added.attempts, 'attempt')} at {some(added.tasks, 'task')} in {some(added.arms, 'arm')}"
-    print(f"imported {of} into run {run!r} of {store}")
+    before = "" if added.new == added.attempts else f"; {added.attempts - added.new:,} of them were there before"
+    print(f"imported {of} into run {run!r} of {store}{before}")
     for n in added.by_arm:
         lost = f", {n.missing} missing" if n.missing else ""
         print(
@@ -74,6 +75,6 @@ def export(
     print(f"wrote {some(rows, 'score' if scores else 'attempt')} to {file}")
 
 
-def _may_be_new(store: str) -> bool:
+def may_be_new(store: str) -> bool:
     """Whether opening a store may make its file."""
     return store.startswith("sqlite") if "://" in store else not Path(store).exists()

@@ -154,6 +154,16 @@ def test_a_file_that_was_cut_is_refused_by_name(
         read_archive(elsewhere, cut)
 
 
+def test_an_archive_that_can_be_neither_written_nor_taken_away_is_told(tmp_path: Path) -> None:
+    """As on a read-only disk: taking away what was begun fails too, and must not hide why."""
+    board = a_board(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    with a_database(tmp_path / "board.sqlite", board) as db:
+        for place, why in ((f"{'x' * 240}.zip", "File name too long"), ("file/out.zip", "Not a directory")):
+            with pytest.raises(UsageError, match=f"cannot be written: {why}"):
+                write_archive(db, board.slug, tmp_path / place)
+
+
 def test_a_private_boards_secret_is_not_in_it(
     tmp_path: Path, elsewhere: BoardDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +199,17 @@ def test_from_the_command_line(testbed: Callable[..., Done], tmp_path: Path) -> 
     done = testbed("board", "import", "out.zip", "--store", "elsewhere.sqlite")
     assert (done.code, "board 'sums' with 0 entries" in done.out) == (0, True), done.err
     assert testbed("board", "import", "out.csv", "--store", "elsewhere.sqlite").code == 2
+
+
+def test_an_import_that_is_refused_leaves_no_new_database_and_no_old_one_away(testbed, tmp_path: Path) -> None:
+    (tmp_path / "out.json").write_text("{}")
+    refused = testbed("board", "import", "out.json", "--store", "new.sqlite")
+    assert (refused.code, "no archive of a board" in refused.err) == (2, True)
+    assert not (tmp_path / "new.sqlite").exists()
+    board_file(tmp_path)
+    testbed("board", "create", "board.toml")
+    assert testbed("board", "import", "out.json", "--store", "board.sqlite").code == 2
+    assert testbed("board", "list", "--json").data[0]["board"] == "sums"
 
 
 @pytest.fixture

@@ -181,6 +181,18 @@ def served(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         process.wait()
 
 
+def test_a_served_database_without_a_board_says_so(testbed, tmp_path: Path) -> None:
+    """Else a mistyped --store serves an empty list, and nothing tells why."""
+    with served(tmp_path):
+        pass
+    assert "there is no board in" in (tmp_path / "log").read_text()
+    testbed("board", "create", str(board_file(tmp_path)))
+    (tmp_path / "log").unlink()
+    with served(tmp_path) as (address, _):
+        assert httpx.get(f"{address}/boards/sums", timeout=60).status_code == 200
+    assert "there is no board in" not in (tmp_path / "log").read_text()
+
+
 @pytest.mark.parametrize("where", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.usefixtures("store")
 def test_a_board_from_its_file_to_a_checked_entry_over_a_restart(testbed, tmp_path: Path, monkeypatch) -> None:

@@ -36,6 +36,20 @@ def test_a_misspelt_failure_is_refused_too(testbed: Callable[..., Done], logs: P
     assert "Did you mean 'wrong'?" in refused.err
 
 
+def test_a_misspelt_condition_is_answered_with_the_values_that_there_are(
+    testbed: Callable[..., Done], logs: Path
+) -> None:
+    refused = testbed(*IMPORT, "--success", "outcome=correct", "--where", "arm=bare", "--where", "state=o")
+    assert refused.code == 2
+    assert "no record has arm=bare and state=o. state is never 'o'; it is 'ok'." in refused.err
+    assert "arm is never" not in refused.err
+
+
+def test_a_file_that_is_imported_again_says_that_nothing_was_new(testbed: Callable[..., Done], logs: Path) -> None:
+    assert "before" not in testbed(*IMPORT, "--success", "outcome=correct").out
+    assert "12 of them were there before" in testbed(*IMPORT, "--success", "outcome=correct").out
+
+
 def test_a_log_without_a_success_is_imported_by_what_a_failure_is(testbed: Callable[..., Done], tmp_path: Path) -> None:
     (tmp_path / "logs.csv").write_text(HEADER + "q1,bare,wrong,ok\nq2,bare,wrong,ok\n", encoding="utf-8")
     refused = testbed(*IMPORT, "--success", "outcome=correct")

@@ -12,9 +12,10 @@ import os
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -82,7 +83,8 @@ def write_archive(db: BoardDatabase, slug: str, path: Path) -> Moved:
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that is none or read-only, which was told
+            part.unlink(missing_ok=True)
     return Moved(board, len(kept), len(rows) - len(kept))
 
 
@@ -107,21 +109,48 @@ def read_archive(db: BoardDatabase, path: Path, settings: Settings | None = None
         DataError: it is no archive, or is damaged.
         UsageError: its board is there with another content, or this version of the testbed makes other tasks of it.
     """
+    with _checked(path, settings or Settings()) as found:
+        board = boards.create(db, found.board)
+        for told, announced in found.sent:
+            _enter(db, found.limits, board, told, announced, found.file)
+        for told in found.gone:
+            bury(db, board.slug, told)
+    return Moved(board, len(found.sent), 0)
+
+
+def check_archive(path: Path) -> None:
+    """Refuses what `read_archive` would refuse in any database: who has none need not make one to be told.
+
+    Raises:
+        DataError: as there.
+        UsageError: as there.
+    """
+    with _checked(path, Settings()):
+        pass
+
+
+class _Checked(NamedTuple):
+    """An archive of which all was read."""
+
+    file: zipfile.ZipFile
+    limits: Settings
+    board: Board
+    sent: list[tuple[dict[str, str], uploads.Announced]]
+    gone: list[Any]
+
+
+@contextmanager
+def _checked(path: Path, settings: Settings) -> Iterator[_Checked]:
+    """All of an archive, read before anything of it is kept."""
+    limits = replace(settings, open_uploads=sys.maxsize, entries=sys.maxsize, waiting=sys.maxsize)
     try:
         with zipfile.ZipFile(path) as file:
             head = _head(file, path)
-            limits = replace(settings or Settings(), open_uploads=sys.maxsize, entries=sys.maxsize, waiting=sys.maxsize)
-            # All is read before anything is kept.
             gone = check_gone(head.get("gone", []), path)
             sent = [(told, _announced(told, file, limits, path)) for told in head["entries"]]
-            board = boards.create(db, _board(head, path))
-            for told, announced in sent:
-                _enter(db, limits, board, told, announced, file)
-            for told in gone:
-                bury(db, board.slug, told)
+            yield _Checked(file, limits, _board(head, path), sent, gone)
     except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError) as error:
         raise DataError(f"{path} is no archive of a board, or is damaged: {error}.") from error
-    return Moved(board, len(head["entries"]), 0)
 
 
 def _head(file: zipfile.ZipFile, path: Path) -> dict[str, Any]:

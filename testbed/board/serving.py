@@ -10,6 +10,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from testbed.board import boards
 from testbed.board.app import create_app
 from testbed.board.database import BoardDatabase
 from testbed.board.settings import Settings
@@ -74,6 +75,9 @@ def serve(where: str | Path, settings: Settings, address: Address) -> None:
         scheme = "http" if address.certificate is None else "https"
         known = f", known as {settings.public_url}" if settings.public_url else ""
         logging.getLogger("testbed.board").info("serving %s at %s://%s:%d%s", db.label, scheme, shown, port, known)
+        if not boards.list_(db):  # perhaps a mistyped --store, which was made just now
+            told = "there is no board in %s yet: make one there with `testbed board create`, or give another --store"
+            logging.getLogger("testbed.board").warning(told, db.label)
         uvicorn.Server(config(create_app(db, settings), settings, address)).run([listening])
 
 

@@ -124,6 +124,7 @@ class _Outcomes:
         self._path, self._run, self._columns = path, run, columns
         self._success = Watched(columns.success)
         self._missing = Watched(columns.missing) if columns.missing else None
+        self._where = [Watched(test) for test in columns.where]
         self._lists = columns.lists()
         self._next: dict[tuple[str, str], int] = {}
         self._seen: dict[str, str] = {}
@@ -134,14 +135,16 @@ class _Outcomes:
     def attempts(self) -> Iterator[Attempt]:
         """The attempts, in the file's order."""
         for where, record in read_records(self._path):
-            if all(test.holds(where, record) for test in self._columns.where):
+            if all(test.holds(where, record) for test in self._where):
                 for element in range(self._elements(where, record)):
                     yield self._attempt(where, record, element)
             else:
                 self.skipped += 1
         if not self._seen:
             kept = " and ".join(f"{t.path.text}{t.sign}{t.value}" for t in self._columns.where)
-            raise DataError(f"{self._path}: no record has {kept}." if kept else f"{self._path}: its lists are empty.")
+            unmet = "".join(f" {test.unmet}" for test in self._where if test.unmet)
+            told = f"no record has {kept}.{unmet}" if kept else "its lists are empty."
+            raise DataError(f"{self._path}: {told}")
         if wrong := self._success.unmet:
             raise DataError(f"{self._path}: {wrong}" + ("" if "Did you mean" in wrong else self._if_meant()))
 
