@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib.util
 import inspect
 import sys
@@ -58,7 +59,11 @@ def named(error: BaseException) -> str:
 
 
 def defined(module: ModuleType) -> Iterable[tuple[str, str, Any]]:
-    """(group, name, class or tool) of what a module defines itself, names inherited from another class apart."""
+    """(group, name, class or tool) of what a module defines itself, names inherited from another class apart.
+
+    Raises:
+        DataError: a class with a name of its own lacks a method, such as `grade`, and no other class derives from it.
+    """
     from langchain_core.tools import BaseTool
 
     from testbed.env import Environment
@@ -66,14 +71,27 @@ def defined(module: ModuleType) -> Iterable[tuple[str, str, Any]]:
     for value in list(vars(module).values()):
         if isinstance(value, BaseTool):
             yield "tools", value.name, value
-        elif not inspect.isclass(value) or value.__module__ != module.__name__ or inspect.isabstract(value):
+        elif not inspect.isclass(value) or value.__module__ != module.__name__:
             continue
         elif issubclass(value, Environment) and isinstance(vars(value).get("id"), str):
-            yield "envs", value.id, value
+            yield from _whole("envs", value.id, value, module)
         elif issubclass(value, BaseTool) and "name" in inspect.get_annotations(value):
             default = value.model_fields["name"].default
             if isinstance(default, str):
-                yield "tools", default, value
+                yield from _whole("tools", default, value, module)
+
+
+def _whole(group: str, name: str, thing: type, module: ModuleType) -> Iterable[tuple[str, str, Any]]:
+    """The class, if nothing is missing in it; nothing where it is only what others in its module derive from."""
+    lacking = sorted(getattr(thing, "__abstractmethods__", ()))
+    if not lacking:
+        yield group, name, thing
+    elif not any(inspect.isclass(v) and v is not thing and issubclass(v, thing) for v in vars(module).values()):
+        kind = "environment" if group == "envs" else "tool"
+        own = [key for key in vars(thing) if not key.startswith("__")]
+        near = difflib.get_close_matches(lacking[0], own, n=1)
+        meant = f" It has {near[0]!r}: is that meant?" if near else ""
+        raise DataError(f"{kind} {name!r} (class {thing.__name__}) lacks the method {' and '.join(lacking)}.{meant}")
 
 
 def names_in(file: Path, attribute: str) -> Iterable[tuple[str, str]]:

@@ -214,10 +214,13 @@ def register_module(module: ModuleType, source: str) -> list[str]:
     """Registers the environments and tools that a module defines: all of them, or none if one cannot be.
 
     Raises:
-        DataError: it defines neither.
+        DataError: it defines neither, or a class that lacks a method.
         UsageError: a name is taken.
     """
-    found = list(defined(module))
+    try:
+        found = list(defined(module))
+    except DataError as error:
+        raise DataError(f"plug-in {source!r}: {error}") from None
     if not found:
         raise DataError(f"plug-in {source!r} defines no environment with an `id` and no tool with a `name`.")
     names = [name for _, name, _ in found]

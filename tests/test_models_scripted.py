@@ -122,6 +122,13 @@ def test_a_policy_that_is_nowhere_is_named(policy: str) -> None:
         make_model("scripted", {"policy": policy})
 
 
+def test_a_misspelt_policy_file_is_answered_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clerk.py").write_text("def clerk(request): ...\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"no policy file 'clerc.py'; .* Did you mean 'clerk.py'\?"):
+        make_model("scripted", {"policy": "clerc.py:clerk"})
+
+
 def test_a_policy_file_that_fails_is_named(tmp_path: Path) -> None:
     file = tmp_path / "broken.py"
     file.write_text("1/0\n")

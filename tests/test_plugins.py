@@ -91,6 +91,33 @@ def test_an_id_that_gymnasium_cannot_take_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "mistyped", "message"),
+    [
+        ("def grade(", "def grad(", r"'Length-v0' \(class Length\) lacks the method grade. It has 'grad'"),
+        (
+            "def make_tasks(",
+            "def all_of_them(",
+            r"environment 'Length-v0' \(class Length\) lacks the method make_tasks\.$",
+        ),
+    ],
+)
+def test_a_class_that_lacks_a_method_is_refused_and_not_passed_over(
+    tmp_path: Path, written: str, mistyped: str, message: str
+) -> None:
+    assert written in PLUGIN
+    with pytest.raises(DataError, match=message):
+        registry.load_plugin(write(tmp_path, PLUGIN.replace(written, mistyped)))
+    assert "Length-v0" not in registry.env_names()
+
+
+def test_a_base_of_other_classes_in_the_file_may_lack_methods(tmp_path: Path) -> None:
+    heir = PLUGIN.replace(
+        "class Length(Environment):", "class Base(Environment):\n    id = 'Base-v0'\n\n\nclass Length(Base):"
+    )
+    assert "Base-v0" not in registry.load_plugin(write(tmp_path, heir))
+
+
+@pytest.mark.parametrize(
     "text", ["", "x = 1\n", "from testbed.env import Environment\n", "class A:\n    id = 'A-v0'\n"]
 )
 def test_a_plug_in_without_anything_is_refused(tmp_path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from testbed.edges import Foreign
-from testbed.errors import ModelError, UnknownName, UsageError
+from testbed.errors import ModelError, UnknownName, UsageError, nearest_path
 from testbed.models.base import Reply, Request, philox
 from testbed.types import Usage, digest
 
@@ -147,7 +147,8 @@ def _module(name: str) -> ModuleType:
 
 def _module_from_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ModelError(f"there is no policy file {str(path)!r}; paths are relative to the working directory.")
+        near = nearest_path(path, ".py")
+        raise ModelError(f"there is no policy file {str(path)!r}; paths are relative to the working directory.{near}")
     spec = importlib.util.spec_from_file_location(f"testbed_policy_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
