@@ -17,6 +17,7 @@ Tensor = torch.Tensor
 
 _BEGUN, _WRITTEN, _LATER = (30, 33), 2, 34  # tokens of two prompts, written after them, and of a later turn
 _SIZE = 40
+MOST_ROWS = 4  # of a batch that is tried
 _ROUNDING = 4  # times as far from the model's own reading as its own writing is: sums are made in another order
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial, wraps
-from math import inf
+from itertools import count
+from math import inf, sqrt
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
@@ -16,7 +17,7 @@ import torch
 from testbed.models import hf_attention, hf_linear
 from testbed.models.hf_aligned import AlignedBatch
 from testbed.models.hf_cache import layout_of
-from testbed.models.hf_check import agrees
+from testbed.models.hf_check import MOST_ROWS, agrees
 from testbed.models.hf_graph import recorder_for
 from testbed.models.hf_memory import Room, free_bytes
 from testbed.models.hf_row import Row
@@ -111,8 +112,11 @@ class Decoder:
         recorder = recorder_for(self._model.device)
         if recorder is None or self._pages or not self.shares:
             return None
-        memory, at_once = _TRIAL_TOKENS * self._layout.token_bytes, recorder._replace(tried=1)
-        batch = AlignedBatch(self._model, self._layout, memory, self.slots, inf, shares=True, recorder=at_once)
+        memory = _TRIAL_TOKENS * self._layout.token_bytes
+        # As if each time took less than the one before: a recording that was just made has other numbers yet to read.
+        at_once = recorder._replace(tried=1, clock=map(sqrt, count()).__next__)
+        slots = max(self.slots, MOST_ROWS)  # or the cache would move under every recording
+        batch = AlignedBatch(self._model, self._layout, memory, slots, inf, shares=True, recorder=at_once)
         right = agrees(self._model, [lambda: batch])
         return recorder if right and batch.still and batch.still.made and not batch.still.refused else None
 
@@ -173,6 +177,8 @@ class Decoder:
 
     def clear(self) -> None:
         """Gives up every row and frees the memory; due after any error of `admit` or `step`."""
+        if isinstance(self._batch, AlignedBatch) and self._batch.still and self._batch.still.refused:
+            self._recorder = None  # as it was told
         del self._batch  # there may be no memory for two
         self._batch = self._new_batch()
         if self._model.device.type == "cuda":

@@ -12,8 +12,11 @@ from testbed.models.hf_turns import on_gpus
 
 
 def recorder_for(device: torch.device) -> Recorder | None:
-    """How steps are recorded on a device; None on those that have nothing to gain by it."""
-    if device.type != "cuda":
+    """How steps are recorded on a device; None on those that have nothing to gain by it, and with PyTorch before 2.13.
+
+    There, a recording that fails can end the process later, when memory is cleared.
+    """
+    if device.type != "cuda" or torch.__version__ < (2, 13):
         return None
     # One stream for all: for each that products are made on, their library keeps memory of its own.
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -46,9 +49,11 @@ class _Graphs:
         with torch.cuda.device(self._stream.device), torch.cuda.stream(torch.cuda.current_stream(self._stream.device)):
             usual = torch.cuda.current_stream()
             self._stream.wait_stream(usual)
-            with torch.cuda.stream(self._stream):
-                run()  # what libraries set up at their first call cannot be recorded
-            usual.wait_stream(self._stream)
+            try:
+                with torch.cuda.stream(self._stream):
+                    run()  # what libraries set up at their first call cannot be recorded
+            finally:  # what was asked for before memory ran out is yet to be done, in the cache
+                usual.wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
             # One at a time in a process, says PyTorch. Threads that are not ours may ask for what they like.
             with (

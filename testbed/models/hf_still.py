@@ -17,10 +17,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from testbed.models.hf_cache import AlignedCache
+from testbed.models.hf_rehearsal import Rehearsal
 from testbed.models.hf_row import Row
 
 Tensor = torch.Tensor
@@ -31,21 +30,6 @@ _MOST = 128  # recordings that are kept
 _PARTS = 8  # into which the columns are divided, at most
 _COLUMNS = 64  # of a part, at least
 _ROWS = 8  # up to a multiple of which rows are rounded, where there are more than a few
-
-# Operations for which the processor must know numbers: it would wait, and a recording knows none.
-_ASKING = {
-    "_local_scalar_dense",
-    "_unique2",
-    "bincount",
-    "equal",
-    "is_nonzero",
-    "item",
-    "masked_select",
-    "nonzero",
-    "repeat_interleave",
-    "unique_consecutive",
-    "unique_dim",
-}
 
 _log = logging.getLogger(__name__)
 
@@ -103,32 +87,6 @@ class Ways:
         return len(self.usual) >= self.tried
 
 
-class Rehearsal(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Does what a function does, as long as nothing in it asks for numbers or brings them from another device.
-
-    A recording that fails halfway can leave PyTorch's memory in disorder, so this is found out before.
-
-    Raises:
-        RuntimeError: something does.
-    """
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Looks at an operation and does it."""
-        name = function.overloadpacket.__name__
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        # A mask in place of numbers of rows says how many only when it is looked at.
-        masks = name.startswith("index") and any(tensor.dtype == torch.bool for tensor in given[1:])
-        if name in _ASKING or (masks and name in ("index", "index_put", "index_put_")):
-            raise RuntimeError(f"the model asks for numbers in the middle of a step ({name}).")
-        found = function(*args, **(kwargs or {}))
-        # Single numbers may come from the processor, but for those that are copied from there.
-        moved = [leaf for leaf in tree_leaves((given, found)) if isinstance(leaf, Tensor)]
-        places = {tensor.device for tensor in moved if tensor.ndim or name in ("_to_copy", "copy_")}
-        if len(places) > 1 or (name == "lift_fresh" and not found.is_cpu):  # what Python's numbers are made into
-            raise RuntimeError(f"the model moves numbers between devices in the middle of a step ({name}).")
-        return found
-
-
 class StillSteps:
     """Steps of a batch, recorded where that pays.
 
@@ -170,15 +128,16 @@ class StillSteps:
             logits: Tensor = usual() if ways.settled else self._timed(usual, ways.usual)
             self._make_room(logits)
             return logits
-        self._give(rows, shape.rows)
         if ways.replay is None:
+            self._give(rows, shape.rows)
             ways.replay = self._recording(shape)
             if ways.replay is None:
                 return usual()
+        again = partial(self._again, rows, shape.rows, ways.replay)
         if ways.settled:
-            ways.replay()
+            again()
         else:
-            self._timed(ways.replay, ways.recorded)
+            self._timed(again, ways.recorded)
         self._cache.grow()
         assert self._logits is not None
         return self._logits[: len(rows)]
@@ -201,8 +160,7 @@ class StillSteps:
     def _forget(self) -> None:
         """Lets go of all recordings: the cache lies elsewhere."""
         self._known.clear()
-        # What the recordings shared is given back with the last of them, and cannot be shared again.
-        self._record = self._logits = None
+        self._logits = None
         self._places = self._cache.places
 
     def _shape(self, rows: int, width: int) -> Shape:
@@ -222,10 +180,16 @@ class StillSteps:
 
     def _give(self, rows: Sequence[Row], many: int) -> None:
         """Says what changes from token to token; in places without a row a token is read that nobody sees."""
-        told = [[row.tokens[-1] for row in rows], [row.seen for row in rows], [row.own for row in rows]]
-        empty = [0] * (many - len(rows))
-        self._given[:, :many] = torch.tensor([each + empty for each in told])
+        told = [[row.tokens[-1], row.seen, row.own] for row in rows]
+        # What a row began with, since other tokens may have keys and values that are no numbers.
+        told += [[rows[0].prompt[0], 0, 0]] * (many - len(rows))
+        self._given[:, :many] = torch.tensor(list(zip(*told, strict=True)))
         self._column.fill_(self._cache.end)
+
+    def _again(self, rows: Sequence[Row], many: int, replay: Callable[[], None]) -> None:
+        """Does a recorded step; what it has to be told counts as its time."""
+        self._give(rows, many)
+        replay()
 
     def _recording(self, shape: Shape) -> Callable[[], None] | None:
         """A step of this shape, recorded; None where that cannot be."""
@@ -233,7 +197,9 @@ class StillSteps:
             if not self.made:
                 with Rehearsal():  # type: ignore[no-untyped-call]
                     self._run(shape)
-            self._record = self._record or self._recorder.new()
+            # What the recordings shared is given back with the last of them, and cannot be shared again.
+            if self._record is None or not any(ways.replay for ways in self._known.values()):
+                self._record = self._recorder.new()
             recording = self._record(partial(self._run, shape))
             self.made += 1
             return recording

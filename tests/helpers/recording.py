@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from testbed.models.hf_still import Recorder, Rehearsal
+from testbed.models.hf_rehearsal import Rehearsal
+from testbed.models.hf_still import Recorder
 
 
 class Recording(Rehearsal):
@@ -24,9 +25,9 @@ class Recording(Rehearsal):
         super().__init__()
         self.noted: list[tuple[Any, Any, Any, Any]] = []
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = super().__torch_dispatch__(function, types, args, kwargs)
-        self.noted.append((function, args, kwargs or {}, found))
+    def do(self, function: Any, args: Any, kwargs: Any) -> Any:
+        found = super().do(function, args, kwargs)
+        self.noted.append((function, args, kwargs, found))
         return found
 
     def again(self) -> None:
