@@ -16,7 +16,7 @@ def recorder_for(device: torch.device) -> Recorder | None:
 
     There, a recording that fails can end the process later, when memory is cleared.
     """
-    if device.type != "cuda" or torch.__version__ < (2, 13):
+    if device.type != "cuda" or torch.__version__ < "2.13":
         return None
     # One stream for all: for each that products are made on, their library keeps memory of its own.
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
