@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -12,6 +13,7 @@ import pytest
 from jinja2.utils import htmlsafe_json_dumps
 
 from helpers.outcomes import ARITHMETIC, demo, outcomes, tasks_of
+from testbed.report import page_map
 from testbed.report.analyse import analyse
 from testbed.report.chart import Chart
 from testbed.report.chart_labels import PLACE, cut
@@ -233,6 +235,13 @@ def test_a_label_of_tasks_that_no_text_can_hold_is_shown_all_the_same() -> None:
     found = analyse(outcomes(tasks, {"bare": [(8, 2)] * 60, "python": [(8, 6)] * 60}), elicitation=4, replicates=100)
     assert "a‹U+D800›‹U+202E›" in render_page(found)
     render_page(found).encode("utf-8")
+
+
+@pytest.mark.parametrize("prompt", ["plain words", "<é> \"表\" & '\\'", "words, \ud800 and <more> words"])
+def test_a_prompt_is_cut_to_the_longest_beginning_that_has_room(prompt: str) -> None:
+    taken = [6 if c in "<>&'" else 2 if c in '"\\' else len(c.encode("utf-8", "surrogatepass")) for c in prompt]
+    for room in range(sum(taken) + 2):
+        assert len(page_map._cut(prompt, room)) == sum(total <= room for total in accumulate(taken))
 
 
 @pytest.mark.parametrize("whole", ["calculator", "x" * 14, "表" * 7, "a表b表c表d", "表aa表aa表"])

@@ -21,7 +21,7 @@ import pytest
 
 from testbed.errors import UsageError
 from testbed.report.analyse import analyse
-from testbed.report.charts import charts
+from testbed.report.charts import Chart, charts
 from testbed.report.page import render_page, write_page, write_png
 from testbed.report.palette import DASHES, LINES, theme
 from testbed.report.record import Analysis
@@ -79,6 +79,11 @@ def analysis() -> Analysis:
 
 
 @pytest.fixture(scope="module")
+def drawn(analysis: Analysis) -> tuple[Chart, ...]:
+    return charts(analysis)
+
+
+@pytest.fixture(scope="module")
 def text(analysis: Analysis) -> str:
     return render_page(analysis)
 
@@ -117,10 +122,12 @@ def test_headings_come_in_order_without_a_skipped_level(page: Page) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_every_table_cell_has_a_row_and_a_column_heading(page: Page, analysis: Analysis) -> None:
+def test_every_table_cell_has_a_row_and_a_column_heading(
+    page: Page, analysis: Analysis, drawn: tuple[Chart, ...]
+) -> None:
     scopes = [attrs.get("scope") for tag, attrs, _ in page.all("th")]
     assert set(scopes) == {"col", "row"}
-    of_charts = [chart.figures for chart in charts(analysis) if chart.figures is not None]
+    of_charts = [chart.figures for chart in drawn if chart.figures is not None]
     tables = (*every_table(analysis), *of_charts)
     assert len(of_charts) == 3  # reach, whose curves stand in no table of the report
     assert scopes.count("col") == sum(len(t.columns) + 1 for t in tables)
@@ -165,17 +172,15 @@ def test_names_that_look_like_markup_stay_text(hostile: Analysis) -> None:
     assert any(HOSTILE[2] in json.dumps(spec, ensure_ascii=False) for spec in specs)
 
 
-def test_every_chart_keeps_the_schema_of_vega_lite(analysis: Analysis) -> None:
+def test_every_chart_keeps_the_schema_of_vega_lite(drawn: tuple[Chart, ...]) -> None:
     """Which the report does not look at again whenever it makes one."""
     keeps = jsonschema.Draft7Validator(altair.load_schema())
-    drawn = charts(analysis)
     for chart in drawn:
         assert not [error.message for error in keeps.iter_errors(chart.spec)], chart.key
     assert not keeps.is_valid({**drawn[0].spec, "height": "high"})
 
 
-def test_every_chart_has_a_place_a_caption_and_a_description(page: Page, analysis: Analysis) -> None:
-    drawn = charts(analysis)
+def test_every_chart_has_a_place_a_caption_and_a_description(page: Page, drawn: tuple[Chart, ...]) -> None:
     assert {c.key for c in drawn} == {
         "gain", "groups", "creation", "frontier", "verdicts", "map", "reach_attempts", "reach_generated_tokens",
         "reach_model_calls", "front_generated_tokens", "front_model_calls",
@@ -194,8 +199,10 @@ def test_every_chart_has_a_place_a_caption_and_a_description(page: Page, analysi
     assert "null row: elicitation" in next(c.description for c in drawn if c.key == "gain")
 
 
-def test_the_gain_chart_draws_loss_to_the_left_and_the_intervals_of_the_table(analysis: Analysis) -> None:
-    spec = next(c.spec for c in charts(analysis) if c.key == "gain")
+def test_the_gain_chart_draws_loss_to_the_left_and_the_intervals_of_the_table(
+    analysis: Analysis, drawn: tuple[Chart, ...]
+) -> None:
+    spec = next(c.spec for c in drawn if c.key == "gain")
     rows = [row for data in spec["datasets"].values() for row in data if "part" in row] if "datasets" in spec else []
     rows = rows or [row for layer in spec["layer"] for row in layer.get("data", {}).get("values", []) if "part" in row]
     rows = rows or [row for row in spec.get("data", {}).get("values", []) if "part" in row]
@@ -268,9 +275,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(alone: Analysis, tm
 
 
 @pytest.mark.slow
-def test_every_chart_becomes_a_png_and_an_svg(analysis: Analysis, tmp_path: Path) -> None:
+def test_every_chart_becomes_a_png_and_an_svg(analysis: Analysis, drawn: tuple[Chart, ...], tmp_path: Path) -> None:
     written = write_png(analysis, tmp_path / "new" / "folder")
-    assert [p.suffix for p in written] == [".png", ".svg"] * len(charts(analysis))
+    assert [p.suffix for p in written] == [".png", ".svg"] * len(drawn)
     for path in written:
         if path.suffix == ".png":
             assert path.read_bytes().startswith(b"\x89PNG")
@@ -278,9 +285,9 @@ def test_every_chart_becomes_a_png_and_an_svg(analysis: Analysis, tmp_path: Path
         else:
             root = ET.fromstring(path.read_text(encoding="utf-8"))
             assert any("python" in (element.text or "") for element in root.iter())
-    drawn = {path.stem: path.read_text(encoding="utf-8") for path in written if path.suffix == ".svg"}
-    assert ">null row<" in drawn["gain"]  # names that have room are not cut
-    assert ">Multiplication, 4 digits<" in drawn["groups"]
+    shown = {path.stem: path.read_text(encoding="utf-8") for path in written if path.suffix == ".svg"}
+    assert ">null row<" in shown["gain"]  # names that have room are not cut
+    assert ">Multiplication, 4 digits<" in shown["groups"]
 
 
 def test_one_attempt_per_task_draws_no_curve_and_claims_no_split() -> None:

@@ -203,7 +203,7 @@ def _forest(found: dict[str, Any], level: str) -> dict[str, Any]:
         .mark_rule(strokeWidth=1.5)
         .encode(x="low:Q", x2="high:Q", color=colour),
         base.mark_point(filled=True, size=70, opacity=1).encode(color=colour, shape=shape),
-        alt.Chart(alt.InlineData(values=[{}])).mark_rule(strokeDash=[2, 2]).encode(x=alt.datum(0)),
+        alt.Chart(alt.InlineData(values=[{}])).mark_rule(strokeDash=[2, 2]).encode(alt.XDatum(0)),
     )
     spec: dict[str, Any] = layers.to_dict(validate=False)  # each part was looked at as it was made
     spec["height"] = {"step": 22 if len(rows) <= MOST_NAMED else 6}

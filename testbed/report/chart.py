@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,18 @@ class Chart:
     small: bool = False
 
 
+class Rows(alt.InlineData):
+    """The rows that a chart shows, which Altair would look at one by one, and copy with each layer of the chart."""
+
+    _class_is_valid_at_instantiation = False
+
+    def __init__(self, values: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(values=list(values))
+
+    def __deepcopy__(self, memo: object = None) -> Rows:
+        return self
+
+
 def chart(
     key: str,
     title: str,
@@ -90,7 +102,9 @@ def chart(
     """
     description = f"{title}. {caption} {figures}"
     # Not validated: Altair looks at each part as it is made, and the whole would take as long again as all else here.
-    spec = drawn.properties(width="container", description=description).to_dict(validate=False)
+    spec = drawn.to_dict(validate=False)
+    spec["description"] = description
+    spec["width"] = "container"
     spec["height"] = height
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     return Chart(key, title, caption, description, with_whole_characters(_drawable(spec)), table, own, small)
@@ -186,6 +200,11 @@ def linked(row: dict[str, Any], arm: str, link: LinkOf | None) -> dict[str, Any]
 def to_map(row: dict[str, Any], tasks: MapLinks | None, instead: str = "#map-title", **asked: str) -> dict[str, Any]:
     """A mark's data, with the way to the map filtered as asked where the page has one."""
     return row if tasks is None else {**row, "href": tasks.to(**asked, instead=instead)}
+
+
+def each(field: str) -> alt.Detail:
+    """A mark for each value of a field. Its short form, "field:N", Altair would read for as long as a small chart."""
+    return alt.Detail(field, type="nominal")
 
 
 def href(link: LinkOf | MapLinks | None) -> dict[str, alt.Href]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import altair as alt
 
-from testbed.report.chart import Chart, LinkOf, arm_axis, chart, href, rows_of, scale, to_map, verdict_colour
+from testbed.report.chart import Chart, LinkOf, Rows, arm_axis, chart, href, rows_of, scale, to_map, verdict_colour
 from testbed.report.charts_curves import creation_chart, reach_chart
 from testbed.report.charts_fronts import cost_front_chart, elicitation_chart
 from testbed.report.charts_tasks import ladder_chart, map_chart
@@ -70,7 +70,7 @@ def _verdicts(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
         if f.verdicts.counts[verdict]
     ]
     bars = (
-        alt.Chart(alt.InlineData(values=values))
+        alt.Chart(Rows(values))
         .mark_bar()
         .encode(
             y=arm_axis([arm for arm, _ in rows]),
@@ -112,7 +112,7 @@ def _gain(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
         for arm, f in rows
         for bar in _bars(arm, f)
     ]
-    base = alt.Chart(alt.InlineData(values=bars)).encode(
+    base = alt.Chart(Rows(bars)).encode(
         y=arm_axis(arms, lines=3), yOffset=alt.YOffset("part", type="nominal", sort=parts)
     )
     title = "difference in the share of tasks solved"
@@ -133,7 +133,7 @@ def _gain(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
         base.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=1.5)
         .encode(x=alt.X("low", type="quantitative", title=title), x2="high", tooltip=tooltip),
-        alt.Chart(alt.InlineData(values=[{}])).mark_rule().encode(x=alt.datum(0)),
+        alt.Chart(Rows([{}])).mark_rule().encode(alt.XDatum(0)),
     )
     said = "; ".join(
         f"{arm}: elicitation {figure(f.elicitation_part)}, creation {figure(f.creation)}, loss {figure(f.loss)}"
@@ -194,7 +194,7 @@ def _groups(analysis: Analysis, tasks: MapLinks | None) -> Iterator[Chart]:
     groups, left = _largest(analysis.groups)
     names = [group.name for group in groups]
     words = [SHORT_EFFECT[effect] for effect in EFFECTS]
-    base = alt.Chart(alt.InlineData(values=[cell for group in groups for cell in _cells(group, tasks)])).encode(
+    base = alt.Chart(Rows([cell for group in groups for cell in _cells(group, tasks)])).encode(
         x=alt.X(
             "arm",
             type="nominal",

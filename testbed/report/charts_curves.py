@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from testbed.report.cells import Cell, Row, Table
-from testbed.report.chart import Chart, LinkOf, chart, colours, dashes, href, line_key, linked
+from testbed.report.chart import Chart, LinkOf, Rows, chart, colours, dashes, each, href, line_key, linked
 from testbed.report.record import Analysis, Curve
 from testbed.report.words import AXES, MOVES, broken_in, figure, number, span, without_missing
 from testbed.stats import Estimate, Range
@@ -23,7 +23,7 @@ def reach_chart(analysis: Analysis, axis: str, link: LinkOf | None = None) -> Ch
     name, level = AXES[axis], analysis.settings.level
     arms = [curve.arm for curve in curves]
     values = [linked(row, curve.arm, link) for curve in curves for row in _points(curve)]
-    base = alt.Chart(alt.InlineData(values=values)).encode(
+    base = alt.Chart(Rows(values)).encode(
         x=alt.X("spend", type="quantitative", title=f"{name} spent on a task", scale=alt.Scale(type="log", nice=False))
     )
     key = line_key(arms)
@@ -45,7 +45,7 @@ def reach_chart(analysis: Analysis, axis: str, link: LinkOf | None = None) -> Ch
         base.mark_area(opacity=0.15).encode(low, high, colour),
         *(_either_way(base, colour, share) if lost else ()),
         base.mark_line(strokeWidth=2.5).encode(reach, colour, dash),
-        base.mark_point(size=60, opacity=0, filled=True).encode(reach, detail="arm:N", tooltip=tooltip, **href(link)),
+        base.mark_point(size=60, opacity=0, filled=True).encode(reach, each("arm"), tooltip=tooltip, **href(link)),
     )
     ends = "; ".join(f"{c.arm} {number(c.reach[-1])} at {c.spend[-1]:,.4g}" for c in curves if c.reach)
     return chart(
@@ -65,7 +65,7 @@ def _either_way(base: alt.Chart, colour: alt.Color, share: str) -> Iterator[alt.
     """Dotted lines below and above a curve, as far as missing attempts could move it."""
     dotted = base.transform_filter("isValid(datum.least)").mark_line(strokeWidth=1.5, strokeDash=[1, 3])
     for end in ("least", "most"):
-        yield dotted.encode(alt.Y(end, type="quantitative", title=share), colour, detail="arm:N")
+        yield dotted.encode(alt.Y(end, type="quantitative", title=share), colour, each("arm"))
 
 
 def _points(curve: Curve) -> Iterator[dict[str, Any]]:
@@ -127,7 +127,7 @@ def creation_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterator[C
         for spend, creation in zip(one.spends, one.creation, strict=True)
     ]  # fmt: skip
     title = "creation, share of tasks"
-    base = alt.Chart(alt.InlineData(values=values)).encode(
+    base = alt.Chart(Rows(values)).encode(
         x=alt.X(
             "spend",
             type="quantitative",
@@ -149,9 +149,7 @@ def creation_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterator[C
     layers = alt.layer(
         banded.mark_area(opacity=0.15).encode(alt.Y("low", type="quantitative", title=title), alt.Y2("high"), colour),
         base.mark_line(strokeWidth=2.5).encode(creation, colour, dash),
-        base.mark_point(size=60, opacity=0, filled=True).encode(
-            creation, detail="arm:N", tooltip=tooltip, **href(link)
-        ),
+        base.mark_point(size=60, opacity=0, filled=True).encode(creation, each("arm"), tooltip=tooltip, **href(link)),
     )
     said = "; ".join(
         f"{arm}: {number(one.creation[0].value)} to {number(one.creation[-1].value)}" for arm, one in found.items()

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from testbed.report.chart import Chart, LinkOf, chart, href, linked, point_key
+from testbed.report.chart import Chart, LinkOf, Rows, chart, each, href, linked, point_key
 from testbed.report.fronts import ElicitationCurve
 from testbed.report.fronts_missing import PointIfMissing, points_of
 from testbed.report.fronts_tables import NATS_MOVE, cost_span, fewer_than_bare, of_fewer, priced
@@ -40,7 +40,7 @@ def cost_front_chart(analysis: Analysis, front: CostFront, link: LinkOf | None =
     spent = f"{name} of {attempts(front.attempts)} at a task"
     x = alt.X("cost", type="quantitative", title=spent, scale=_cost_scale(front, limits.values()))
     y = alt.Y("reach", type="quantitative", title=SOLVED, scale=alt.Scale(domain=[0, 1]))
-    base = alt.Chart(alt.InlineData(values=values))
+    base = alt.Chart(Rows(values))
     colour, shape = point_key(analysis, arms)
     level = analysis.settings.level
     tooltip = [
@@ -52,7 +52,7 @@ def cost_front_chart(analysis: Analysis, front: CostFront, link: LinkOf | None =
     ]
     steps = sorted((r for r in values if r["front"]), key=lambda row: (row["cost"], row["reach"]))
     layers = alt.layer(
-        alt.Chart(alt.InlineData(values=steps))
+        alt.Chart(Rows(steps))
         .mark_line(interpolate="step-after", strokeDash=[4, 3], strokeWidth=1.5, color="#8a8a8a")
         .encode(x, y),
         base.transform_filter("isValid(datum.low)")
@@ -138,10 +138,10 @@ def elicitation_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterato
     y = y.scale(domain=[0, 1])
     kinds = [f"{found.bare} re-weighted, least nats", f"{found.bare}, best of N"]
     families = [*_family(found.tilt, kinds[0]), *_family(found.best_of, kinds[1])]
-    curves = alt.Chart(alt.InlineData(values=families))
+    curves = alt.Chart(Rows(families))
     points = alt.Chart(
-        alt.InlineData(
-            values=[
+        Rows(
+            [
                 linked(
                     {
                         "arm": one.arm, "nats": one.nats.value, "least": one.nats.low, "success": one.success.value,
@@ -178,10 +178,10 @@ def elicitation_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterato
     layers = alt.layer(
         curves.transform_filter("isValid(datum.low)")
         .mark_area(opacity=0.18, color="#8a8a8a")
-        .encode(x, alt.Y("low", type="quantitative", title=across), alt.Y2("high"), detail="kind:N"),
+        .encode(x, alt.Y("low", type="quantitative", title=across), alt.Y2("high"), each("kind")),
         curves.mark_line(strokeWidth=2.5, color="#8a8a8a").encode(x, y, line),
         curves.mark_point(size=60, opacity=0, filled=True).encode(x, y, tooltip=curve_tip),
-        alt.Chart(alt.InlineData(values=[{"nats": found.paid}])).mark_rule(strokeDash=[4, 3]).encode(x),
+        alt.Chart(Rows([{"nats": found.paid}])).mark_rule(strokeDash=[4, 3]).encode(x),
         points.transform_filter("isValid(datum.least)")
         .mark_rule(strokeWidth=1.5)
         .encode(alt.X("least", type="quantitative", title=axis), alt.X2("nats"), y, colour),

@@ -7,7 +7,19 @@ from typing import Any
 
 import altair as alt
 
-from testbed.report.chart import Chart, LinkOf, arm_axis, chart, href, linked, rows_of, scale, to_map, verdict_colour
+from testbed.report.chart import (
+    Chart,
+    LinkOf,
+    Rows,
+    arm_axis,
+    chart,
+    href,
+    linked,
+    rows_of,
+    scale,
+    to_map,
+    verdict_colour,
+)
 from testbed.report.map_links import MapLinks
 from testbed.report.palette import STEPS
 from testbed.report.record import Analysis
@@ -50,7 +62,7 @@ def map_chart(analysis: Analysis, tasks: MapLinks | None = None) -> Iterator[Cha
     )
     colour = verdict_colour(words)
     bars = (
-        alt.Chart(alt.InlineData(values=values))
+        alt.Chart(Rows(values))
         .mark_rect(height={"band": 0.9})
         .encode(
             arm_axis(arms),
@@ -108,7 +120,7 @@ def ladder_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterator[Cha
         )  # fmt: skip
     names = list(dict.fromkeys(row["arm"] for row in values))
     title = "difference in the share of tasks solved"
-    base = alt.Chart(alt.InlineData(values=values)).encode(arm_axis(names, limit=STEP, lines=STEP_LINES))
+    base = alt.Chart(Rows(values)).encode(arm_axis(names, limit=STEP, lines=STEP_LINES))
     x = alt.X("difference", type="quantitative", title=title, axis=alt.Axis(titleAnchor="end"))
     tooltip = [
         alt.Tooltip("arm", type="nominal", title="step"),
@@ -133,7 +145,7 @@ def ladder_chart(analysis: Analysis, link: LinkOf | None = None) -> Iterator[Cha
         base.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=1.5)
         .encode(alt.X("low", type="quantitative", title=title), alt.X2("high")),
-        alt.Chart(alt.InlineData(values=[{}])).mark_rule().encode(x=alt.datum(0)),
+        alt.Chart(Rows([{}])).mark_rule().encode(alt.XDatum(0)),
     )
     said = "; ".join(
         f"{rung.lower} to {rung.upper} ({rung.meaning}), {counted(rung.tasks, 'task')}: "

@@ -29,6 +29,8 @@ from testbed.report.unseen import visible_in
 from testbed.report.words import broken_in, in_shell, joined, reading
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from testbed.report.chart import Chart, LinkOf
 
 PICTURE_WIDTH = 720  # pixels, before scaling
@@ -56,21 +58,13 @@ def render_page(analysis: Analysis, links: TranscriptLinks | TranscriptsInside |
         analysis: what to show.
         links: transcripts that stand in the page, or where they lie beside it; None for neither.
     """
-    import jinja2
-
     from testbed.report.charts import charts
     from testbed.report.palette import theme
 
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # six bytes a letter for most of the world's
-    environment.filters["whole"] = _whole_intervals
-    template = environment.from_string(_packaged("page.html.j2"))
     drawn = charts(analysis, _link_of(links), map_links(analysis))
     tables = every_table(analysis)
     scripts = _scripts()
-    return template.render(
+    return _template().render(
         analysis=analysis,
         arms=joined([arm.name for arm in analysis.arms]),
         run=in_shell(analysis.name),
@@ -123,6 +117,18 @@ def _sections(drawn: Sequence[Chart], *, mapped: bool) -> Iterator[Section]:
         own = tuple(chart for chart in drawn if chart.key not in GLANCE and chart.key.startswith(beginnings))
         if own or (key == "tasks" and mapped):
             yield Section(key, title, about, own)
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # six bytes a letter for most of the world's
+    environment.filters["whole"] = _whole_intervals
+    return environment.from_string(_packaged("page.html.j2"))
 
 
 @lru_cache(maxsize=1)

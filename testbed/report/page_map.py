@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any
 
 import numpy as np
@@ -79,9 +80,10 @@ def _cut(prompt: str, room: int) -> str:
     """The beginning of a prompt that takes at most so many bytes of the page, in which "<" takes six and "é" two."""
     if MOST_BYTES * len(prompt) <= room:
         return prompt
-    used = 0
-    for end, sign in enumerate(prompt):
-        used += MOST_BYTES if sign in "<>&'" else 2 if sign in '"\\' else len(sign.encode("utf-8"))
-        if used > room:
-            return prompt[:end]
-    return prompt
+    most = prompt[:room]  # no character takes less than a byte
+    return most[: bisect_right(range(len(most) + 1), room, key=lambda end: _bytes(most[:end])) - 1]
+
+
+def _bytes(text: str) -> int:
+    dear, escaped = (sum(map(text.count, signs)) for signs in ("<>&'", '"\\'))
+    return len(text.encode("utf-8", "surrogatepass")) + (MOST_BYTES - 1) * dear + escaped
