@@ -247,6 +247,19 @@ def test_a_store_becomes_a_board_without_losing_anything(where: str, tmp_path: P
         assert [board.slug for board in boards.list_(db)] == ["sums"]
 
 
+def test_a_table_that_a_board_lacks_is_made_when_it_is_opened(where: str) -> None:
+    lacking = board_schema.sorted_tables[-1]  # to which no other table refers
+    with BoardDatabase.open(where) as db, db.writing() as connection:
+        lacking.drop(connection)
+    with BoardDatabase.open(where) as db, db.reading() as connection:
+        assert connection.execute(sa.select(lacking)).all() == []
+
+
+def test_a_whole_board_is_opened_while_somebody_writes_to_it(where: str) -> None:
+    with BoardDatabase.open(where) as db, db.writing():
+        BoardDatabase.open(where).close()
+
+
 def test_a_file_that_holds_a_board_is_for_its_owner_alone(tmp_path: Path) -> None:
     """It holds the seeds of private boards and hashes of tokens; whatever rights it had as a store are taken once."""
     path = tmp_path / "board.sqlite"

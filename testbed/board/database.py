@@ -107,6 +107,7 @@ class BoardDatabase(Closing):
     def _need_tables(self, *, create: bool) -> None:
         with self.reading() as connection:
             version = connection.scalar(sa.select(meta.c.value).where(meta.c.key == _VERSION_KEY))
+            complete = version is not None and set(board_schema.tables) <= set(sa.inspect(connection).get_table_names())
         if version is None and not create:
             raise StoreError(f"{self.label} holds no board. Make one with `testbed board create`.")
         if version is not None and int(version) > BOARD_VERSION:
@@ -114,7 +115,7 @@ class BoardDatabase(Closing):
                 f"the board in {self.label} has schema {version}; this version of testbed knows {BOARD_VERSION}. "
                 "Upgrade testbed (pip install -U capability-testbed)."
             )
-        if create:
+        if create and not complete:  # asked in one query: `create_all` looks for each table by itself
             with self.writing() as connection:
                 board_schema.create_all(connection)
                 if version is None and self.database.is_sqlite:

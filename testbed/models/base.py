@@ -228,6 +228,7 @@ def uniforms(stream: int, position: int, n: int) -> np.ndarray[tuple[int], np.dt
     depend on another's.
     """
     generator = philox(stream)
-    generator.advance(position // 4)  # a Philox block is four 64-bit numbers
+    if position >= 4:  # a Philox block is four 64-bit numbers
+        generator.advance(position // 4)
     skip = position % 4
     return np.random.Generator(generator).random(skip + n)[skip:]

@@ -59,7 +59,9 @@ def whole_numbers(values: ArrayLike, name: str, where: Where = NOWHERE) -> IntAr
         raise StatsError(f"{where()}no {name} at all")
     if raw.dtype.kind not in "iubf":
         raise StatsError(f"{where()}{name} must be numbers, not {raw.dtype}")
-    bad = ~np.isfinite(raw) | (raw < 0) | (raw > _MOST) | (raw != np.floor(raw))
+    bad = (raw < 0) | (raw > _MOST)
+    if raw.dtype.kind == "f":
+        bad |= ~(raw == np.floor(raw))  # NaN is equal to nothing
     if bad.any():
         index = int(np.flatnonzero(bad.ravel())[0])
         limits = "a whole number ≥ 0" if not raw.ravel()[index] > _MOST else "at most 2^53"
