@@ -112,6 +112,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     return reported(tmp_path_factory.mktemp("report"))
 
 
+@pytest.fixture(scope="session")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which runs of calibration cases stay for all tests that only read them."""
+    return tmp_path_factory.mktemp("calibrated")
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A browser; skips where none is installed."""

@@ -36,6 +36,11 @@ from testbed.board.refusals import NotSignedIn, Overloaded, TooMany
 from testbed.board.schema import tokens
 from testbed.errors import StoreError, UnknownName, UsageError
 
+QUICK_IN_POSTGRESQL = (
+    "test_a_revoked_token_is_refused_at_once_by_a_server_that_remembers_it",
+    "test_no_secret_is_kept_of_a_token_but_its_argon2_hash",
+)
+
 
 def forget(db: BoardDatabase) -> None:
     """As in a server that was started just now."""

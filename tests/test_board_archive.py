@@ -24,6 +24,12 @@ from testbed.board.shown import not_shown
 from testbed.board.verify.resent import replace
 from testbed.errors import DataError, UsageError
 
+QUICK_IN_POSTGRESQL = (
+    "test_an_entry_arrives_as_it_was_sent_and_waits_to_be_checked",
+    "test_an_entry_that_is_rejected_while_the_archive_is_written_is_whole_in_it",
+    "test_what_is_there_stays_though_the_archive_says_that_it_was_taken_back",
+)
+
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, str]:

@@ -24,6 +24,11 @@ from testbed.registry import make_corpus
 from testbed.runner import Runner
 from testbed.store import Store
 
+QUICK_IN_POSTGRESQL = (
+    "test_a_corpus_with_leaks",
+    "test_another_corpus_than_the_board_says",
+)
+
 FACTS = f"""\
 slug = "facts"
 title = "Facts in documents"

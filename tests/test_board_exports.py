@@ -22,6 +22,8 @@ from testbed.board import ranking
 from testbed.board.database import BoardDatabase
 from testbed.store import Store
 
+QUICK_IN_POSTGRESQL = ()  # what is read here others read there, too
+
 HOSTILE = '=HYPERLINK("http://evil","x")\u202e</script>'
 
 

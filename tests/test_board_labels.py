@@ -25,6 +25,8 @@ from testbed.report.chart_labels import PLACE, cut
 from testbed.report.page import write_png
 from testbed.store import Store
 
+QUICK_IN_POSTGRESQL = ("test_a_summary_that_fails_takes_neither_ranks_nor_other_summaries_with_it",)
+
 EMOJI = "\U0001f600" * 40
 NAMES = [f"{'m' * n}{EMOJI}" for n in range(4)]  # so that every limit falls into the middle of a character
 

@@ -31,6 +31,8 @@ from testbed.report.message_blocks import MOST_BLOCKS, read_blocks
 from testbed.report.unseen import beginning, visible
 from testbed.types import Attempt, attempt_id
 
+QUICK_IN_POSTGRESQL = ("test_results_are_put_together_once_and_hold_no_figures_of_single_tasks",)
+
 CALLS = '<tool_call>{"name":"python","arguments":{"a":1}}</tool_call>' * 100
 UNSEEN = "\u202e\u2066" * 1000
 

@@ -21,6 +21,8 @@ from testbed.board.database import BoardDatabase
 from testbed.board.schema import entries, remote_entries, upload_chunks, uploads
 from testbed.board.settings import Settings
 
+QUICK_IN_POSTGRESQL = ("test_many_uploads_that_are_begun_at_once_do_not_pass_the_limit",)
+
 ALLOWED = "the most that an account may have"
 
 

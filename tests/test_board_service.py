@@ -24,6 +24,14 @@ from testbed.board.service import BEGINNINGS, FAILURES, Steps, Worker, check_aga
 from testbed.errors import UsageError
 from testbed.store.schema import pack, unpack
 
+QUICK_IN_POSTGRESQL = (
+    "test_a_board_without_entries_is_not_ranked",
+    "test_an_entry_is_checked_again_once_the_server_can",
+    "test_an_entry_that_the_server_cannot_check_is_rejected_and_says_so",
+    "test_each_step_that_a_killed_server_left_undone_is_done_by_the_next",
+    "test_the_thread_outlives_a_database_that_is_away",
+)
+
 
 @pytest.fixture
 def board(db: BoardDatabase, tmp_path: Path) -> Board:

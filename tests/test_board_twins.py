@@ -16,6 +16,8 @@ from testbed.board.verify import verify_entry
 from testbed.board.verify.prints import FEWEST, KEPT, Prints, keep, twins
 from testbed.store.schema import unpack
 
+QUICK_IN_POSTGRESQL = ("test_ones_own_entries_and_rejected_ones_are_not_noted",)
+
 
 @pytest.fixture(scope="module")
 def sent(tmp_path_factory: pytest.TempPathFactory) -> tuple[Board, bytes, bytes]:

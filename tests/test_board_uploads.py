@@ -22,6 +22,13 @@ from testbed.board.database import BoardDatabase
 from testbed.board.schema import entries, upload_chunks
 from testbed.board.schema import uploads as table
 
+QUICK_IN_POSTGRESQL = (
+    "test_an_account_has_so_many_uploads_under_way_and_no_more",
+    "test_every_step_may_be_sent_again_and_changes_nothing",
+    "test_many_who_send_the_same_at_once_make_one_entry_for_each_account",
+    "test_pieces_in_any_order_become_an_entry_that_waits",
+)
+
 SETTINGS = replace(FREE, chunk=1000, upload=10_000, open_uploads=3)
 DATA = os.urandom(2500)
 

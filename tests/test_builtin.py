@@ -25,7 +25,7 @@ RAISES = 'import sys\n\nprint(undefined)\n\nclass Mine:\n    id = "Mine-v0"\n   
 # arguments of Python, it forks, and tells how that fork ended.
 WARM = """
 import json, os, runpy, sys
-import gymnasium, langchain_core.tools, langsmith.run_trees
+import gymnasium, jsonschema, langchain_core.messages.utils, langchain_core.tools.base, langsmith.run_trees, typer.main
 assert not any(name.partition(".")[0] == "testbed" for name in sys.modules)
 for line in sys.stdin:
     child = os.fork()

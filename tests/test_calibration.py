@@ -6,11 +6,13 @@ import io
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from helpers.calibrated import keep_runs
 from testbed import registry
 from testbed.calibration import CASES, QUICK, codes, table
 from testbed.calibration.case import Check, Rate, Size, Written
@@ -29,7 +31,8 @@ def failures(checks: list[Check]) -> list[str]:
 
 
 @pytest.mark.parametrize("case", OWN, ids=lambda case: case.name)
-def test_a_case_passes_at_a_small_size(case: Written) -> None:
+def test_a_case_passes_at_a_small_size(case: Written, calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_runs(calibrated / case.name, monkeypatch)  # which are also read wrongly, in test_calibration_mutants.py
     checks = case.run(Size(tasks=24, attempts=64, suites=HEAVY.get(case.name, 40)), seed=3)
     assert checks
     assert not failures(checks)

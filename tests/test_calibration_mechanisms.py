@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -16,13 +13,13 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from helpers.calibrated import keep_runs
 from testbed import registry
 from testbed.budget import Meter
 from testbed.calibration import (
     adding,
     archive,
     guessing,
-    instrument,
     mechanisms_leak,
     mechanisms_oracle,
     recurrences,
@@ -73,16 +70,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def made_once(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run goes on where another test has made its attempts; for what only reads these."""
-    place, parse = kept, instrument.parse_experiment
-
-    def parsed(experiment: Any) -> Any:
-        nonlocal place
-        place = kept / hashlib.sha256(json.dumps(experiment, sort_keys=True).encode()).hexdigest()
-        place.mkdir(exist_ok=True)
-        return parse(experiment)
-
-    monkeypatch.setattr(instrument, "parse_experiment", parsed)
-    monkeypatch.setattr(instrument, "TemporaryDirectory", lambda prefix: nullcontext(place))
+    keep_runs(kept, monkeypatch)
 
 
 def failed(case: Case, size: Size = SMALL, seed: int = 0) -> list[str]:
@@ -114,7 +102,7 @@ def test_every_case_is_listed_once_and_says_what_is_true() -> None:
 
 def test_a_seed_gives_the_same_checks_again_and_another_seed_other_numbers() -> None:
     def said(seed: int) -> list[Check]:
-        return FixedHint().run(SMALL, seed)
+        return FixedHint().run(Size(tasks=4, attempts=16, suites=1), seed)
 
     first = said(3)
     assert said(3) == first

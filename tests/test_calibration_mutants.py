@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import testbed.stats.bootstrap
 import testbed.stats.figures
 import testbed.trial
 import testbed.wrappers
+from helpers.calibrated import keep_runs
 from testbed.calibration import CASES, cheaters, suites, tabular
 from testbed.calibration.case import Size
 from testbed.env import Environment, Validation
@@ -33,13 +35,25 @@ from testbed.stats import (
 from testbed.stats.bootstrap import Replicates
 from testbed.types import Usage
 
-SIZE = Size(tasks=24, attempts=64, suites=40)
+FEW = Size(tasks=24, attempts=16, suites=4)
+Finds = Callable[..., list[str]]
 
 
-def broken(name: str, size: Size = SIZE) -> list[str]:
-    """What a case finds wrong."""
+def broken(name: str, size: Size = FEW) -> list[str]:
+    """What a case finds wrong, in attempts of its own."""
     case = next(case for case in CASES if case.name == name)
     return [f"{check.what}: {check.said}" for check in case.run(size, seed=3) if not check.passed]
+
+
+@pytest.fixture
+def misread(calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> Finds:
+    """What a case finds wrong in the very attempts with which it passes, and in so many made-up suites."""
+
+    def misread(name: str, suites: int = 16) -> list[str]:
+        keep_runs(calibrated / name, monkeypatch)
+        return broken(name, Size(tasks=24, attempts=64, suites=suites))
+
+    return misread
 
 
 def plug_in(bare: ArmOutcomes, tool: ArmOutcomes, *, operating: int, elicitation: int, **rest: Any) -> Decomposition:
@@ -75,24 +89,26 @@ def all_elicited(bare: ArmOutcomes, tool: ArmOutcomes, *, operating: int, **rest
     return parted(gain, np.maximum(gain, 0), 0 * gain)
 
 
-def test_plug_in_creation_is_caught_by_the_null_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plug_in_creation_is_caught_by_the_null_pair(monkeypatch: pytest.MonkeyPatch, misread: Finds) -> None:
     monkeypatch.setattr(testbed.stats.figures, "parts_of", plug_in)
-    assert any("mean creation" in line for line in broken("bare-bare"))
+    assert any("mean creation" in line for line in misread("bare-bare", 40))
 
 
-def test_calling_every_gain_creation_is_caught_by_best_of_n(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calling_every_gain_creation_is_caught_by_best_of_n(monkeypatch: pytest.MonkeyPatch, misread: Finds) -> None:
     monkeypatch.setattr(testbed.stats.figures, "parts_of", all_created)
-    assert any("reads elicited, not created" in line for line in broken("best-of-n", Size(24, 64, 16)))
+    assert any("reads elicited, not created" in line for line in misread("best-of-n"))
 
 
-def test_calling_every_gain_elicitation_is_caught_by_a_small_spend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calling_every_gain_elicitation_is_caught_by_a_small_spend(
+    monkeypatch: pytest.MonkeyPatch, misread: Finds
+) -> None:
     monkeypatch.setattr(testbed.stats.figures, "parts_of", all_elicited)
-    assert any("reads created" in line for line in broken("exact-tilt", Size(24, 64, 16)))
+    assert any("reads created" in line for line in misread("exact-tilt"))
 
 
-def test_plug_in_reach_is_caught_by_fixed_chances(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plug_in_reach_is_caught_by_fixed_chances(monkeypatch: pytest.MonkeyPatch, misread: Finds) -> None:
     monkeypatch.setattr(tabular, "reach_at_k", lambda n, c, k: 1 - (1 - c / n) ** k)
-    assert any("true expectation" in line for line in broken("fixed-chances"))
+    assert any("true expectation" in line for line in misread("fixed-chances"))
 
 
 def _peeked(n: Any, c: Any, threshold: Any, *, below: bool) -> np.ndarray[Any, Any]:
@@ -117,12 +133,14 @@ def evidence(monkeypatch: pytest.MonkeyPatch, rule: Callable[..., Any]) -> None:
 
 def test_a_peeked_clopper_pearson_interval_is_caught_by_looking_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     evidence(monkeypatch, _peeked)
-    assert any("ever out" in line for line in broken("stopped-when-good", Size(24, 64, 60)))
+    assert any("ever out" in line for line in broken("stopped-when-good"))
 
 
-def test_verdicts_from_observed_rates_are_caught_by_false_discoveries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_from_observed_rates_are_caught_by_false_discoveries(
+    monkeypatch: pytest.MonkeyPatch, misread: Finds
+) -> None:
     evidence(monkeypatch, _rate)
-    assert any("after e-BH" in line for line in broken("some-expanded"))
+    assert any("after e-BH" in line for line in misread("some-expanded"))
 
 
 def test_a_normal_interval_looked_at_after_every_task_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +153,7 @@ def test_a_normal_interval_looked_at_after_every_task_is_caught(monkeypatch: pyt
         return replace(real(gain, **rest), low=mean - half, high=mean + half)
 
     monkeypatch.setattr(cheaters, "paired_mean_sequence", normal)
-    assert any("anytime-valid" in line for line in broken("stopped-when-good", Size(24, 64, 60)))
+    assert any("anytime-valid" in line for line in broken("stopped-when-good", Size(24, 16, 60)))
 
 
 def bootstrap(monkeypatch: pytest.MonkeyPatch, rule: Callable[..., Replicates]) -> None:
@@ -143,9 +161,11 @@ def bootstrap(monkeypatch: pytest.MonkeyPatch, rule: Callable[..., Replicates]) 
         monkeypatch.setattr(module, "cluster_bootstrap", rule)
 
 
-def test_a_bootstrap_that_ignores_clusters_is_caught_by_duplicated_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bootstrap_that_ignores_clusters_is_caught_by_duplicated_tasks(
+    monkeypatch: pytest.MonkeyPatch, misread: Finds
+) -> None:
     bootstrap(monkeypatch, lambda *a, clusters=None, **rest: cluster_bootstrap(*a, **rest))
-    found = broken("duplicated-clusters", Size(24, 64, 100))
+    found = misread("duplicated-clusters", 100)
     assert any("clusters declared" in line for line in found)
     assert any("widen" in line for line in found)
 
@@ -159,25 +179,29 @@ def _percentile(values: Any, *rest: Any, replicates: int = 500, seed: int = 0, *
     return Replicates(table.mean(axis=0), means, means, len(table))
 
 
-def test_a_percentile_bootstrap_is_caught_by_zero_inflated_suites(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_percentile_bootstrap_is_caught_by_zero_inflated_suites(
+    monkeypatch: pytest.MonkeyPatch, misread: Finds
+) -> None:
     monkeypatch.setattr(suites, "cluster_bootstrap", _percentile)
-    assert any("5 tasks" in line for line in broken("zero-inflated", Size(24, 64, 100)))
+    assert any("5 tasks" in line for line in misread("zero-inflated", 100))
 
 
-def test_intervals_from_attempts_instead_of_tasks_are_caught_by_correlation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_from_attempts_instead_of_tasks_are_caught_by_correlation(
+    monkeypatch: pytest.MonkeyPatch, misread: Finds
+) -> None:
     def of_attempts(values: Any, labels: Any, settings: Any, **ends: Any) -> Any:
         mean = float(np.mean(values))
         half = 1.96 * np.sqrt(mean * (1 - mean) / (64 * len(values)))
         return testbed.stats.bootstrap.Estimate(mean, mean - half, mean + half)
 
     monkeypatch.setattr(testbed.report.groups, "mean", of_attempts)
-    assert any("whole instrument" in line for line in broken("correlated"))
+    assert any("whole instrument" in line for line in misread("correlated"))
 
 
-def test_copies_that_nobody_notices_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_that_nobody_notices_are_caught(monkeypatch: pytest.MonkeyPatch, misread: Finds) -> None:
     real = testbed.report.arms.near_identical
     monkeypatch.setattr(testbed.report.arms, "near_identical", lambda arm: replace(real(arm), flagged=False))
-    assert any("flagged" in line for line in broken("correlated"))
+    assert any("flagged" in line for line in misread("correlated"))
 
 
 def test_arms_that_do_not_share_their_randomness_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,9 +210,9 @@ def test_arms_that_do_not_share_their_randomness_are_caught(monkeypatch: pytest.
     assert any("gain is exactly 0" in line for line in broken("one-stream"))
 
 
-def test_folds_drawn_apart_are_caught_by_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folds_drawn_apart_are_caught_by_one_stream(monkeypatch: pytest.MonkeyPatch, misread: Finds) -> None:
     monkeypatch.setattr(testbed.stats.figures, "parts_of", drawn_apart)
-    assert any("no creation, no loss" in line for line in broken("one-stream"))
+    assert any("no creation, no loss" in line for line in misread("one-stream"))
 
 
 def test_an_inert_tool_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,16 +239,16 @@ def test_a_validation_without_near_misses_is_caught(monkeypatch: pytest.MonkeyPa
     assert any("lenient" in line for line in broken("lenient-verifier"))
 
 
-def test_missing_attempts_scored_as_failures_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_attempts_scored_as_failures_are_caught(monkeypatch: pytest.MonkeyPatch, misread: Finds) -> None:
     real = testbed.report.analyse.analyse
 
     def failed(outcomes: Any, **settings: Any) -> Any:
         return real(replace(outcomes, success=np.maximum(outcomes.success, 0)), **settings)
 
     monkeypatch.setattr(testbed.report.analyse, "analyse", failed)
-    assert any("bounds" in line for line in broken("missing-on-failure"))
+    assert any("bounds" in line for line in misread("missing-on-failure"))
 
 
-def test_missing_attempts_left_out_without_bounds_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_attempts_left_out_without_bounds_are_caught(monkeypatch: pytest.MonkeyPatch, misread: Finds) -> None:
     monkeypatch.setattr(testbed.report.arms, "if_missing", lambda arm, k: None)
-    assert any("bounds hold" in line for line in broken("missing-on-failure"))
+    assert any("bounds hold" in line for line in misread("missing-on-failure"))

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from helpers.mcp_fixture import COMMAND, box, fails_with, runs, text, tools
 from helpers.processes import gone
@@ -26,13 +27,15 @@ from testbed.wrappers import under_control
 pytest.importorskip("langchain_mcp_adapters", reason="pip install 'capability-testbed[mcp]'")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared() -> AsyncIterator[ToolSet]:
+    """Tools whose server is started once; a test that ends it finds it replaced."""
     tool_set = ToolSet(tools(timeout=8.0))
     yield tool_set
     await tool_set.aclose()
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_calls_are_answered_over_stdio_and_arguments_checked_before_the_server_sees_them(shared: ToolSet) -> None:
     opened = box(shared)
     assert await text(opened, "add", a=2, b=3) == "5"
@@ -48,6 +51,7 @@ async def test_calls_are_answered_over_stdio_and_arguments_checked_before_the_se
     assert "no such file: page 42" in await fails_with(FaultKind.EXECUTION_ERROR, opened, "fail")
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_results_that_are_no_plain_text_are_described_and_long_ones_cut(shared: ToolSet) -> None:
     opened = box(shared)
     assert await text(opened, "picture") == "[image, image/png, 256 bytes]"
@@ -60,6 +64,7 @@ async def test_results_that_are_no_plain_text_are_described_and_long_ones_cut(sh
     assert len(long) < 20_100
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_server_killed_in_mid_call_is_the_infrastructures_fault_and_replaced(shared: ToolSet) -> None:
     opened = box(shared)
     first = await text(opened, "process")
@@ -145,6 +150,7 @@ async def test_slots_bound_the_servers_and_waiting_for_one_is_no_timeout() -> No
     await tool_set.aclose()
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_calls_are_budgeted_like_any_other(shared: ToolSet) -> None:
     opened = box(shared, Budget(tool_calls=3, calls={"add": 1}))
     await text(opened, "add", a=1, b=1)
@@ -182,6 +188,7 @@ def test_a_program_that_forgets_to_close_leaves_no_server_behind(tmp_path: Path)
     assert not runs(int(done.stdout))
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_the_placebo_has_the_live_results_shape_and_says_nothing(shared: ToolSet) -> None:
     inert = ToolSet(under_control(tools(timeout=8.0), Control.INERT))
     assert inert.schemas == shared.schemas

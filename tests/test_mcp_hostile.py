@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 from langchain_core.tools import BaseTool
 
-from helpers.mcp_fixture import box, runs, text
+from helpers.mcp_fixture import box, raw, runs, text
 from helpers.processes import talking
 from testbed.errors import TransportError, UsageError
 from testbed.mcp import stdio
@@ -25,16 +24,11 @@ from testbed.types import ToolCall
 
 pytest.importorskip("langchain_mcp_adapters", reason="pip install 'capability-testbed[mcp]'")
 
-RAW = str(Path(__file__).parent / "fixtures" / "raw_mcp_server.py")
 NUMBER = {"type": "object", "properties": {"x": {"type": "integer"}}}
 
 
-def command(**wanted: Any) -> list[str]:
-    return [sys.executable, RAW, json.dumps(wanted)]
-
-
 def made(options: dict[str, Any] | None = None, **wanted: Any) -> list[BaseTool]:
-    return make_tools(["mcp:raw"], {"mcp:raw": {"command": command(**wanted), "timeout": 5.0, **(options or {})}})
+    return make_tools(["mcp:raw"], {"mcp:raw": {"command": raw(**wanted), "timeout": 5.0, **(options or {})}})
 
 
 async def gone(*processes: int, within: float = 8.0) -> bool:
@@ -71,7 +65,7 @@ asyncio.run(main())
 
 
 async def test_a_host_that_is_killed_leaves_no_servers_behind() -> None:
-    with talking([sys.executable, "-c", HOST.format(command=command(do="daemon"))]) as (host, line):
+    with talking([sys.executable, "-c", HOST.format(command=raw(do="daemon"))]) as (host, line):
         server, daemon = map(int, line.split())
         assert runs(server)
         assert runs(daemon)
@@ -104,7 +98,7 @@ except UsageError as error:
 
 
 async def test_a_server_that_is_given_up_leaves_no_complaints_on_the_screen() -> None:
-    script = ENDLESS.format(command=command(do="endless"))
+    script = ENDLESS.format(command=raw(do="endless"))
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60
     )

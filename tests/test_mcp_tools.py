@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.mcp_fixture import COMMAND, SERVER, box, text, tools
+from helpers.mcp_fixture import COMMAND, SERVER, box, raw, text
 from testbed import registry
 from testbed.errors import ExperimentError, UsageError
 from testbed.experiment_file import parse_experiment
@@ -28,6 +28,9 @@ from testbed.tool import ToolSet
 from testbed.types import Status
 
 pytest.importorskip("langchain_mcp_adapters", reason="pip install 'capability-testbed[mcp]'")
+
+
+ADD = ["add", {"type": "object"}]
 
 
 def test_scrambling_keeps_layout_and_length_and_draws_words_anew() -> None:
@@ -99,13 +102,16 @@ def made(**options: Any) -> Any:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"command": [*COMMAND, "broken"]}, r"(?s)mcp:f: no MCP server answers.*the licence has expired"),
-        ({"command": [*COMMAND, "silent"], "start_timeout": 0.7}, r"did not say within 0.7 s"),
+        (
+            {"command": ["sh", "-c", "echo the licence has expired >&2"]},
+            r"(?s)mcp:f: no MCP server answers.*the licence has expired",
+        ),
+        ({"command": ["sleep", "600"], "start_timeout": 0.7}, r"did not say within 0.7 s"),
         ({"command": ["no-such-program-at-all"]}, r"no-such-program-at-all"),
         ({"command": ["true"]}, r"no MCP server answers at 'true'"),
         ({"url": "http://127.0.0.1:9/mcp"}, r"no MCP server answers.*127.0.0.1:9"),
         ({"command": COMMAND, "env": {"A": "${NOT_SET_ANYWHERE}"}}, r"env.A needs .* NOT_SET_ANYWHERE"),
-        ({"command": COMMAND, "offer": ["ad"]}, r"tool of mcp:f in offer 'ad'. Did you mean 'add'"),
+        ({"command": raw(tools=[ADD]), "offer": ["ad"]}, r"tool of mcp:f in offer 'ad'. Did you mean 'add'"),
         ({"command": COMMAND, "url": "http://x"}, r"either command"),
         ({"command": "python server.py"}, r"must be a list of strings"),
         ({"url": "localhost:80"}, r"must begin with http"),
@@ -122,7 +128,7 @@ def test_a_server_that_cannot_be_used_is_refused_with_the_reason(options: dict[s
 
 
 def test_a_server_that_prints_other_lines_works_all_the_same() -> None:
-    assert len(made(command=[*COMMAND, "chatty"])) == len(tools(timeout=8.0))
+    assert [tool.name for tool in made(command=raw(do="chatty", tools=[ADD]))] == ["add"]
 
 
 @pytest.mark.slow
@@ -192,7 +198,7 @@ def dies_once(request: Request) -> str:
 
 
 async def test_an_attempt_whose_server_dies_is_missing_never_wrong(tmp_path: Path) -> None:
-    table = {"mcp:fixture": {"command": COMMAND, "offer": ["die"]}}
+    table = {"mcp:fixture": {"command": raw(do="dies", tools=[["die", {"type": "object"}]])}}
     asked = experiment({"name": "live", "tools": ["mcp:fixture"], "samples": 2}, tool=table, env=[ONE_SUM])
     with Store.open(tmp_path / "store.sqlite") as store:
         runner = Runner(asked, store, models={"scripted": Scripted(dies_once)}, retries=1, back_off=0.01)
@@ -215,7 +221,8 @@ def test_an_experiment_names_the_server_or_tool_that_it_lacks() -> None:
 
 async def test_limits_of_single_calls_name_the_servers_tools(tmp_path: Path) -> None:
     live = {"name": "live", "tools": ["mcp:fixture"], "samples": 1}
-    asked = experiment(live, budget={"calls": {"add": 1, "ad": 1}})
+    table = {"mcp:fixture": {"command": raw(tools=[ADD])}}
+    asked = experiment(live, tool=table, budget={"calls": {"add": 1, "ad": 1}})
     with pytest.raises(ExperimentError, match=r"tool in budget calls 'ad'. Did you mean 'add'"):
         await Runner(asked, lambda: Store.open(tmp_path / "store.sqlite")).run()
     assert not list(tmp_path.iterdir())

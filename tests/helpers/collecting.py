@@ -10,11 +10,21 @@ from typing import Any
 
 import pytest
 
-# What counts the engine's containers, doors and mounts, or starts an engine: all of it by one worker of pytest-xdist.
-OF_THE_ENGINE = ("test_sandbox_calls.py", "test_sandbox_docker*.py", "test_sandbox_hostile.py", "test_with_engine.py")
+from testbed.__main__ import OBJECTS_BETWEEN_SEARCHES
 
-# What asks the server of openai_server.py: one worker starts one, which loads a model.
-OF_THE_SERVER = tuple(f"test_models_chat{part}.py" for part in ("", "_parts", "_reading", "_runs", "_tokenizer"))
+# Files of which one worker of pytest-xdist makes all tests.
+TOGETHER = {
+    # counts the engine's containers, doors and mounts, or starts an engine
+    "the engine": tuple(
+        f"test_{part}.py" for part in ("sandbox_calls", "sandbox_docker*", "sandbox_hostile", "with_engine")
+    ),
+    # asks the server of openai_server.py: one worker starts one, which loads a model
+    "the chat server": tuple(
+        f"test_models_chat{part}.py" for part in ("", "_parts", "_reading", "_runs", "_tokenizer")
+    ),
+    # reads runs of calibration cases, wrongly or not: one worker makes them
+    "the cases": tuple(f"test_calibration{part}.py" for part in ("", "_mutants")),
+}
 
 # Attacks that keep all processors busy for a second or more. What withstands them is the same for a script and for a
 # session: the scripts are quick tests, the sessions slow ones.
@@ -26,9 +36,9 @@ DEAR_ATTACKS = (
 
 # Files that take longest: workers of pytest-xdist begin with them, so that none of them is what the others wait for.
 LONGEST = (
-    *("sandbox_hostile", "contract", "models_hf", "calibration_mechanisms", "models_chat_tokenizer", "imagined"),
-    *("cli", "corpus_store", "board_pages", "mcp_calls", "leak_guard", "models_chat_reading", "models_hf_shared"),
-    *("models_hf_score", "calibration", "board_browser", "scoring", "docs_corpus", "calibration_mutants", "show"),
+    *("sandbox_hostile", "contract", "calibration", "models_hf", "calibration_mechanisms", "models_chat_tokenizer"),
+    *("imagined", "cli", "corpus_store", "board_pages", "mcp_calls", "leak_guard", "models_chat_reading"),
+    *("models_hf_shared", "models_hf_score", "board_browser", "scoring", "docs_corpus", "show"),
     *("board_command", "report_page", "models_hf_out_of_memory", "mcp_tools", "builtin", "mechanisms", "report_map"),
     *("lookahead_measure", "reasoning_gym", "runner", "board_verify_draws", "report_browser", "retrieve"),
     *("models_chat", "runner_killed", "checkpoints", "report_text", "stats_extrapolate", "models_chat_answers"),
@@ -42,7 +52,10 @@ LONGEST = (
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """What the tests import stays: nobody need look for garbage in it, neither meanwhile nor afterwards."""
+    """What the tests import stays: nobody need look for garbage in it, neither meanwhile nor afterwards.
+
+    Afterwards it is looked for as seldom as when the command line runs.
+    """
     import hypothesis  # which looks for who refers to its generators: not among what is frozen
 
     unhurried = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}  # beside other workers
@@ -54,6 +67,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     finally:
         gc.enable()
         gc.freeze()
+        gc.set_threshold(OBJECTS_BETWEEN_SEARCHES, *gc.get_threshold()[1:])
 
 
 def pytest_sessionfinish() -> None:
@@ -91,7 +105,7 @@ def _quick_in_postgresql(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file's tests stay together, as they share fixtures; so do those of the docker engine and of the chat server."""
+    """A file's tests stay together, as they share fixtures; so do those of files that share what takes long."""
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
@@ -101,7 +115,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class OneWorkerForEach(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = super()._split_scope(nodeid)
-            shared = {"the engine": OF_THE_ENGINE, "the chat server": OF_THE_SERVER}
-            return next((name for name, files in shared.items() if any(map(Path(path).match, files))), path)
+            return next((name for name, files in TOGETHER.items() if any(map(Path(path).match, files))), path)
 
     return OneWorkerForEach(config, log)

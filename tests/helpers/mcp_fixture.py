@@ -1,7 +1,8 @@
-"""Tools of `fixtures/mcp_server.py`, and how to call them."""
+"""Tools of MCP servers in `fixtures/`, and how to call them."""
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,12 @@ from testbed.types import ToolCall
 
 SERVER = str(Path(__file__).parents[1] / "fixtures" / "mcp_server.py")
 COMMAND = [sys.executable, SERVER]
+RAW = str(Path(__file__).parents[1] / "fixtures" / "raw_mcp_server.py")
+
+
+def raw(**wanted: Any) -> list[str]:
+    """The command of a server written by hand, which starts in no time; see there for what it can do."""
+    return [sys.executable, RAW, json.dumps(wanted)]
 
 
 @cache  # each asks a server, which takes a second to start
