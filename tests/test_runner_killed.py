@@ -80,9 +80,13 @@ def command(tmp_path: Path) -> Callable[..., list[str]]:
     return command
 
 
-def kill_later(command: list[str], seconds: float) -> bool:
-    """Starts a run, and whether it still ran when it was killed."""
+def kill_later(command: list[str], path: Path, run: str, seconds: float) -> bool:
+    """Starts a run and kills it so long after it has stored an attempt; whether it still ran then."""
+    before = _count(path, run)
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and _count(path, run) == before and time.monotonic() < deadline:
+        time.sleep(0.02)
     try:
         process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -98,8 +102,9 @@ def test_killed_at_random_moments_the_store_ends_equal_to_an_uninterrupted_run(
 ) -> None:
     rng = random.Random(11)
     subprocess.run(command(FIXED, "whole.sqlite", samples), check=True, capture_output=True)
-    for _ in range(kills):
-        kill_later(command(FIXED, "killed.sqlite", samples), rng.uniform(0.3, 1.3))
+    again, path = command(FIXED, "killed.sqlite", samples), tmp_path / "killed.sqlite"
+    killed_at = [_count(path) for _ in range(kills) if kill_later(again, path, "killed", rng.uniform(0.0, 0.2))]
+    assert any(0 < made < 2 * 50 * samples for made in killed_at)
     subprocess.run(command(FIXED, "killed.sqlite", samples), check=True, capture_output=True)
     whole, killed = stored(tmp_path / "whole.sqlite", "killed"), stored(tmp_path / "killed.sqlite", "killed")
     assert len(whole) == 2 * 50 * samples
@@ -111,7 +116,8 @@ def test_killed_at_random_moments_a_run_that_stops_early_makes_the_same_attempts
     tmp_path: Path, command: Callable[..., list[str]]
 ) -> None:
     rng = random.Random(11)
-    kills = sum(kill_later(command(STOPPING_EARLY, "killed.sqlite"), rng.uniform(1.2, 3.0)) for _ in range(8))
+    again, path = command(STOPPING_EARLY, "killed.sqlite"), tmp_path / "killed.sqlite"
+    kills = sum(kill_later(again, path, "adaptive", rng.uniform(0.0, 0.5)) for _ in range(8))
     for store in ("killed.sqlite", "whole.sqlite"):
         subprocess.run(command(STOPPING_EARLY, store), check=True, capture_output=True)
     whole, killed = stored(tmp_path / "whole.sqlite", "adaptive"), stored(tmp_path / "killed.sqlite", "adaptive")
@@ -133,9 +139,9 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path, com
     assert 100 < _count(path) < 2 * 50 * 2000
 
 
-def _count(path: Path) -> int:
+def _count(path: Path, run: str = "killed") -> int:
     try:
         with Store.open(path, create=False) as store:
-            return len(store.finished("killed"))
+            return len(store.finished(run))
     except UsageError:
         return 0  # not created yet
