@@ -131,7 +131,7 @@ class Scoring:
             for made in self._made.values():
                 await made.aclose()
         if all(progress.refused for progress in self.arms):
-            raise UsageError(f"run {self._run.name!r} cannot be scored: {_why(self.arms)}.")
+            raise UsageError(f"run {self._run.name!r} cannot be scored: {_why(self.arms)}")
         return self.arms
 
     async def _jobs(self) -> list[_Job]:
@@ -151,7 +151,7 @@ class Scoring:
                 progress.refused = str(error)
         if keyless:
             others = " --arm NAME scores another arm alone." if len(keyless) < len(self.arms) else ""
-            raise UsageError(f"run {self._run.name!r} cannot be scored: {_why(keyless)}.{others}")
+            raise UsageError(f"run {self._run.name!r} cannot be scored: {_why(keyless)}{others}")
         return jobs
 
     async def _job(self, record: ArmRecord, progress: ArmScored) -> _Job:
@@ -264,8 +264,9 @@ def _is_complete(attempt: Attempt) -> bool:
 
 
 def _why(arms: Sequence[ArmScored]) -> str:
-    """Why arms have no scores; a reason that holds for several once."""
+    """Why arms have no scores, as a sentence; a reason that holds for several once."""
     named: dict[str, list[str]] = {}
     for each in arms:
         named.setdefault(each.refused.rstrip("."), []).append(repr(each.arm))
-    return "; ".join(f"arm{'s' * (len(names) > 1)} {', '.join(names)}: {why}" for why, names in named.items())
+    told = "; ".join(f"arm{'s' * (len(names) > 1)} {', '.join(names)}: {why}" for why, names in named.items())
+    return told if told.endswith("?") else f"{told}."

@@ -102,6 +102,7 @@ def test_a_model_that_cannot_be_loaded_leaves_no_store_behind(
     [
         ("{% for m in messages %}", "cannot be read, in its line 1: "),
         ("{{ raise_exception('No!') }}", "refuses this conversation: No!"),
+        ("{{ 1 / (messages | length - 1) }}", "refuses this conversation: division by zero."),
         (TEMPLATE + "{% if messages | length > 3 %}{{ raise_exception('No more!') }}{% endif %}", "No more!"),
     ],
 )

@@ -29,7 +29,7 @@ from testbed.protocol import NO_ACTION
 from testbed.recording import Recording
 from testbed.report.analyse import analyse_run
 from testbed.runner import Runner
-from testbed.scoring import Scoring, read_by_model
+from testbed.scoring import ArmScored, Scoring, read_by_model
 from testbed.scoring_alike import check_prompts, check_same, offered
 from testbed.store import ArmRecord, Store
 
@@ -376,3 +376,10 @@ async def test_ends_that_the_scorer_does_not_tell_are_told_to_be_left_out(tmp_pa
         scored = await Scoring(fresh, "facts", models={"chat:endless": model}).run()
     assert (scored[0].endless, scored[0].done) == (9, 9)
     assert "in 9 of these what the model wrote counts without the ends of messages" in "".join(parts(scored))
+
+
+@pytest.mark.parametrize(("why", "ends"), [("no model. Did you mean 'base'?", "'base'?"), ("it is down.", "down.")])
+def test_why_nothing_is_scored_ends_with_one_stop(why: str, ends: str) -> None:
+    told = scoring._why([ArmScored("bare", refused=why), ArmScored("live", refused=why)])
+    assert told.startswith("arms 'bare', 'live': ")
+    assert told.endswith(ends)

@@ -33,8 +33,8 @@ _PROBE_TOOL = {
         "parameters": {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]},
     },
 }
-# What a template raises for a conversation it does not take: its own refusals, and operations on missing values.
-REJECTIONS = (TemplateError, TypeError, ValueError, KeyError)
+# What a template raises for a conversation it does not take: its own refusals, operations on missing values, and sums.
+REJECTIONS = (TemplateError, TypeError, ValueError, KeyError, ArithmeticError)
 _TAIL = 16  # no stop string is longer in tokens: each token adds at least a byte
 
 

@@ -180,7 +180,8 @@ def check_head(seed: int, tasks: Sequence[ClaimedTask], asked: Asked, findings: 
     if len(sent) < len(tasks):
         findings.wrong("structure", "a task is listed twice.")
     if lacking := [hash for hash in asked.tasks if hash not in sent]:
-        findings.wrong("structure", f"{len(lacking):,} of the board's tasks are not in the entry: {listed(lacking)}.")
+        are = "is" if len(lacking) == 1 else "are"
+        findings.wrong("structure", f"{len(lacking):,} of the board's tasks {are} not in the entry: {listed(lacking)}.")
     if foreign := [hash for hash in sent if hash not in asked.tasks]:
         findings.wrong("structure", f"{len(foreign):,} tasks are none of the board's: {listed(foreign)}.")
     for hash, task in sent.items():
