@@ -165,7 +165,7 @@ def test_an_archive_that_can_be_neither_written_nor_taken_away_is_told(tmp_path:
     board = a_board(tmp_path)
     (tmp_path / "file").write_text("mine")
     with a_database(tmp_path / "board.sqlite", board) as db:
-        for place, why in ((f"{'x' * 240}.zip", "File name too long"), ("file/out.zip", "Not a directory")):
+        for place, why in ((f"{'x' * 250}.zip", "File name too long"), ("file/out.zip", "Not a directory")):
             with pytest.raises(UsageError, match=f"cannot be written: {why}"):
                 write_archive(db, board.slug, tmp_path / place)
 
