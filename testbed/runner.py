@@ -83,6 +83,7 @@ class Runner:
         self._allocation: Allocation | None = None
         self._index: dict[str, int] = {}  # of a task by its hash
         self._lost = LostTries()
+        self._tried: dict[str, Attempt] = {}  # stored as missing, until the next try at them has ended
         self._under_way: set[Trial] = set()  # those that may be given up
         self._stopping = self._heard = False  # heard: the model has written something since this run was started
 
@@ -158,6 +159,7 @@ class Runner:
                     self.progress.elsewhere = writer.known
                 if self._stopping or allocation.over:
                     break
+            self._count(list(self._tried.values()))
 
     def _record(self) -> Run:
         rules = {spec.name: rule for spec in self.experiment.arms if (rule := rule_of(self.experiment, spec))}
@@ -205,6 +207,7 @@ class Runner:
                 cell, tries = item
                 attempt, more = await self._try(cell, tries, queue, writer), False
                 if attempt is not None:
+                    self._tried.pop(attempt.id, None)
                     await writer.add(attempt)
                     self._listen(attempt)
                     more = allocation.learn(cell, attempt.first_draw)
@@ -239,6 +242,7 @@ class Runner:
             if tries >= self._retries or not error.passing:
                 return missing
             if drawn:
+                self._tried[missing.id] = missing
                 await writer.add(missing, counts=False)  # it stays, if there is no next try
             self.progress.retried += 1
             delay = self._back_off * 2**tries * (1 + self._jitter.random() / 2)

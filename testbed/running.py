@@ -67,7 +67,8 @@ async def run_experiment(
     counts = runner.progress
     made = counts.done - counts.resumed
     where = "" if store == "testbed.sqlite" else f" --store {store}"
-    again = f"testbed run {source}{f' --agent {agent}' if agent else ''}{where}"
+    options = [*(f" --plugin {plugin}" for plugin in plugins), f" --agent {agent}" if agent else ""]
+    again = f"testbed run {source}{''.join(options)}{where}"
     _tell(console, f"{_sum_up(counts)}.")
     if counts.missing:
         _tell(console, f"{counts.causes.told(where)}.")

@@ -115,6 +115,17 @@ def test_attempts_that_were_not_read_are_told(path: Path, testbed: Callable[...,
     assert both.unscored == {}
 
 
+def test_one_attempt_that_was_not_read_is_told_as_one(path: Path, testbed: Callable[..., Done]) -> None:
+    add(path, "some", tasks(12), {"arm": [HALF] * 12}, specs={"arm": of(POST)}, seed=2)
+    score(path, "some", "arm", BASE, lambda task, sample: 5.0)
+    with Store.open(path) as store:
+        last = store.tasks("some")[-1].hash  # which both runs have
+        read = [a for a in store.attempts("some") if (a.task, a.sample) != (last, 0)]
+        store.scores.add(ScorerRecord("hf:w2", POST), [MessageScore(a.id, 1, "assistant", 9, 1.0) for a in read])
+    shown = " ".join(testbed("compare", "some:arm", "later:arm").out.split())
+    assert "A: 1 attempt lacks scores by one of the models or both." in shown
+
+
 @pytest.mark.parametrize(
     ("left", "right"),
     [

@@ -86,6 +86,17 @@ def test_a_run_whose_model_never_answers_gives_up_early_and_can_go_on(
     assert "Stopped early" in again.err
 
 
+def test_what_goes_on_with_a_run_names_its_plugins(
+    testbed: Callable[..., Done], tmp_path: Path, unreachable: str
+) -> None:
+    write(tmp_path, model=unreachable)
+    tool = "from langchain_core.tools import tool\n@tool\ndef {0}() -> str:\n    'Does it.'\n    return ''\n"
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.py").write_text(tool.format(name), encoding="utf-8")
+    done = testbed("run", "run.toml", "--plugin", "first.py", "--plugin", "second.py")
+    assert "again with: testbed run run.toml --plugin first.py --plugin second.py\n" in done.err
+
+
 def test_a_run_that_began_well_does_not_give_up(testbed: Callable[..., Done], tmp_path: Path) -> None:
     policy = (
         "from testbed.errors import ModelUnavailable\n"

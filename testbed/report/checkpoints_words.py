@@ -52,7 +52,8 @@ def words(found: Checkpoint) -> Iterator[str]:
     if found.respelled and not _mostly_respelled(found):
         yield _respelled(found)
     if found.unscored:
-        yield f"{found.arm}: {found.unscored:,} of its attempts lack scores by one of the models or both."
+        lack = "lacks" if found.unscored == 1 else "lack"
+        yield f"{found.arm}: {found.unscored:,} of its attempts {lack} scores by one of the models or both."
 
 
 def _mostly_respelled(found: Checkpoint) -> bool:

@@ -126,7 +126,10 @@ def _divergence(found: RunComparison) -> Table:
         f"than to {whose}; mean over attempts, then tasks. Its upper limit does not foresee tasks far worse than all "
         "that were seen.",
         f"Of the {far.tasks:,} common tasks with attempts that were read." if far.tasks < found.tasks else "",
-        *(f"{side}: {n:,} attempts lack scores by one of the models or both." for side, n in far.unscored.items()),
+        *(
+            f"{side}: {attempts(n)} lack{'s' * (n == 1)} scores by one of the models or both."
+            for side, n in far.unscored.items()
+        ),
     ]
     return Table("divergence", title, "", (column,), tuple(rows), told(notes))
 
