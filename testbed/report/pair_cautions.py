@@ -45,7 +45,7 @@ def cautions(
     if found.only_pass_1:
         yield (
             "Repeated attempts look like copies of one another, so that only pass@1 says anything: what several "
-            "attempts reach is not known, and no figure of it is given."
+            "attempts reach is not known, and no figure of it is shown."
         )
     elif found.reference:
         if not (left if found.reference == left.letter else right).bare:
