@@ -115,6 +115,16 @@ def test_that_no_task_can_be_called_expanded_is_said_with_the_attempts_that_it_t
     assert enough or "settle all tasks, a report's table of verdicts says as still needed" in told
 
 
+def test_tasks_that_are_known_to_be_in_the_bare_arms_reach_want_no_more_attempts() -> None:
+    """Of 64 bare attempts, all successes or none: the former could never be out of reach, however many there were."""
+    settled = analyse(drawn([1.0] * 6, [1.0] * 6, 64), operating=1, elicitation=16, replicates=100)
+    assert "No task can count as expanded" not in " ".join(settled.warnings)
+    partly = drawn([1.0] * 3 + [0.0] * 3, [1.0] * 6, 64)
+    few = kept(partly, (partly.arm > 0) | (partly.task < 3) | (partly.sample < 32))
+    told = " ".join(analyse(few, operating=1, elicitation=16, replicates=100).warnings)
+    assert "at most 32 attempts at a task that is not known to be in its reach, and it takes 140" in told
+
+
 def test_of_which_arms_no_task_can_be_called_expanded_is_said_by_name() -> None:
     """The bare arm has 160 attempts at half of the tasks and 8 at the others, to which one arm is limited."""
     chances = {name: {"all": np.full(6, chance)} for name, chance in (("bare", 0.0), ("tool", 1.0), ("few", 1.0))}

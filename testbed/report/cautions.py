@@ -14,6 +14,7 @@ from testbed.report.scored import tally, tool_names
 from testbed.report.words import attempts, counted, in_shell, joined
 from testbed.stats import attempts_still_needed
 from testbed.stats.repeats import Repeats
+from testbed.stats.verdicts import Status
 from testbed.types import AGENT_ERROR, AGENT_SILENT, CONTEXT_FULL, COST_COMPONENTS, Control
 
 if TYPE_CHECKING:
@@ -137,21 +138,26 @@ def too_few_for_verdicts(
 ) -> Iterable[str]:
     """How many bare attempts it takes for a task that they never solve to be out of reach, where there are fewer.
 
+    Tasks that are known to be in the bare arm's reach, as all may be where its sampling stopped early, want no more.
+
     Args:
         comparisons: of a run.
         hint: also say how to have as many.
         wanted: by name, the attempts per task of arms that are still to be made.
     """
     judged = [c for c in comparisons if c.full is not None and c.full.figures.tasks]
-    lacking: dict[tuple[str, int, int], list[ArmComparison]] = {}
+    lacking: dict[tuple[str, str, int, int], list[ArmComparison]] = {}
     for comparison in judged:
         assert comparison.full is not None
         bare = comparison.full.figures.verdicts.bare
+        open_ = bare.status != Status.IN
         none = np.zeros_like(bare.n)
         needed = attempts_still_needed(none, none, bare.p_out, bare.p_in, bare.alpha).if_all_fail
-        if (bare.n < needed).all():
-            lacking.setdefault((comparison.bare, int(bare.n.max()), int(needed.min())), []).append(comparison)
-    for (name, most, needed_), own in lacking.items():
+        if open_.any() and (bare.n < needed)[open_].all():
+            where = "a task" if open_.all() else "a task that is not known to be in its reach"
+            lack = (comparison.bare, where, int(bare.n[open_].max()), int(needed[open_].min()))
+            lacking.setdefault(lack, []).append(comparison)
+    for (name, where, most, needed_), own in lacking.items():
         by = "" if len(own) == len(judged) else f" by {joined([comparison.arm for comparison in own])}"
         # Where attempts broke, more of them would break, too: what broke them comes first.
         more = (
@@ -162,7 +168,7 @@ def too_few_for_verdicts(
         if (planned := (wanted or {}).get(name, 0)) >= needed_:
             more = f" The experiment has {planned:,} of it: go on with the run."
         yield (
-            f"No task can count as expanded{by} yet: of {name} there are at most {attempts(most)} at a task, and it "
+            f"No task can count as expanded{by} yet: of {name} there are at most {attempts(most)} at {where}, and it "
             f"takes {needed_:,} without a success to show that a task is out of its reach."
             f"{more if hint and not any(comparison.broken for comparison in own) else ''}"
         )

@@ -58,7 +58,7 @@ def unfinished(run: Run, outcomes: Outcomes, rules: Mapping[str, StoppingRule]) 
     made = len(outcomes.task)
     if not asked:
         return f"The run is not finished: {made:,} of {made + wanted:,} attempts were made."
-    return f"The run is not finished: {made:,} attempts were made, and {wanted:,} or more are wanted."
+    return f"The run is not finished: {made:,} attempts were made, and at least {wanted:,} further ones are wanted."
 
 
 def second_bare(outcomes: Outcomes, arms: Sequence[Arm], bare: Arm | None) -> tuple[Arm | None, str]:
