@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ class Agent:
         system: system message of a Runnable in place of the instruction to answer in tags; "" for none.
         usd_per_million: prices of the model that it asks: {"input": …, "output": …, "cached_input": …}.
         prices: a TOML file with such a table for each model that it asks, by "PROVIDER:MODEL".
+        sampled: whether its author states that each attempt is drawn anew: a word that the report shows as such, and no
+            part of the identity, since it changes no attempt.
         name: how the experiment names it.
 
     Attributes:
@@ -74,14 +77,17 @@ class Agent:
         system: str | None = None,
         usd_per_million: Mapping[str, float] | None = None,
         prices: str | None = None,
+        sampled: bool = False,
         name: str = "",
     ) -> None:
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
             raise UsageError(f"model: timeout must be a positive number of seconds, not {timeout!r}.")
+        if not isinstance(sampled, bool):
+            raise UsageError(f"model: sampled must be true or false, not {sampled!r}.")
         self.where, self.name = where, name or f"agent:{where}"
         self.timeout, self.system = float(timeout), system
         found = load_agent(where)
-        self.thing, self.kind, self._content = found.thing, found.kind, found.content
+        self.thing, self.kind, self._content, self._file = found.thing, found.kind, found.content, found.file
         self.asynchronous = _is_async(self.thing) if self.kind == FUNCTION else asynchronous
         self.prices = PriceList(usd_per_million, prices)
         self.threads, self.own_loop = DaemonThreads(MOST_THREADS), OwnLoop()
@@ -105,6 +111,12 @@ class Agent:
             "system": self.system,
             "timeout": self.timeout,
         }
+
+    def place_of(self, error: BaseException) -> str:
+        """Where in the agent's own file an error came from, as " (my_agent.py, line 7)"; "" where it did not."""
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if self._file and Path(frame.filename).resolve() == self._file]
+        return f" ({self._file.name}, line {lines[-1]})" if self._file and lines else ""
 
     def count(self, text: str) -> int:
         """Tokens of `text`, estimated: four bytes are about a token."""
@@ -135,11 +147,13 @@ class Found:
         thing: the object.
         kind: which contract it keeps.
         content: hash of the file that it was found in; "" where there is none.
+        file: that file; None where there is none.
     """
 
     thing: Any
     kind: str
     content: str
+    file: Path | None
 
 
 def load_agent(where: str) -> Found:
@@ -161,9 +175,9 @@ def load_agent(where: str) -> Found:
     if thing is None:
         usable = [key for key, value in vars(module).items() if callable(value) and not re.match("_|[A-Z]", key)]
         raise UnknownName("agent", name, usable, hint=f"It is looked up in {place}.")
-    file = getattr(module, "__file__", None)
-    content = digest(Path(file).read_bytes().hex()) if file and Path(file).is_file() else ""
-    return Found(thing, _kind(thing, where), content)
+    named_file = getattr(module, "__file__", None)
+    file = Path(named_file).resolve() if named_file and Path(named_file).is_file() else None
+    return Found(thing, _kind(thing, where), digest(file.read_bytes().hex()) if file else "", file)
 
 
 def _module(place: str) -> Any:
@@ -187,9 +201,20 @@ def _kind(thing: Any, where: str) -> str:
         if needed is None or len(needed) == 1:
             return FUNCTION
     raise ModelError(
-        f"{where} is {thing!r:.80}, which is no agent: give a function of one argument, agent(env); a langchain "
-        "Runnable or a compiled graph; or a function make(tools) that returns one."
+        f"{where} is {_described(thing)}, which is no agent: give a function of one argument, agent(env), or an object "
+        "that is called so; a langchain Runnable or a compiled graph; or a function make(tools) that returns one."
     )
+
+
+def _described(thing: Any) -> str:
+    """What an object is that is no agent, by what is wrong with it."""
+    if inspect.isclass(thing):
+        return f"the class {thing.__name__}, and not an object of it such as {thing.__name__}()"
+    if inspect.isroutine(thing):
+        return (
+            f"a function called with {', '.join(_needed(thing) or ()) or 'no argument that can be given by position'}"
+        )
+    return f"{thing!r:.80}"
 
 
 def _needed(thing: Any) -> list[str] | None:

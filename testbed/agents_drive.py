@@ -210,7 +210,7 @@ class Drive:
                 raise told from error
             if is_broken_connection(error) and isinstance(told, InfrastructureError):
                 raise told from error
-        self._end(AGENT_ERROR, f"The agent raised {named(error)}")
+        self._end(AGENT_ERROR, f"The agent raised {named(error)}{self._agent.place_of(error)}")
 
     def _stop(self, limit: str) -> None:
         """Ends the attempt from whichever thread a model was asked in."""

@@ -107,7 +107,9 @@ class TaskFamily(ABC):
         seen: dict[str, Task] = {}
         for task in tasks:
             if seen.setdefault(task.hash, task) is not task:
-                raise UsageError(f"{self.id} lists the task {task.prompt[:60]!r} twice; ask for fewer tasks.")
+                raise UsageError(
+                    f"{self.id} lists the task {task.prompt[:60]!r} twice; ask for fewer tasks, or for each once."
+                )
         return tasks
 
     @cached_property

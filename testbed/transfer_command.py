@@ -24,8 +24,13 @@ def import_(
     missing: Annotated[
         str, typer.Option(help="Test for attempts that the infrastructure ended, such as status=error.")
     ] = "",
+    answer: Annotated[str, typer.Option(help="Column with the answer that was given.")] = "",
     where: Annotated[list[str] | None, typer.Option(help="Only rows with COLUMN=VALUE; may be repeated.")] = None,
     cost: Annotated[list[str] | None, typer.Option(help="COMPONENT=COLUMN, such as tool_calls=n_search.")] = None,
+    sampled: Annotated[
+        bool,
+        typer.Option("--sampled", help="Say that every attempt of these arms was drawn anew, by chance of its own."),
+    ] = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Import anybody's outcomes, so that `testbed report` can analyse them."""
@@ -39,8 +44,10 @@ def import_(
         sample=sample,
         cluster=cluster,
         missing=missing,
+        answer=answer,
         where=where or [],
         cost=cost or [],
+        sampled=sampled,
     )
     if may_be_new(store):  # nothing is done where a file is refused: a store that was made is there for others, too
         check_outcomes(file, run, columns)

@@ -183,8 +183,9 @@ async def test_a_changed_file_is_another_agent(tmp_path: Path) -> None:
     ("agent", "error", "told"),
     [
         (f"{AGENTS}:plan", UnknownName, "plain"),
-        (f"{AGENTS}:two", ModelError, "agent(env)"),
-        (f"{AGENTS}:NoAgent", ModelError, "agent(env)"),
+        (f"{AGENTS}:two", ModelError, "a function called with env, more, which is no agent: give a function of one"),
+        (f"{AGENTS}:NoAgent", ModelError, "the class NoAgent, and not an object of it such as NoAgent(), which is no"),
+        (f"{AGENTS}:seen", ModelError, "is {}, which is no agent: give a function of one argument, agent(env), or an"),
         ("no_such_module:agent", ModelError, "no_such_module"),
         ("no_such.py:agent", ModelError, "no agent file"),
         ("nothing", UsageError, "module:object"),
@@ -233,7 +234,9 @@ def test_the_option_replaces_a_model_but_not_what_an_arm_names_itself() -> None:
 
 async def test_why_an_agents_attempt_ended_is_told(tmp_path: Path) -> None:
     (attempt,) = await attempts_of("raises", tmp_path, tasks=1)
-    assert why_it_ended(attempt, {}) == "The agent raised ValueError: I cannot"
+    lines = Path(some_agents.__file__).read_text().splitlines()
+    line = next(n for n, text in enumerate(lines, 1) if "I cannot" in text)
+    assert why_it_ended(attempt, {}) == f"The agent raised ValueError: I cannot (some_agents.py, line {line})"
 
 
 async def test_models_are_told_of_the_tools_what_the_arm_offers(tmp_path: Path) -> None:

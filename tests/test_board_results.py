@@ -24,6 +24,8 @@ from testbed.board.schema import entries, entry_arms, entry_reports
 from testbed.errors import UsageError
 from testbed.report.analyse import analyse_run
 from testbed.report.cautions import listing, mistaken
+from testbed.report.copies import AGENTS_WORD, Drawn, repeats_told
+from testbed.stats import ArmOutcomes, near_identical
 from testbed.store import Store
 
 QUICK_IN_POSTGRESQL = ("test_an_entry_that_is_rejected_loses_its_figures", "test_a_waiting_entry_has_no_figures")
@@ -74,12 +76,20 @@ def test_a_page_advises_nothing_that_its_board_forbids(made: Made) -> None:
 
 
 def test_a_page_leads_to_transcripts_and_names_no_command() -> None:
-    failed = SimpleNamespace(name="bare", ended={"agent:error": 3, "limit:context": 2}, attempts=6)
-    told = (*mistaken("arm 'bare'", failed.ended, 6, listing("entry-1", "bare")), "Another.")
+    drawn, repeats = Drawn(known=False), near_identical(ArmOutcomes.from_counts("bare", "abcd", 5, [0, 0, 5, 5]))
+    failed = SimpleNamespace(
+        name="bare", ended={"agent:error": 3, "limit:context": 2}, attempts=6, drawn=drawn, repeats=repeats
+    )
+    told = (
+        *mistaken("arm 'bare'", failed.ended, 6, listing("entry-1", "bare")),
+        *repeats_told("Arm 'bare'", drawn, repeats, AGENTS_WORD),
+        "Another.",
+    )
     page = _warnings(SimpleNamespace(name="entry-1", arms=(failed,), comparisons=(), warnings=told))  # type: ignore[arg-type]
     assert sum("testbed show" in one for one in told) == 2
     assert sum("leads to" in one for one in page) == 2
-    assert (len(page), page[-1], "testbed" in " ".join(page)) == (3, "Another.", False)
+    assert sum("nearly identical" in one and "say so" not in one for one in page) == 1
+    assert (len(page), page[-1], "testbed" in " ".join(page)) == (4, "Another.", False)
 
 
 def test_counts_and_verdicts_stand_in_the_order_of_the_boards_tasks(made: Made, tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ def test_no_tasks_and_double_tasks_are_refused() -> None:
 
     with pytest.raises(UsageError, match="has no tasks"):
         Reverse(tasks=0).reset()
-    with pytest.raises(UsageError, match="lists the task 'p' twice"):
+    with pytest.raises(UsageError, match="lists the task 'p' twice; ask for fewer tasks, or for each once"):
         Twice().reset()
 
 

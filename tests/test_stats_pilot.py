@@ -155,7 +155,7 @@ def test_copies_are_told() -> None:
     copies = ArmOutcomes.from_counts("bare", names, 5, [5 * (i % 2) for i in range(40)])
     live = ArmOutcomes.from_counts("tool", names, 4, 2)
     pilot = estimate_spread(copies, live)
-    assert (pilot.bare_copies, pilot.tool_copies) == (True, False)
+    assert (pilot.bare_repeats.flagged, pilot.tool_repeats.flagged) == (True, False)
 
 
 def test_too_few_tasks_are_refused_with_the_arms_names() -> None:

@@ -22,6 +22,7 @@ from testbed.board.schema import ACCEPTED, entries, entry_arms, entry_reports, e
 from testbed.errors import UsageError
 from testbed.report.analyse import Analysis, analyse_run
 from testbed.report.cautions import listing, mistaken, too_few_for_verdicts
+from testbed.report.copies import AGENTS_WORD, repeats_told
 from testbed.report.plain import plain
 from testbed.report.record import ArmComparison, ArmSummary
 from testbed.stats import Verdict
@@ -105,7 +106,7 @@ def compute_entry(db: BoardDatabase, entry_id: str) -> None:
 def _warnings(analysis: Analysis) -> list[str]:
     """What readers of a page have to know, without what only whoever has the run could do.
 
-    A board's samples are frozen, so that more of them are nothing to advise.
+    A board's samples are frozen, so that more of them are nothing to advise, and it takes no author's word.
     """
     few, told = too_few_for_verdicts(analysis.comparisons), too_few_for_verdicts(analysis.comparisons, hint=False)
     otherwise = dict(zip(few, told, strict=True))
@@ -113,6 +114,8 @@ def _warnings(analysis: Analysis) -> list[str]:
         failures = (f"arm {arm.name!r}", arm.ended, arm.attempts)
         commands = mistaken(*failures, listing(analysis.name, arm.name))
         otherwise |= zip(commands, mistaken(*failures, _TRANSCRIPTS), strict=True)
+        alike = (f"Arm {arm.name!r}", arm.drawn, arm.repeats)
+        otherwise |= zip(repeats_told(*alike, AGENTS_WORD), repeats_told(*alike), strict=True)
     return [otherwise.get(warning, warning) for warning in analysis.warnings]
 
 

@@ -14,6 +14,7 @@ from testbed.experiment import Measure
 from testbed.report.analyse import bare_arm, scored_arms
 from testbed.report.arms import Arm
 from testbed.report.compare import readable, spends_of
+from testbed.report.copies import drawn_arms
 from testbed.stats.bootstrap import cluster_codes
 from testbed.stats.crossfit import parts_of
 from testbed.stats.pilot import Figure, Pilot, estimate_spread, figure
@@ -53,7 +54,8 @@ class Earlier:
         run = store.run(name)
         outcomes = store.outcomes(name)
         rules = recorded_rules(run.experiment)
-        arms = scored_arms(outcomes, rules)
+        drawn = drawn_arms(store, run)
+        arms = scored_arms(outcomes, rules, drawn)
         if not arms:
             raise UsageError(f"run {name!r} has no scored attempt, so nothing can be planned from it.")
         measure = Measure(**run.experiment.get("measure", {}))
@@ -63,7 +65,7 @@ class Earlier:
             measure=measure,
             tasks=len(outcomes.tasks),
             arms={arm.name: arm for arm in arms},
-            costs={arm.name: _mean_costs(arm) for arm in (scored_arms(outcomes) if rules else arms)},
+            costs={arm.name: _mean_costs(arm) for arm in (scored_arms(outcomes, drawn=drawn) if rules else arms)},
             default_bare=bare.name if bare else "",
             asked="elicitation" in run.experiment.get("measure", {}),
         )

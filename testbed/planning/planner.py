@@ -244,8 +244,8 @@ class _Planner:
                 f"The pilot has too few attempts per task to tell noise from variation between tasks ({names}). All of "
                 "it is taken for the latter: at more attempts than the pilot's the plan asks for too many tasks."
             )
-        for name, alike in ((self.design.bare, pilot.bare_copies), (arm, pilot.tool_copies)):
-            if alike and self.earlier and not self.earlier.arm(name).sampled:
+        for name, alike in ((self.design.bare, pilot.bare_repeats), (arm, pilot.tool_repeats)):
+            if self.earlier and self.earlier.arm(name).drawn.look_like_copies(alike):
                 self.notes.append(
                     f"Repeated attempts of the pilot's arm {name!r} look like copies of one another. If they were not "
                     "sampled independently, more attempts will help less than the plan says."

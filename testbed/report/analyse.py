@@ -17,6 +17,7 @@ from testbed.report.arms import Arm, axes_of, curves, summarise
 from testbed.report.cautions import warnings_of
 from testbed.report.checkpoints import with_checkpoints
 from testbed.report.compare import compare
+from testbed.report.copies import Drawn, drawn_arms
 from testbed.report.design import second_bare, unfinished
 from testbed.report.fronts import cost_fronts, elicitation_frontier
 from testbed.report.fronts_missing import fronts_if_missing
@@ -69,6 +70,7 @@ def analyse_run(
     chosen = run.experiment.get("measure", {})
     measure = Measure(**chosen)
     outcomes, rules = store.outcomes(name), recorded_rules(run.experiment)
+    drawn = drawn_arms(store, run)
     if not (outcomes.success >= 0).any():
         raise UsageError(f"run {name!r} has {_nothing_scored(store, run, option)}, so there is nothing to report.")
     found = analyse(
@@ -83,16 +85,17 @@ def analyse_run(
         seed=measure.seed,
         rules=rules,
         wanted=run.samples if (waiting := unfinished(run, outcomes, rules)) else None,
+        drawn=drawn,
     )
     if "imported" in run.experiment and found.comparisons and not any(c.tasks for c in found.comparisons):
         raise UsageError(_nothing_in_common(outcomes, found.comparisons[0]))
     asked = elicitation is not None or "elicitation" in chosen
-    leaks = _leaks(find_leaks(store, run, outcomes.tasks), found, outcomes, rules, asked=asked)
+    leaks = _leaks(find_leaks(store, run, outcomes.tasks), found, outcomes, rules, drawn, asked=asked)
     first = (waiting, leaks_told(leaks))
     read = (unanswered(store, run.name, found.arms), uncalled(store, run.name, found.arms))
     warnings = (*filter(None, first), *found.warnings, *chain.from_iterable(read))
     found = replace(found, leaks=leaks, subject=subject_of(run, outcomes.tasks), warnings=warnings)
-    arms = scored_arms(outcomes, rules)
+    arms = scored_arms(outcomes, rules, drawn)
     found = with_checkpoints(store, run, found, arms, outcomes, rules, option)
     return with_nats(store, run, found, arms, rules) if store.scores.scorers(name) else found
 
@@ -121,6 +124,7 @@ def analyse(
     groups: Callable[[Task], str] = group_of,
     rules: Mapping[str, StoppingRule] | None = None,
     wanted: Mapping[str, int] | None = None,
+    drawn: Mapping[str, Drawn] | None = None,
 ) -> Analysis:
     """Analyses the outcomes of a run.
 
@@ -139,6 +143,7 @@ def analyse(
         rules: by name, the rules of arms whose sampling stopped early. Verdicts are then made from all attempts, every
             other figure from those that were fixed in advance.
         wanted: by name, the attempts per task of arms that are still to be made.
+        drawn: by name, how the attempts of arms were drawn; as far as the arms tell where left out.
 
     Raises:
         UnknownName: no arm has the name `bare`.
@@ -146,7 +151,7 @@ def analyse(
     """
     spend = Measure.elicitation if elicitation is None else elicitation
     settings = Measure(operating, spend, rho, alpha, replicates, seed, bare)
-    arms = scored_arms(outcomes, rules)
+    arms = scored_arms(outcomes, rules, drawn)
     if not arms:
         raise UsageError(f"run {name!r} has no scored attempt yet, so there is nothing to report.")
     base = bare_arm(outcomes.arms, arms, bare)
@@ -187,13 +192,19 @@ def _compared(
 
 @shared_weights()
 def _leaks(
-    found: Found, analysis: Analysis, outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None, *, asked: bool
+    found: Found,
+    analysis: Analysis,
+    outcomes: Outcomes,
+    rules: Mapping[str, StoppingRule] | None,
+    drawn: Mapping[str, Drawn],
+    *,
+    asked: bool,
 ) -> Leaks | None:
     """What the guard found, with the headline figures of the tasks that it did not flag; None where it flagged none."""
     if not found.tasks:
         return None
     left = without(outcomes, found.tasks)
-    arms = scored_arms(left, rules)
+    arms = scored_arms(left, rules, drawn)
     base = next((arm for arm in arms if arm.name == analysis.bare), None)
     prompts = {task.hash: task.prompt for task in outcomes.tasks}
     return Leaks(

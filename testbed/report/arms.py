@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from testbed.experiment import Measure
+from testbed.report.copies import Drawn
 from testbed.report.curves_missing import curve_if_missing
 from testbed.report.record import ArmSummary, Curve, Reach
 from testbed.stats import (
@@ -39,7 +40,7 @@ class Arm:
         name: its name.
         control: absent, inert, imagined, yoked or live; empty where unknown.
         tools: names of its tools, sorted.
-        sampled: whether its attempts are known to be drawn independently.
+        drawn: whether its attempts were drawn independently, as far as anybody says.
         model: what identifies its model; None where unknown.
         outcomes: its attempts; tasks are named by hash. Of an arm whose sampling stopped early, those that were made
             whatever their outcomes: the number of the others depends on what they showed, which biases every mean.
@@ -58,7 +59,7 @@ class Arm:
     name: str
     control: str
     tools: tuple[str, ...]
-    sampled: bool
+    drawn: Drawn
     model: Any
     outcomes: ArmOutcomes
     clusters: Mapping[str, str]
@@ -228,7 +229,9 @@ def summarise(arm: Arm, settings: Measure, axes: Sequence[str]) -> ArmSummary:
         faulty=int(np.count_nonzero(arm.faults)),
         ended=dict(sorted(arm.ended.items())),
         repeats=near_identical(scored),
-        sampled=arm.sampled,
+        sampled=arm.drawn.known,
+        stated=arm.drawn.stated,
+        same_answers=arm.drawn.same_answers,
     )
 
 

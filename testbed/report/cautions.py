@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from testbed.report.arms import Arm
+from testbed.report.copies import how_to_say, repeats_told
 from testbed.report.record import ArmComparison, ArmSummary
 from testbed.report.scored import tally, tool_names
 from testbed.report.words import attempts, counted, in_shell, joined
 from testbed.stats import attempts_still_needed
-from testbed.stats.repeats import Repeats
 from testbed.stats.verdicts import Status
 from testbed.types import AGENT_ERROR, AGENT_SILENT, CONTEXT_FULL, COST_COMPONENTS, Control
 
@@ -70,12 +70,9 @@ def warnings_of(
             f"Requests of {', '.join(sent)} were refused by the server before the model began (too many requests, "
             "overload) and sent again. That cost no reply, and the waits are in no attempt's seconds."
         )
+    specs = {record.name: record.spec for record in outcomes.arms}
     for arm in summaries:
-        if arm.repeats.flagged and not arm.sampled:
-            yield (
-                f"Arm {arm.name!r}: repeated attempts at a task are nearly identical ({_alike(arm.repeats)}). If they "
-                "were not sampled independently, its verdicts and its reach at several attempts claim too much."
-            )
+        yield from repeats_told(f"Arm {arm.name!r}", arm.drawn, arm.repeats, how_to_say(specs[arm.name]))
     for arm in summaries:
         own = f"arm {arm.name!r}"
         yield from mistaken(own, arm.ended, arm.attempts, listing(name, arm.name))
@@ -172,15 +169,6 @@ def too_few_for_verdicts(
             f"takes {needed_:,} without a success to show that a task is out of its reach."
             f"{more if hint and not any(comparison.broken for comparison in own) else ''}"
         )
-
-
-def _alike(repeats: Repeats) -> str:
-    signs = []
-    if repeats.icc is not None:
-        signs.append(f"intraclass correlation {repeats.icc:.2f}, {repeats.mixed_tasks} of {repeats.tasks} tasks mixed")
-    if repeats.identical_costs is not None:
-        signs.append(f"equal costs in {repeats.identical_costs:.0%} of pairs")
-    return "; ".join(signs)
 
 
 def few_clusters(labels: Sequence[str]) -> Iterable[str]:

@@ -11,7 +11,7 @@ from testbed.experiment import Measure
 from testbed.report.arms import Arm, gain_if_missing, mean
 from testbed.report.broken import broken_of, judged, left_open, verdicts_left_open
 from testbed.report.record import ArmComparison, Solved
-from testbed.stats import ArmOutcomes, Estimate, Repeats, compare_arms, reach_at_k
+from testbed.stats import ArmOutcomes, Estimate, compare_arms, reach_at_k
 
 IntArray = npt.NDArray[np.int64]
 NO_INTERVAL = Estimate(None, None, None)
@@ -97,7 +97,7 @@ def compare(
         elicitation=elicitation,
         full=full,
         solved=solved,
-        claims=not (_copies(bare, full.bare_repeats) or _copies(arm, full.tool_repeats)),
+        claims=not (bare.drawn.look_like_copies(full.bare_repeats) or arm.drawn.look_like_copies(full.tool_repeats)),
         notes=tuple(notes),
         gain_if_missing=gain_if_missing(bare, arm, None, operating),
         broken=broken,
@@ -151,10 +151,6 @@ def spends_of(bare: ArmOutcomes, arm: ArmOutcomes, settings: Measure, asked: boo
             "with: creation is estimated too low and elicitation too high. Their limits hold all the same."
         )
     return operating, elicitation
-
-
-def _copies(arm: Arm, repeats: Repeats) -> bool:
-    return repeats.flagged and not arm.sampled
 
 
 def _gain(bare: Arm, left: ArmOutcomes, right: ArmOutcomes, k: int, settings: Measure) -> Estimate:

@@ -126,6 +126,8 @@ def _arm(arm: ArmSubject, subject: Subject) -> str:
         parts.append(f"model {_decoded(arm)}")
     if len({_limits(other.budget) for other in subject.arms}) > 1:
         parts.append(f"budget {_limits(arm.budget) or 'without limits'}")
+    if arm.stated:
+        parts.append("sampled independently, states its author")
     return "; ".join(parts)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from testbed.report.cautions import few_clusters, listing, mistaken, too_few_for_verdicts
+from testbed.report.copies import repeats_told
 from testbed.report.words import attempts, counted
 from testbed.report.words import joined as in_a_row
 
@@ -42,6 +43,11 @@ def cautions(
             "either run, which makes intervals wider, if anything."
         )
     yield from few_clusters(clusters)
+    if (full := found.verdicts.full) is not None:
+        bare, other = (right, left) if found.reference == right.letter else (left, right)
+        for side, repeats in ((bare, full.bare_repeats), (other, full.tool_repeats)):
+            if side.arm.drawn.stated:
+                yield from repeats_told(side.letter, side.arm.drawn, repeats)
     if found.only_pass_1:
         yield (
             "Repeated attempts look like copies of one another, so that only pass@1 says anything: what several "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from testbed.report.copies import Drawn
 from testbed.stats import Comparison, Estimate, Range, Repeats
 
 
@@ -53,6 +54,9 @@ class ArmSummary:
         repeats: how alike repeated attempts at a task are.
         sampled: whether attempts are known to be drawn independently (by this testbed, at a temperature above 0); then
             alike attempts say that the tasks are easy or hard, not that attempts are copies.
+        stated: whether their author states that they are, see `testbed.report.copies`.
+        same_answers: chance that two failed attempts at one task gave the same answer, mean over tasks; None where it
+            says nothing, or `sampled` says enough.
     """
 
     name: str
@@ -79,6 +83,13 @@ class ArmSummary:
     ended: Mapping[str, int]
     repeats: Repeats
     sampled: bool
+    stated: bool = False
+    same_answers: float | None = None
+
+    @property
+    def drawn(self) -> Drawn:
+        """Whether its attempts were drawn independently, as far as anybody says."""
+        return Drawn(self.sampled, self.stated, self.same_answers)
 
 
 @dataclass(frozen=True)

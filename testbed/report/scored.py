@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from testbed.bare import bare_among
 from testbed.report.arms import Arm
+from testbed.report.copies import Drawn, known_independent
 from testbed.report.design import asked_for
 from testbed.stats import ArmOutcomes
 from testbed.stats.stopping import StoppingRule
@@ -19,9 +20,19 @@ if TYPE_CHECKING:
     from testbed.store import ArmRecord, Outcomes
 
 
-def scored_arms(outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None = None) -> list[Arm]:
-    """Every arm that has a scored attempt; `rules` are those of arms whose sampling stopped early, by name."""
-    rules = rules or {}
+def scored_arms(
+    outcomes: Outcomes,
+    rules: Mapping[str, StoppingRule] | None = None,
+    drawn: Mapping[str, Drawn] | None = None,
+) -> list[Arm]:
+    """Every arm that has a scored attempt.
+
+    Args:
+        outcomes: the attempts.
+        rules: of arms whose sampling stopped early, by name.
+        drawn: how the attempts of arms were drawn, by name; as far as the arms tell where left out.
+    """
+    rules, drawn = rules or {}, drawn or {}
     asked = asked_for(outcomes, rules)
     hashes = [task.hash for task in outcomes.tasks]
     clusters = {task.hash: task.cluster or task.hash for task in outcomes.tasks}
@@ -63,7 +74,7 @@ def scored_arms(outcomes: Outcomes, rules: Mapping[str, StoppingRule] | None = N
                 name=record.name,
                 control=str(record.spec.get("control", "")),
                 tools=tool_names(record.spec),
-                sampled=record.spec.get("sampling", {}).get("temperature", 0) > 0,
+                drawn=drawn.get(record.name) or Drawn(known_independent(record.spec)),
                 model=record.spec.get("model"),
                 offered=record.spec.get("tools") or (),
                 outcomes=ArmOutcomes.from_codes(

@@ -11,6 +11,7 @@ from testbed.bare import bare_among
 from testbed.errors import UnknownName, UsageError
 from testbed.experiment import Measure
 from testbed.report.arms import Arm
+from testbed.report.copies import drawn_arms
 from testbed.report.design import unfinished
 from testbed.report.divergence import Reading, readings
 from testbed.report.scored import scored_arms
@@ -166,7 +167,7 @@ def read_side(store: Store, run: Run, arm: str, letter: str) -> Side:
     """
     outcomes, rules = store.outcomes(run.name), recorded_rules(run.experiment)
     position = [record.name for record in run.arms].index(arm)
-    found = next((made for made in scored_arms(outcomes, rules) if made.name == arm), None)
+    found = next((made for made in scored_arms(outcomes, rules, drawn_arms(store, run)) if made.name == arm), None)
     if found is None:
         raise UsageError(f"arm {arm!r} of run {run.name!r} has no scored attempt yet, so there is nothing to compare.")
     rule, record = rules.get(arm), run.arms[position]

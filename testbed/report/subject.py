@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from testbed.report.copies import stated_arms
 from testbed.types import Task
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class ArmSubject:
         sampling: how it decodes.
         system: the system text that the experiment gives its model, "" for none; None where it says nothing of it.
         budget: limits of an attempt.
+        stated: whether its author states that its attempts were sampled independently.
     """
 
     name: str
@@ -65,6 +67,7 @@ class ArmSubject:
     sampling: Mapping[str, float]
     system: str | None
     budget: Mapping[str, Any]
+    stated: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ def _arm(run: Run, record: ArmRecord, names: Mapping[str, str]) -> ArmSubject:
         sampling=spec.get("sampling") or {},
         system=model.get("system"),
         budget=spec.get("budget") or {},
+        stated=record.name in stated_arms(run),
     )
 
 

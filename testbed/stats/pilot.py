@@ -12,7 +12,7 @@ from testbed.stats.checks import FloatArray, IntArray, StatsError
 from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.pairing import align
 from testbed.stats.reach import reach_at_k
-from testbed.stats.repeats import near_identical
+from testbed.stats.repeats import Repeats, near_identical
 from testbed.stats.spread import Spread, shared_by
 
 
@@ -46,8 +46,8 @@ class Pilot:
         spread: Estimated variances, for other numbers of attempts.
         separated: Whether noise and variation between tasks could be told apart. If not, all of it is counted as
             variation between tasks: plans with more attempts then ask for too many tasks, never too few.
-        bare_copies: Whether the bare arm's repeated attempts look like copies (`near_identical`).
-        tool_copies: Whether the tool arm's do.
+        bare_repeats: How alike the bare arm's repeated attempts are.
+        tool_repeats: How alike the tool arm's are.
     """
 
     tasks: tuple[str, ...]
@@ -57,8 +57,8 @@ class Pilot:
     gain: Figure
     spread: Spread
     separated: bool
-    bare_copies: bool
-    tool_copies: bool
+    bare_repeats: Repeats
+    tool_repeats: Repeats
 
 
 def estimate_spread(
@@ -116,8 +116,8 @@ def estimate_spread(
             found.skewness * ((found.variance or 0.0) / size) ** 1.5,
         ),
         separated=bool(separated),
-        bare_copies=near_identical(before).flagged,
-        tool_copies=near_identical(after).flagged,
+        bare_repeats=near_identical(before),
+        tool_repeats=near_identical(after),
     )
 
 

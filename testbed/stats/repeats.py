@@ -45,6 +45,8 @@ class Repeats:
             Tasks of different difficulty lower it too; a sign of copies only where ``flagged``.
         identical_costs: Share of pairs of attempts at one task whose recorded costs are all equal; None without
             costs. Near 1, it says that transcripts repeat too.
+        outcomes_repeat: Whether the outcomes flag them, whatever the costs.
+        costs_repeat: Whether the costs flag them, whatever the outcomes.
     """
 
     flagged: bool
@@ -55,6 +57,8 @@ class Repeats:
     tasks: int
     effective_attempts: float | None
     identical_costs: float | None
+    outcomes_repeat: bool
+    costs_repeat: bool
 
 
 def near_identical(arm: ArmOutcomes) -> Repeats:
@@ -69,11 +73,14 @@ def near_identical(arm: ArmOutcomes) -> Repeats:
     alike = _identical_cost_share(arm) if arm.costs else None
     copied = alike is not None and alike >= _COST_LIMIT and any(np.ptp(arm.costs[axis]) > 0 for axis in arm.costs)
     if kept.size < 2 or c.sum() in (0, n.sum()):
-        return Repeats(copied, None, None, None, mixed, int(kept.size), None, alike)
+        return Repeats(
+            copied, None, None, None, mixed, int(kept.size), None, alike, outcomes_repeat=False, costs_repeat=copied
+        )
     icc = _intraclass_correlation(n, c)
+    repeated = bool(icc >= _ICC_LIMIT and kept.size >= _MIN_TASKS)
     pooled = c.sum() / n.sum()
     return Repeats(
-        flagged=copied or bool(icc >= _ICC_LIMIT and kept.size >= _MIN_TASKS),
+        flagged=copied or repeated,
         icc=icc,
         disagreement=float(np.mean(2 * c * (n - c) / (n * (n - 1)))),
         disagreement_if_alike=float(2 * pooled * (1 - pooled)),
@@ -81,6 +88,8 @@ def near_identical(arm: ArmOutcomes) -> Repeats:
         tasks=int(kept.size),
         effective_attempts=float(np.mean(n / (1 + (n - 1) * max(icc, 0.0)))),
         identical_costs=alike,
+        outcomes_repeat=repeated,
+        costs_repeat=copied,
     )
 
 

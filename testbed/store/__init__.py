@@ -1,8 +1,7 @@
 """Where runs and attempts are kept: SQLite in a file by default, PostgreSQL by URL.
 
 Attempts are content-addressed and belong to no run: a run names tasks, arms and sample counts, and every stored attempt
-of its seed that lies in that grid is its attempt. So a run resumes by itself, and an arm sampled once serves every
-comparison.
+of its seed that lies in that grid is its attempt. So a run resumes by itself, and an arm sampled once serves all.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from testbed.store.records import (
     imported,
     outcomes_of,
 )
-from testbed.store.runs import Merge, RunTables, blocks, in_run, whole_attempts, whole_id, within
+from testbed.store.runs import Merge, RunTables, blocks, failed_answers, in_run, whole_attempts, whole_id, within
 from testbed.store.schema import Database, attempts, run_arms, run_tasks, transcripts
 from testbed.store.scores import MessageScore, ScorerRecord, Scores, ScoreTables
 from testbed.store.writer import BATCH, AttemptWriter, row_attempt, unpacked
@@ -192,6 +191,11 @@ class Store(Closing):
             run = self._runs.read(connection, name)
             found = connection.execute(in_run(name, *cells, *costs, *texts))
             return outcomes_of(self._runs.tasks(connection, name), run.arms, blocks(found))
+
+    def failed_answers(self, name: str, arm: str) -> list[tuple[str, str, int]]:
+        """Of an arm of a run: the hash of a task, a wrong answer to it, and how many failed attempts gave that."""
+        with self._database.reading() as connection:
+            return failed_answers(connection, name, arm)
 
     def find(self, id: str) -> Attempt | None:
         """An attempt by its whole id, with its transcript; None if it is not stored."""

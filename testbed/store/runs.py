@@ -173,6 +173,14 @@ def within(query: sa.Select[Any], name: str) -> sa.Select[Any]:
     )
 
 
+def failed_answers(connection: sa.Connection, name: str, arm: str) -> list[tuple[str, str, int]]:
+    """Of an arm of a run: the hash of a task, a wrong answer to it, and how many failed attempts gave that."""
+    answered = attempts.c.success == 0, attempts.c.answer.is_not(None)
+    query = in_run(name, attempts.c.task, attempts.c.answer, sa.func.count()).where(run_arms.c.name == arm, *answered)
+    found = connection.execute(query.group_by(attempts.c.task, attempts.c.answer))
+    return [(task, unpack(answer), times) for task, answer, times in found]
+
+
 def whole_attempts(*, texts: bool = True) -> sa.Select[Any]:
     """A query of attempts as `row_attempt` reads them, the compressed transcript (or NULL) as the last column."""
     if not texts:

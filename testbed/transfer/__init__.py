@@ -151,6 +151,8 @@ class _Outcomes:
     def records(self) -> list[ArmRecord]:
         """The arms that it met, as a store keeps them."""
         spec = {"imported": True, "costs": sorted(self._columns.costs)}
+        if self._columns.sampled:
+            spec["sampled"] = True
         return [ArmRecord(_arm_hash(self._run, name), name, spec) for name in self.arms]
 
     @property

@@ -25,6 +25,7 @@ class Columns:
         where: conditions that a record must meet; others are skipped.
         costs: component of cost to column.
         score, answer, ended, faults: as in `Attempt`.
+        sampled: whether the importer states that every attempt of the arms was drawn anew, those imported before too.
     """
 
     task: Path
@@ -40,6 +41,7 @@ class Columns:
     answer: Path | None = None
     ended: Path | None = None
     faults: Path | None = None
+    sampled: bool = False
 
     def __post_init__(self) -> None:
         if (self.arm is None) is (not self.arm_name):
@@ -60,8 +62,10 @@ class Columns:
         sample: str = "",
         cluster: str = "",
         missing: str = "",
+        answer: str = "",
         where: Iterable[str] = (),
         cost: Iterable[str] = (),
+        sampled: bool = False,
     ) -> Columns:
         """Reads the mapping from strings, as the command line has them; empty ones are left out.
 
@@ -72,8 +76,10 @@ class Columns:
             sample: column.
             cluster: column.
             missing: test.
+            answer: column.
             where: tests.
             cost: each ``component=column``.
+            sampled: see the attribute.
 
         Raises:
             UsageError: one of them cannot be read.
@@ -88,6 +94,8 @@ class Columns:
             sample=Path(sample) if sample else None,
             cluster=Path(cluster) if cluster else None,
             missing=Test.parse(missing) if missing else None,
+            answer=Path(answer) if answer else None,
+            sampled=sampled,
             where=tuple(_condition(text) for text in where),
             costs=dict(_cost(text) for text in cost),
         )
