@@ -31,6 +31,7 @@ class AgentTrial(Trial):
         assert isinstance(agent, Agent)
         episode = self._episode = self._begin(replay)
         drive = Drive(agent, episode, graders if self._environment.grades_slowly else None)
+        self._asked = True  # its models, of which nobody knows when they are
         try:
             await drive.run(self._arm.tools.schemas)
         finally:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from testbed.transfer_command import may_be_new
+from testbed.command_options import may_be_new
 
 if TYPE_CHECKING:
     from testbed.board.database import BoardDatabase
@@ -108,11 +108,11 @@ def _text(
 
 
 def _write(file: Path, text: str) -> None:
-    from testbed.errors import UsageError
+    from testbed.errors import unwritable
 
     try:
         part = file.with_name(f".{file.name}.part")
         part.write_text(text, encoding="utf-8")
         part.replace(file)
     except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror or error}.") from error
+        raise unwritable(file, error.strerror or str(error)) from error

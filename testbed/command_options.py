@@ -1,7 +1,8 @@
-"""Options that several commands take, and how they print JSON."""
+"""Options that several commands take, what they ask of a store before it is opened, and how they print JSON."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,6 +26,11 @@ ElicitationOption = Annotated[
     typer.Option("--elicitation", help="Bare attempts that resampling may spend (B); by default the experiment's."),
 ]
 DEFAULT_STORE = "testbed.sqlite"
+
+
+def may_be_new(store: str) -> bool:
+    """Whether opening a store may make its file."""
+    return store.startswith("sqlite") if "://" in store else not Path(store).exists()
 
 
 def some(n: int, word: str) -> str:

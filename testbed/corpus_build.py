@@ -38,7 +38,7 @@ from testbed.corpus_store import (
     open_corpus,
     read_corpus,
 )
-from testbed.errors import DataError
+from testbed.errors import DataError, in_the_way
 
 Tell = Callable[[str, int, int | None], None]  # what is being done, how many documents so far, of how many
 
@@ -108,8 +108,8 @@ def _building(folder: Path) -> Iterator[None]:
                     with contextlib.suppress(OSError):  # somebody has put something there
                         folder.rmdir()
     except OSError as error:
-        where = error.filename or folder
-        raise DataError(f"cannot build a corpus in {folder}: {where}: {error.strerror or error}.") from None
+        why = in_the_way(folder) or f"{error.filename or folder}: {error.strerror or error}"
+        raise DataError(f"cannot build a corpus in {folder}: {why}.") from None
 
 
 def _earlier(folder: Path) -> StoredCorpus | None:

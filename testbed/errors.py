@@ -17,6 +17,7 @@ Failure policy, from the outside in:
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from enum import StrEnum
@@ -169,6 +170,12 @@ class YokeMissing(InfrastructureError):
     passing = False
 
 
+class GivenUp(InfrastructureError):
+    """The run was ended in the middle of the attempt: what its model has written, or was writing, is lost."""
+
+    kind = "given_up"
+
+
 class NotRecorded(InfrastructureError):
     """A replayed attempt made a call whose result was never recorded."""
 
@@ -194,17 +201,41 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" There are: {shown}."
 
 
-def nearest_path(path: Path, ending: str, others: Iterable[str] = ()) -> str:
+def nearest_path(path: Path, ending: str | tuple[str, ...], others: Iterable[str] = ()) -> str:
     """Says which file beside a path that is not there is nearest; "" where none is: ' Did you mean "mult.toml"?'.
 
     Args:
         path: what was asked for.
-        ending: of the files that could be meant, such as ".toml".
+        ending: of the files that could be meant, such as ".toml"; or several.
         others: further names that could be meant.
     """
     beside = [str(file) for file in path.parent.glob("*") if file.name.endswith(ending)]
     found = did_you_mean(str(path), [*beside, *others])
     return found if found.startswith(" Did you mean") else ""
+
+
+def in_the_way(folder: Path) -> str:
+    """Names what lets no folder be made, with what to do: "out.txt is a file: give another path"; "" if nothing."""
+    for place in (folder, *folder.parents):
+        if os.path.isdir(place):
+            return ""
+        if os.path.lexists(place):
+            return f"{place} is a {'link that leads nowhere' if os.path.islink(place) else 'file'}: give another path"
+    return ""
+
+
+def unwritable(path: Path, why: str) -> UsageError:
+    """The error that a file cannot be written, with what to do where there is no folder for it."""
+    remedy = "" if os.path.isdir(path.parent) else in_the_way(path.parent) or f"make the folder {path.parent} first"
+    return UsageError(f"{path} cannot be written: {why}{remedy and '; '}{remedy}.")
+
+
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One error to show of several: the caller's, which has a remedy, before a bug."""
+    flat: list[BaseException] = []
+    for error in errors.exceptions:
+        flat.append(first_of(error) if isinstance(error, BaseExceptionGroup) else error)
+    return next((error for error in flat if isinstance(error, TestbedError)), flat[0])
 
 
 def _shown(name: Any) -> str:

@@ -21,10 +21,10 @@ from testbed.errors import (
     ModelError,
     ModelNotAsked,
     ModelUnavailable,
-    TestbedError,
     TransportError,
     UsageError,
     YokeMissing,
+    first_of,
 )
 from testbed.experiment import Cell, Experiment
 from testbed.lost_tries import LostTries
@@ -133,6 +133,8 @@ class Runner:
                 self._begun()
                 await self._make_attempts()
         finally:
+            if self._stopping:  # what is stored of those whose next try never came is told as missing
+                self._count(list(self._tried.values()))
             await self._prepared.aclose()
             self._graders.close()
         return self.progress
@@ -159,7 +161,6 @@ class Runner:
                     self.progress.elsewhere = writer.known
                 if self._stopping or allocation.over:
                     break
-            self._count(list(self._tried.values()))
 
     def _record(self) -> Run:
         rules = {spec.name: rule for spec in self.experiment.arms if (rule := rule_of(self.experiment, spec))}
@@ -219,7 +220,7 @@ class Runner:
                 for _ in range(self._concurrency):
                     group.create_task(slot())
         except BaseExceptionGroup as errors:  # several slots may fail at once, mostly of the same cause
-            raise _first(errors) from None
+            raise first_of(errors) from None
 
     def _plan(self, allocation: Allocation) -> None:
         """How many attempts there will be at most, as far as is known."""
@@ -248,6 +249,12 @@ class Runner:
             delay = self._back_off * 2**tries * (1 + self._jitter.random() / 2)
             queue.again(cell, tries + 1, max(delay, getattr(error, "retry_after", 0.0)))
             return None
+        except asyncio.CancelledError:
+            if trial.has_asked() and (self._stopping or self._heard):  # else the run may be taken back as a whole
+                missing = self._lost.marked(trial.given_up())
+                self._tried[missing.id] = missing
+                await writer.add(missing, counts=False)
+            raise
         except ModelError:  # found out late: a chat template's refusal of a longer conversation, a wrong key
             if not self.experiment.places.lines:
                 raise
@@ -287,11 +294,3 @@ class Runner:
             if progress.unheard == UNHEARD and not self._stopping:
                 progress.gave_up = True
                 self.stop()
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One error to show of several: the caller's, which has a remedy, before a bug."""
-    flat: list[BaseException] = []
-    for error in errors.exceptions:
-        flat.append(_first(error) if isinstance(error, BaseExceptionGroup) else error)
-    return next((error for error in flat if isinstance(error, TestbedError)), flat[0])

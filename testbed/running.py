@@ -130,9 +130,10 @@ def _sum_up(counts: Progress) -> str:
         if counts.elsewhere
         else ""
     )
+    given_up = f", {counts.given_up:,} given up" if counts.given_up else ""
     return (
         f"{scored:,} of {counts.total:,} attempts are stored: {new:,} new{twice}, {counts.resumed:,} from before; "
-        f"{counts.missing:,} lost to the infrastructure"
+        f"{counts.missing - counts.given_up:,} lost to the infrastructure{given_up}"
     )
 
 
@@ -155,7 +156,7 @@ def _stopping_on_signals(runner: Runner, console: Console) -> Iterator[None]:
         _tell(
             console,
             "Stopping: letting attempts under way end, but for those that still wait for their turn at a server. "
-            "Ctrl-C again to give them up.",
+            "Ctrl-C again to give them up: what a hosted model was asked for in them then counts as lost.",
         )
 
     for number in (signal.SIGINT, signal.SIGTERM):

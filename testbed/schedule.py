@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from testbed.causes import Causes
+from testbed.errors import GivenUp
 from testbed.experiment import Cell
 from testbed.types import AGENT_ERROR, AGENT_SILENT, CONTEXT_FULL, Attempt, Status
 
@@ -23,7 +24,8 @@ class Progress:
         resumed: found in the store.
         elsewhere: made here, but stored by another process before.
         done: durable, the resumed ones included.
-        missing: ended by the infrastructure after all retries.
+        missing: ended by the infrastructure after all retries, or given up.
+        given_up: of these, in the middle of which the run was ended.
         causes: why those are missing.
         broken: why others failed without an answer, by their agent or a prompt beyond the context.
         unheard: attempts ended, before the model first wrote anything, by its not being reached.
@@ -41,6 +43,7 @@ class Progress:
     elsewhere: int = 0
     done: int = 0
     missing: int = 0
+    given_up: int = 0
     causes: Causes = field(default_factory=Causes)
     broken: Causes = field(default_factory=lambda: Causes("failed without an answer"))
     unheard: int = 0
@@ -66,6 +69,7 @@ class Progress:
         self.usd += attempt.cost.usd
         if attempt.status is Status.MISSING:
             self.missing += 1
+            self.given_up += attempt.ended == f"missing:{GivenUp.kind}"
             self.causes.add(attempt)
         elif attempt.ended in (AGENT_ERROR, AGENT_SILENT, CONTEXT_FULL):
             self.broken.add(attempt)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from testbed.command_options import DEFAULT_STORE, StoreOption, some
+from testbed.command_options import DEFAULT_STORE, StoreOption, may_be_new, some
 
 
 def import_(
@@ -80,8 +80,3 @@ def export(
     with Store.open(store, create=False) as opened:
         rows = write(opened, run, file, force=force, transcripts=transcripts, scores=scores)
     print(f"wrote {some(rows, 'score' if scores else 'attempt')} to {file}")
-
-
-def may_be_new(store: str) -> bool:
-    """Whether opening a store may make its file."""
-    return store.startswith("sqlite") if "://" in store else not Path(store).exists()

@@ -11,7 +11,7 @@ from functools import partial
 from testbed.edges import Kept
 from testbed.env import Environment
 from testbed.episode import Episode
-from testbed.errors import ContextFull, InfrastructureError, ModelNotAsked, TestbedError
+from testbed.errors import ContextFull, GivenUp, InfrastructureError, ModelError, ModelNotAsked, TestbedError
 from testbed.lookahead.beginning import begin
 from testbed.models.base import Imaginer, Request
 from testbed.preparation import Arm
@@ -40,7 +40,7 @@ class Trial:
         self._clock: asyncio.Timeout
         self._bug: BaseException | None = None
         self._running: asyncio.Task[Attempt | None] | None = None
-        self._waits = self._drawn = self._stopping = self._given_up = False
+        self._waits = self._asked = self._drawn = self._stopping = self._given_up = False
 
     async def run(self, replay: Iterator[str] | None, graders: DaemonThreads) -> Attempt | None:
         """The attempt, however the model fared in it; None where it was given up, see `stop_waiting`.
@@ -60,6 +60,10 @@ class Trial:
             if self._given_up and task.uncancel() == 0:
                 return None
             raise
+        except (InfrastructureError, ModelError) as error:  # the attempt's clock has stopped
+            if explain := getattr(self._arm.model, "explain", None):
+                await explain(error)
+            raise
 
     def stop_waiting(self) -> None:
         """From now on gives this try up where it waits for its turn at the model, and nothing would be lost with it.
@@ -70,7 +74,7 @@ class Trial:
         self._give_up()
 
     def _give_up(self) -> None:
-        kept = self._drawn and not getattr(self._arm.model, "reproducible", False)
+        kept = self._drawn and not self._repeats
         if self._waits and not kept and not self._given_up and self._running is not None:
             self._given_up = True
             self._running.cancel()
@@ -94,9 +98,17 @@ class Trial:
 
     def has_drawn(self, error: InfrastructureError) -> bool:
         """Whether this try, ended by `error`, has cost a reply that would not be the same another time."""
-        if getattr(self._arm.model, "reproducible", False):
+        if self._repeats:
             return False
         return not isinstance(error, ModelNotAsked) or has_reply(self._episode.transcript if self._episode else ())
+
+    def has_asked(self) -> bool:
+        """Whether this try, cancelled, has cost such a reply: one that came, or that the model was asked for."""
+        return (self._asked or self._drawn) and not self._repeats
+
+    @property
+    def _repeats(self) -> bool:
+        return bool(getattr(self._arm.model, "reproducible", False))
 
     def missing(self, error: InfrastructureError) -> Attempt:
         """What is recorded of an attempt that the infrastructure ended: as far as it came, and why."""
@@ -104,6 +116,10 @@ class Trial:
         if why := str(error):
             transcript.append({"role": "system", "content": why})
         return self._record(Status.MISSING, f"missing:{error.kind}", transcript)
+
+    def given_up(self) -> Attempt:
+        """What is recorded of an attempt in the middle of which its run was ended, see `missing`."""
+        return self.missing(GivenUp("the run was given up before the attempt had ended."))
 
     def _begin(self, replay: Iterator[str] | None) -> Episode:
         arm, task, env = self._arm, self._task, self._environment
@@ -145,6 +161,9 @@ class Trial:
         with standing(clock, began):
             try:
                 yield
+            except asyncio.CancelledError:
+                self._asked = False  # it was still waiting: the model has not seen the request
+                raise
             finally:
                 self._waits = False
                 episode.forgive(loop.time() - began)
@@ -174,6 +193,7 @@ class Trial:
         Raises:
             ContextFull: the conversation fills the model's context.
         """
+        self._asked = True
         reply = await self._arm.model.generate(self._request(episode, clock))
         self._drawn = True
         episode.read(reply.text, reply.usage, reply.logprobs)

@@ -165,7 +165,8 @@ def test_an_archive_that_can_be_neither_written_nor_taken_away_is_told(tmp_path:
     board = a_board(tmp_path)
     (tmp_path / "file").write_text("mine")
     with a_database(tmp_path / "board.sqlite", board) as db:
-        for place, why in ((f"{'x' * 250}.zip", "File name too long"), ("file/out.zip", "Not a directory")):
+        below = f"Not a directory; {tmp_path / 'file'} is a file: give another path"
+        for place, why in ((f"{'x' * 250}.zip", "File name too long"), ("file/out.zip", below)):
             with pytest.raises(UsageError, match=f"cannot be written: {why}"):
                 write_archive(db, board.slug, tmp_path / place)
 
@@ -205,6 +206,19 @@ def test_from_the_command_line(testbed: Callable[..., Done], tmp_path: Path) -> 
     done = testbed("board", "import", "out.zip", "--store", "elsewhere.sqlite")
     assert (done.code, "board 'sums' with 0 entries" in done.out) == (0, True), done.err
     assert testbed("board", "import", "out.csv", "--store", "elsewhere.sqlite").code == 2
+    below = testbed("board", "export", "sums", "out.csv/out.json")
+    assert (below.code, "out.csv is a file: give another path" in below.err) == (2, True)
+
+
+def test_an_archive_that_is_not_there_is_not_told_as_damaged(testbed: Callable[..., Done], tmp_path: Path) -> None:
+    (tmp_path / "sums.zip").write_text("")
+    for name, told in (
+        ("suns.zip", "there is no file suns.zip. Did you mean 'sums.zip'?"),
+        ("elsewhere/sums.zip", "there is no file elsewhere/sums.zip."),
+        (".", ". is a folder; name the archive itself."),
+    ):
+        done = testbed("board", "import", name)
+        assert (done.code, done.err) == (2, f"error: {told}\n")
 
 
 def test_an_import_that_is_refused_leaves_no_new_database_and_no_old_one_away(testbed, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from helpers.boards import SUMS, VAULTS, a_board, board_file
+from helpers.boards import SUMS, VAULTS, a_board, a_database, board_file
 from testbed.board import audit, boards
 from testbed.board.board_file import SECRET_VARIABLE
 from testbed.board.database import BoardDatabase
@@ -17,8 +18,9 @@ from testbed.board.refusals import NotFound, Overloaded
 from testbed.board.schema import board_schema
 from testbed.budget import Budget
 from testbed.errors import ExperimentError, StoreError, UsageError
-from testbed.store import Store
+from testbed.store import Run, Store
 from testbed.store.schema import meta
+from testbed.transfer import Columns, import_outcomes
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +247,34 @@ def test_a_store_becomes_a_board_without_losing_anything(where: str, tmp_path: P
         assert store.runs() == []
     with BoardDatabase.open(where, create=False) as db:
         assert [board.slug for board in boards.list_(db)] == ["sums"]
+
+
+def test_a_store_with_runs_becomes_no_board_and_stays_as_it_was(where: str, tmp_path: Path) -> None:
+    with Store.open(where) as store:
+        store.add_run(Run("mine", {}, 0, (), "2026-01-01", {}), [])
+    for create in (True, False):
+        with pytest.raises(StoreError, match=r"is a store of runs \('mine'\)\. Give boards a database of their own"):
+            BoardDatabase.open(where, create=create)
+    with Store.open(where) as store:
+        store.edits.rename("mine", "still_mine")  # which of a board's database nobody may
+        store.edits.delete("still_mine")
+    BoardDatabase.open(where).close()
+
+
+def test_a_boards_database_takes_no_runs_which_would_relabel_its_frozen_tasks(where: str, tmp_path: Path) -> None:
+    with a_database(where, a_board(tmp_path)) as db:
+        tasks = boards.get(db, "sums").tasks
+        other = [dataclasses.replace(task, cluster="all") for task in tasks]
+        assert [task.hash for task in other] == [task.hash for task in tasks]
+        with pytest.raises(StoreError, match="is a board's database, which holds no runs but its entries"):
+            db.store.add_run(Run("mine", {}, 0, (), "2026-01-01", {}), other)
+        (tmp_path / "log.csv").write_text("q,m,won\nx,a,1\n")
+        columns = Columns.parse(task="q", arm="m", success="won")
+        with pytest.raises(StoreError, match="Give runs a store of their own with --store"):
+            import_outcomes(db.store, tmp_path / "log.csv", "mine", columns)
+    with BoardDatabase.open(where, create=False) as db:
+        assert boards.get(db, "sums").tasks == tasks
+        assert db.store.runs() == []
 
 
 def test_a_table_that_a_board_lacks_is_made_when_it_is_opened(where: str) -> None:

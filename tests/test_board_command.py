@@ -20,6 +20,19 @@ from testbed.board.accounts import check
 from testbed.board.board_file import SECRET_VARIABLE
 from testbed.board.database import BoardDatabase
 
+EXPERIMENT = """\
+name = "mine"
+samples = 1
+[model]
+id = "reference"
+[[env]]
+id = "Addition-v0"
+digits = 1
+tasks = 1
+[[arm]]
+name = "bare"
+"""
+
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -101,6 +114,26 @@ def test_looking_at_boards_makes_no_store(testbed, tmp_path: Path) -> None:
     assert not (tmp_path / "board.sqlite").exists()
 
 
+def test_a_file_holds_runs_or_boards_and_is_refused_for_the_other(testbed, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("q,m,won\nx,a,1\n")
+    words = ["import", "log.csv", "--run", "mine", "--task", "q", "--arm", "m", "--success", "won"]
+    assert testbed(*words, "--store", "runs.sqlite").code == 0
+    was = (tmp_path / "runs.sqlite").stat().st_mode
+    file = str(board_file(tmp_path))
+    for command in (["create", file], ["serve", "--port", "0"], ["token", "create", "ann", "--scope", "read"]):
+        done = testbed("board", *command, "--store", "runs.sqlite")
+        assert (done.code, "runs.sqlite is a store of runs ('mine')" in done.err) == (2, True), done.err
+    assert (tmp_path / "runs.sqlite").stat().st_mode == was
+    assert testbed("runs", "delete", "mine", "--yes", "--store", "runs.sqlite").code == 0
+    assert testbed("board", "create", file).code == 0
+    (tmp_path / "mine.toml").write_text(EXPERIMENT)
+    for command in (words, ["run", "mine.toml"]):
+        done = testbed(*command, "--store", "board.sqlite")
+        assert (done.code, "board.sqlite is a board's database, which holds no runs" in done.err) == (2, True), done.err
+    assert "mine" not in testbed("list", "runs", "--store", "board.sqlite").out
+
+
+@pytest.mark.usefixtures("store")
 def test_a_token_is_printed_once_alone_and_works(testbed, store: str) -> None:
     made = testbed("board", "token", "create", "ann", "--scope", "submit", "--scope", "read", "--days", "3")
     token = made.out.strip()

@@ -64,3 +64,11 @@ def test_a_source_that_is_missing_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         invoke("build", tmp_path / "nowhere", tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_a_file_in_the_way_of_a_corpus_is_named(source: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for folder in (file, file / "c"):
+        with pytest.raises(DataError, match=f"corpus in {folder}: {file} is a file: give another path"):
+            invoke("build", source, folder)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from testbed.errors import (
     UnknownName,
     UsageError,
     did_you_mean,
+    unwritable,
 )
 
 ALL = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, TestbedError)]
@@ -54,6 +56,21 @@ def test_a_megabyte_for_a_name_neither_takes_time_nor_fills_the_message() -> Non
     error = UnknownName("tool", "search" * 200_000, ["search", "python"])
     assert time.process_time() - start < 0.1
     assert len(str(error)) < 300
+
+
+def test_what_lies_in_the_way_of_a_file_is_named_and_else_the_folder_that_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "there").mkdir()
+    for place, remedy in (
+        ("file", "; {}/file is a file: give another path"),
+        ("file/deeper", "; {}/file is a file: give another path"),
+        ("link", "; {}/link is a link that leads nowhere: give another path"),
+        ("none/deeper", "; make the folder {}/none/deeper first"),
+        ("there", ""),
+    ):
+        path = tmp_path / place / "out.csv"
+        assert str(unwritable(path, "why")) == f"{path} cannot be written: why{remedy.format(tmp_path)}."
 
 
 @given(st.text(), st.lists(st.text(), max_size=5))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from helpers.faulty_proxy import CUT, HANG, MALFORMED, WRONG_ARGUMENTS, Proxy, Refusal
-from helpers.served_model import NAME, served_reference
+from helpers.served_model import LISTED, NAME, served_reference
 from testbed import registry
 from testbed.errors import FaultKind, ModelError, ModelUnavailable, TransportError
 from testbed.experiment_file import parse_experiment
@@ -138,12 +138,12 @@ async def test_a_server_without_log_probabilities_is_told_by_name(server: str) -
             await model.score([QUESTION], [], [0])
 
 
-def experiment(samples: int, tasks: int, max_tokens: int = 8) -> Any:
+def experiment(samples: int, tasks: int, max_tokens: int = 8, name: str = NAME) -> Any:
     return parse_experiment(
         {
             "name": "test",
             "samples": samples,
-            "model": {"id": f"chat:openai:{NAME}", "max_tokens": max_tokens},
+            "model": {"id": f"chat:openai:{name}", "max_tokens": max_tokens},
             "env": [{"id": "Say-v0", "tasks": tasks}],
             "arm": [{"name": "bare"}],
             "budget": {"turns": 1, "seconds": 60.0},
@@ -152,10 +152,16 @@ def experiment(samples: int, tasks: int, max_tokens: int = 8) -> Any:
     )
 
 
-async def run(model: Chat, exp: Any, path: Path, **options: Any) -> tuple[list[Any], Any]:
+async def made(model: Chat, exp: Any, path: Path, **options: Any) -> list[Any]:
     with Store.open(path) as store:
         await Runner(exp, store, models={model.name: model}, back_off=0.05, **options).run()
-        return list(store.attempts("test")), analyse_run(store, "test")
+        return list(store.attempts("test"))
+
+
+async def run(model: Chat, exp: Any, path: Path, **options: Any) -> tuple[list[Any], Any]:
+    attempts = await made(model, exp, path, **options)
+    with Store.open(path) as store:
+        return attempts, analyse_run(store, "test")
 
 
 async def test_in_a_run_refusals_cost_nothing_and_lost_replies_are_redraws(
@@ -173,6 +179,63 @@ async def test_in_a_run_refusals_cost_nothing_and_lost_replies_are_redraws(
     warnings = " ".join(found.warnings)
     assert "Requests of bare 2 were refused" in warnings
     assert f"bare {len(redrawn)} were made in a further try" in warnings
+
+
+@asynccontextmanager
+async def called(name: str, server: str, **proxy: Any) -> AsyncIterator[tuple[Chat, Proxy]]:
+    async with Proxy(server, **proxy) as there:
+        model = Chat(f"openai:{name}", base_url=there.url, system="")
+        try:
+            yield model, there
+        finally:
+            await model.aclose()
+
+
+WRONG = LISTED.replace("c", "ck")
+
+
+async def test_a_wrong_name_is_told_with_the_nearest_in_the_servers_list_which_is_asked_for_once(
+    say: None, server: str, tmp_path: Path
+) -> None:
+    async with called(WRONG, server) as (model, proxy):
+        exp = experiment(2, 2, name=WRONG)
+        attempts = await made(model, exp, tmp_path / "s.sqlite", concurrency=4, retries=1)
+    assert [attempt.ended for attempt in attempts] == ["missing:model_unavailable"] * 4
+    told = f"Its list of models has no '{WRONG}'. Did you mean '{LISTED}'?"
+    assert all(
+        str(attempt.transcript[-1]["content"]).endswith(f"Internal Server Error. {told}") for attempt in attempts
+    )
+    assert (len(proxy.bodies), proxy.asked) == (8, 1)
+
+
+@pytest.mark.parametrize("unlisted", [Refusal(404), Refusal(200, message="no list")], ids=["none", "unreadable"])
+async def test_a_server_without_a_list_of_models_is_told_as_it_answers(
+    say: None, server: str, tmp_path: Path, unlisted: Refusal
+) -> None:
+    async with called(WRONG, server, unlisted=unlisted) as (model, proxy):
+        exp = experiment(1, 2, name=WRONG)
+        attempts = await made(model, exp, tmp_path / "s.sqlite", concurrency=2, retries=0)
+    assert all(str(attempt.transcript[-1]["content"]).endswith("Internal Server Error") for attempt in attempts)
+    assert proxy.asked == 1
+
+
+async def test_a_refused_name_is_told_with_the_nearest_too(say: None, server: str, tmp_path: Path) -> None:
+    async with called(WRONG, server, faults=[Refusal(404, message="no such model")]) as (model, _):
+        with pytest.raises(ModelError, match=f"Check the model's name and the base_url. Its list.*'{LISTED}'"):
+            await made(model, experiment(1, 1, name=WRONG), tmp_path / "s.sqlite")
+
+
+async def test_of_a_name_that_the_server_has_or_has_answered_to_its_list_says_nothing(
+    say: None, server: str, tmp_path: Path
+) -> None:
+    for name, faults, asked in ((LISTED, [Refusal(500)], 1), (NAME, [None, Refusal(500)], 0)):
+        async with called(name, server, faults=faults) as (model, proxy):
+            exp = experiment(1, 2, name=name)
+            path = tmp_path / f"{asked}.sqlite"
+            attempts = await made(model, exp, path, concurrency=1, retries=0)
+        lost = [attempt for attempt in attempts if attempt.status == "missing"]
+        assert [str(attempt.transcript[-1]["content"])[-9:] for attempt in lost] == ["slow down"]
+        assert proxy.asked == asked
 
 
 @pytest.mark.slow

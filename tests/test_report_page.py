@@ -267,6 +267,16 @@ def test_a_page_that_cannot_be_written_is_refused_by_name(alone: Analysis, tmp_p
         write_page(alone, tmp_path / "nowhere" / "report.html")
 
 
+def test_what_is_in_the_way_of_a_page_or_of_pictures_is_named(alone: Analysis, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(UsageError, match=rf"{file} is a file: give another path\.$"):
+        write_page(alone, file / "report.html")
+    for folder in (file, file / "pictures"):
+        with pytest.raises(UsageError, match=rf"cannot make the folder {folder}: {file} is a file: give another path"):
+            write_png(alone, folder)
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(alone: Analysis, tmp_path: Path) -> None:
     (tmp_path / "report.html").mkdir()  # a folder in the way: the last step fails
     with pytest.raises(UsageError, match=r"report\.html"):

@@ -383,6 +383,21 @@ async def test_an_attempt_of_which_something_would_be_lost_is_not_given_up(tmp_p
         assert store.finished("test") == set()
 
 
+async def test_of_attempts_that_wait_for_a_place_when_an_error_ends_the_run_nothing_is_recorded(tmp_path: Path) -> None:
+    exp, path, model = experiment([{"name": "bare", "samples": 40}]), tmp_path / "s.sqlite", Served(2)
+    with Store.open(path) as store:
+        runner = Runner(exp, store, models={"scripted": model}, concurrency=16)
+        going = asyncio.create_task(runner.run())
+        while runner.progress.done < 1:
+            await asyncio.sleep(0.001)
+        going.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await going
+        ended = [a.ended for a in store.attempts("test")]
+    assert set(ended) <= {"answered", "missing:given_up"}
+    assert len(ended) == len(model.asked) < 200  # of the others the model has seen nothing
+
+
 async def test_a_second_stop_ends_attempts_that_are_being_given_up_like_all_others(tmp_path: Path) -> None:
     exp, path = experiment([{"name": "bare", "samples": 4}]), tmp_path / "s.sqlite"
     with Store.open(path) as store:
@@ -394,4 +409,6 @@ async def test_a_second_stop_ends_attempts_that_are_being_given_up_like_all_othe
         going.cancel()  # at the same moment
         with pytest.raises(asyncio.CancelledError):
             await going
-        assert all(a.status is Status.COMPLETE for a in store.attempts("test"))
+        ended = [a.ended for a in store.attempts("test")]
+        assert ended == ["missing:given_up"] * len(model.asked)  # those being served; nothing of those that waited
+        assert len(model.asked) == 3

@@ -139,6 +139,66 @@ async def test_a_run_that_ends_while_a_retry_waits_does_not_forget_what_was_lost
     assert outcomes.success.tolist() == [-1, 1]
 
 
+class Slow(Hosted):
+    """Writes what it is asked for only once it is let."""
+
+    def __init__(self, reproducible: bool = False, after: int = 0) -> None:
+        super().__init__(UNAVAILABLE, (), reproducible)
+        self.asked, self._after = asyncio.Event(), after
+
+    async def generate(self, request: Request) -> Reply:
+        reply = await super().generate(request)
+        if self._asked >= self._after:
+            self.asked.set()
+            await asyncio.Event().wait()
+        return reply
+
+
+async def given_up(model: Slow, exp: Any, path: Path, *, stop: bool = True) -> tuple[list[Any], Runner]:
+    """What is stored of a run that is stopped, and then given up in the middle of a reply."""
+    with Store.open(path) as store:
+        runner = Runner(exp, store, models={"scripted": model}, concurrency=1)
+        going = asyncio.create_task(runner.run())
+        await asyncio.wait_for(model.asked.wait(), 30)
+        if stop:
+            runner.stop()
+        going.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await going
+        return list(store.attempts("test")), runner
+
+
+async def test_a_reply_that_is_under_way_when_a_run_is_given_up_counts_as_lost(tmp_path):
+    exp, path = experiment(samples=3), tmp_path / "s.sqlite"
+    (made, lost), runner = await given_up(Slow(after=1), exp, path)
+    assert (made.success, lost.ended, lost.first_draw) == (True, "missing:given_up", None)
+    assert (runner.progress.missing, runner.progress.given_up) == (1, 1)
+    attempts, outcomes, _ = await run(Hosted(UNAVAILABLE, ()), exp, path)
+    assert [attempt.faults for attempt in attempts] == [{}, {REDRAWN: 1}, {}]
+    assert outcomes.success.tolist() == [1, -1, 1]
+
+
+async def test_what_was_written_before_a_run_was_given_up_is_kept_with_what_it_cost(tmp_path):
+    exp = experiment(samples=1, tools=("echo",))
+    (lost,), _ = await given_up(Slow(after=1), exp, tmp_path / "s.sqlite")
+    assert [message["role"] for message in lost.transcript] == ["user", "assistant", "tool", "system"]
+    assert lost.cost.model_calls == 1
+
+
+async def test_of_a_model_that_repeats_itself_nothing_is_lost_when_a_run_is_given_up(tmp_path):
+    exp, path = experiment(samples=2), tmp_path / "s.sqlite"
+    attempts, runner = await given_up(Slow(reproducible=True), exp, path)
+    assert (attempts, runner.progress.missing) == ([], 0)
+
+
+async def test_a_run_that_another_error_ends_remembers_replies_once_it_has_heard_the_model(tmp_path):
+    exp = experiment(samples=3)
+    (_, lost), _ = await given_up(Slow(after=1), exp, tmp_path / "a.sqlite", stop=False)
+    assert lost.ended == "missing:given_up"
+    attempts, _ = await given_up(Slow(), exp, tmp_path / "b.sqlite", stop=False)
+    assert attempts == []  # so that a run whose first requests are refused leaves nothing behind
+
+
 class Fading(Hosted):
     """Breaks down once, and then is not there."""
 

@@ -137,6 +137,27 @@ def test_stopped_when_all_is_done_nothing_is_said_to_be_left(testbed: Callable[.
     assert "Go on with" not in done.err
 
 
+def test_given_up_at_the_second_interrupt_attempts_under_way_are_told_and_stored(
+    testbed: Callable[..., Done], tmp_path: Path
+) -> None:
+    agent = (
+        "import asyncio, os, signal\n"
+        "async def solve(env):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    await asyncio.sleep(0.1)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    await asyncio.sleep(60)\n"
+    )
+    (tmp_path / "agent.py").write_text(agent, encoding="utf-8")
+    write(tmp_path, model='id = "scripted"\nreplies = ["<answer>1</answer>"]')
+    done = testbed("run", "run.toml", "--agent", "agent.py:solve", "--concurrency", "1")
+    assert done.code == 130
+    assert "what a hosted model was asked for in them then counts as lost" in done.err
+    assert "0 of 8 attempts are stored: 0 new, 0 from before; 0 lost to the infrastructure, 1 given up." in done.err
+    assert "1 missing: 1 x given_up (the run was given up before the attempt had ended.)" in done.err
+    assert "Go on with: testbed run run.toml --agent agent.py:solve" in done.err
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [

@@ -13,6 +13,7 @@ from helpers.stored import ARMS, TASKS, every_attempt, make_run, put
 from testbed.board.database import BoardDatabase
 from testbed.errors import StoreError, UnknownName
 from testbed.store import MessageScore, ScorerRecord, Store
+from testbed.store.runs import RunTables
 from testbed.store.schema import transcripts
 
 
@@ -58,7 +59,8 @@ async def test_a_renamed_run_keeps_its_attempts_and_its_experiment_finds_it(stor
 
 
 def test_entries_of_boards_stay_as_sent(db: BoardDatabase) -> None:
-    db.store.add_run(make_run("entry"), TASKS)
+    with db.writing() as connection:
+        RunTables(db.database).write(connection, make_run("entry"), TASKS)
     for change in (db.store.edits.delete, lambda name: db.store.edits.rename(name, "x")):
         with pytest.raises(StoreError, match="entries, which stay as sent"):
             change("entry")

@@ -82,6 +82,12 @@ def test_a_store_in_a_folder_that_is_not_there_is_refused_by_name(tmp_path: Path
         Store.open(tmp_path / "nowhere" / "store.sqlite")
 
 
+def test_a_store_below_a_file_names_the_file_and_no_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StoreError, match=r"cannot be made: .*/file is a file: give another path\.$"):
+        Store.open(tmp_path / "file" / "deeper" / "store.sqlite")
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which not even root may make files")
 def test_a_folder_that_cannot_be_written_is_refused_by_name() -> None:
     with pytest.raises(StoreError, match=r"/proc/store\.sqlite.* cannot be opened"):

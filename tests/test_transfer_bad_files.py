@@ -95,6 +95,9 @@ def test_a_task_in_two_clusters_is_refused(store: Store, folder: Path) -> None:
 def test_a_file_that_is_not_there_is_named(store: Store, folder: Path) -> None:
     with pytest.raises(DataError, match=r"there is no file .*/none\.csv"):
         import_outcomes(store, folder / "none.csv", "r", PLAIN)
+    (folder / "first.csv.gz").write_text("")
+    with pytest.raises(DataError, match=r"there is no file .*/firts\.csv\. Did you mean '.*/first\.csv\.gz'\?"):
+        import_outcomes(store, folder / "firts.csv", "r", PLAIN)
 
 
 @pytest.mark.parametrize(

@@ -154,11 +154,14 @@ def test_an_unknown_run_or_format_or_folder_is_named(store: Store, folder: Path)
 def test_a_folder_that_is_none_is_told_alike_in_every_format(store: Store, folder: Path, ending: str) -> None:
     store.add_run(Run("demo", {}, 0, (), "2026-01-01", {}), [])
     (folder / "file").write_text("mine")
-    for place, why in (("none", "No such file or directory"), ("file", "Not a directory")):
+    none, file = folder / "none", folder / "file"
+    for place, why in (
+        (none, f"No such file or directory; make the folder {none} first"),
+        (file, f"Not a directory; {file} is a file: give another path"),
+    ):
         with pytest.raises(UsageError) as told:
-            export(store, "demo", folder / place / f"out.{ending}")
-        target = folder / place
-        assert str(told.value) == f"{target}/out.{ending} cannot be written: {why}; make the folder {target} first."
+            export(store, "demo", place / f"out.{ending}")
+        assert str(told.value) == f"{place}/out.{ending} cannot be written: {why}."
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])

@@ -29,7 +29,7 @@ from testbed.board.refusals import Refused
 from testbed.board.schema import ACCEPTED, entries
 from testbed.board.schema import uploads as upload_table
 from testbed.board.settings import Settings
-from testbed.errors import DataError, UsageError
+from testbed.errors import DataError, UsageError, nearest_path, unwritable
 from testbed.store.schema import unpack
 
 FORMAT = 1
@@ -81,7 +81,7 @@ def write_archive(db: BoardDatabase, slug: str, path: Path) -> Moved:
                         member.write(data)
         os.replace(part, path)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise unwritable(path, error.strerror or str(error)) from error
     finally:
         with suppress(OSError):  # of a folder that is none or read-only, which was told
             part.unlink(missing_ok=True)
@@ -142,6 +142,10 @@ class _Checked(NamedTuple):
 @contextmanager
 def _checked(path: Path, settings: Settings) -> Iterator[_Checked]:
     """All of an archive, read before anything of it is kept."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name the archive itself.")
+    if not path.exists():
+        raise DataError(f"there is no file {path}.{nearest_path(path, '.zip')}")
     limits = replace(settings, open_uploads=sys.maxsize, entries=sys.maxsize, waiting=sys.maxsize)
     try:
         with zipfile.ZipFile(path) as file:

@@ -16,14 +16,14 @@ from testbed.board.schema import board_schema
 from testbed.closing import Closing
 from testbed.errors import StoreError
 from testbed.store import Store
-from testbed.store.schema import BUSY_SECONDS, Database, meta
+from testbed.store.runs import BOARD
+from testbed.store.schema import BUSY_SECONDS, Database, meta, runs
 
 if TYPE_CHECKING:
     from testbed.board.accounts import Verified
     from testbed.board.boards import Board
 
 BOARD_VERSION = 1
-_VERSION_KEY = "board_schema_version"
 
 
 class BoardDatabase(Closing):
@@ -104,9 +104,24 @@ class BoardDatabase(Closing):
         finally:
             self._one_writer.release()
 
+    def _version(self, connection: sa.Connection) -> str | None:
+        """The version of the board in it; None where it may become a board's database.
+
+        Raises:
+            StoreError: it holds runs. They could be neither renamed nor deleted any more, they would write over the
+                labels of the board's tasks, and whoever passed the store on would pass on the board's secrets.
+        """
+        version = connection.scalar(sa.select(meta.c.value).where(meta.c.key == BOARD))
+        if version is None and (run := connection.scalar(sa.select(runs.c.name).order_by(runs.c.name).limit(1))):
+            raise StoreError(
+                f"{self.label} is a store of runs ({run!r:.60}). Give boards a database of their own with --store, "
+                "such as board.sqlite."
+            )
+        return version
+
     def _need_tables(self, *, create: bool) -> None:
         with self.reading() as connection:
-            version = connection.scalar(sa.select(meta.c.value).where(meta.c.key == _VERSION_KEY))
+            version = self._version(connection)
             complete = version is not None and set(board_schema.tables) <= set(sa.inspect(connection).get_table_names())
         if version is None and not create:
             raise StoreError(f"{self.label} holds no board. Make one with `testbed board create`.")
@@ -120,5 +135,5 @@ class BoardDatabase(Closing):
                 board_schema.create_all(connection)
                 if version is None and self.database.is_sqlite:
                     os.chmod(self.database.label, 0o600)  # a board's secret and hashes of tokens are for nobody else
-                if connection.scalar(sa.select(meta.c.value).where(meta.c.key == _VERSION_KEY)) is None:
-                    connection.execute(meta.insert().values(key=_VERSION_KEY, value=str(BOARD_VERSION)))
+                if self._version(connection) is None:  # asked again, now that nobody else writes
+                    connection.execute(meta.insert().values(key=BOARD, value=str(BOARD_VERSION)))

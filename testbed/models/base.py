@@ -172,6 +172,7 @@ class Model(Protocol):
             can be made again; a model that does not say so is taken not to be.
         priced: whether asking it can cost money; one that does not say so is taken to.
         gives_logprobs: whether its replies bring `Reply.logprobs`; one that does not say so is taken not to.
+        explain: of one that has it, awaited with an error that has ended a try, to add what it finds out of the cause.
     """
 
     name: str

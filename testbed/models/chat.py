@@ -18,6 +18,7 @@ from testbed.models.chat_clients import Connections, check_client, extra_fields,
 from testbed.models.chat_echo import Served
 from testbed.models.chat_errors import Refused, expect_answers, translated
 from testbed.models.chat_messages import encode_reply, finish_of, in_openais_form, system_text, to_langchain
+from testbed.models.chat_names import ServedNames
 from testbed.models.chat_prices import check_limit, estimated, prices_of, usage_of
 from testbed.models.chat_reading import Reading
 from testbed.models.chat_score import written_logprobs
@@ -89,7 +90,7 @@ class Chat:
     ) -> None:
         self._timeout, self._native, self._system = seconds_of("timeout", timeout), native, system
         self._pace = Pace(concurrency, seconds_of("patience", patience))
-        self._base_url, self._key_env = base_url, api_key_env
+        self._base_url, self._key_env, self._tokenizer = base_url, api_key_env, tokenizer
         self._client: BaseChatModel | None = None
         self._connections: Connections | None = None
         if isinstance(model, str):
@@ -104,7 +105,6 @@ class Chat:
         self._seeded = self.gives_logprobs if seed is None else seed
         self._bound: dict[str, Any] = {}
         self._approximate = self._told_logprobs = False
-        self._tokenizer = tokenizer
         self._stated: StatedTokenizer | None = None
         self._reading: Reading | None = None
         self._extra = extra_fields(extra_body, self.gives_logprobs)
@@ -117,6 +117,7 @@ class Chat:
             extra=self._extra,
         )
         self._taken: set[str] = set()  # kinds of requests that the server has answered
+        self.explain = ServedNames(lambda: None if self._taken else self._client).explain
 
     @property
     def counts_are_approximate(self) -> bool:

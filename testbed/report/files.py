@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from testbed.errors import UsageError
+from testbed.errors import unwritable
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -19,18 +19,18 @@ def write_file(path: Path, data: bytes) -> None:
         if path.exists() and not path.is_file() and not path.is_dir():
             path.write_bytes(data)
             return
-        path = path.resolve()  # a link is followed, not replaced
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        target = path.resolve()  # a link is followed, not replaced
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with open(handle, "wb") as file:
                 file.write(data)
             os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
+            os.replace(name, target)
         except OSError:
             os.unlink(name)
             raise
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}.") from error
+        raise unwritable(path, error.strerror or str(error)) from error
 
 
 def _umask() -> int:

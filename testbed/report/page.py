@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from testbed.errors import UsageError
+from testbed.errors import UsageError, in_the_way
 from testbed.report.files import write_file
 from testbed.report.findings import findings, headline, unflagged
 from testbed.report.header import added, header
@@ -187,7 +187,8 @@ def write_png(analysis: Analysis, folder: str | Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make the folder {folder}: {error.strerror}.") from error
+        why = in_the_way(folder) or error.strerror
+        raise UsageError(f"cannot make the folder {folder}: {why}.") from error
     written = []
     config = {**theme(dark=False), "background": "white"}
     for chart in charts(analysis):

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from testbed.errors import UsageError
+from testbed.errors import UsageError, unwritable
 from testbed.report.record import Analysis
 from testbed.report.transcript_links import TranscriptLinks, arm_page, pair_page, task_page
 from testbed.report.transcript_page import render_side_by_side, render_transcript, transcript_css
@@ -81,7 +81,7 @@ def write_transcripts(store: Store, analysis: Analysis, page: str | Path, each: 
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
-        raise UsageError(f"cannot write {folder}: {error.strerror}.") from error
+        raise unwritable(folder, error.strerror or str(error)) from error
     return TranscriptLinks.beside(folder.name, tuple(arm.name for arm in analysis.arms))
 
 

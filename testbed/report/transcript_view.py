@@ -29,6 +29,7 @@ _MISSING = {
     "transport_error": "a connection broke",
     "sandbox_died": "the sandbox died",
     "yoke_missing": "the attempt whose tool results it replays is itself missing",
+    "given_up": "the run was ended in the middle of it",
     "not_recorded": "it made a call whose result was never recorded",
 }
 

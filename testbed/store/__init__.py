@@ -90,11 +90,13 @@ class Store(Closing):
         That is its tasks' labels, and what the experiment calls and says of itself.
 
         Raises:
-            StoreError: another experiment has that name; the message says what differs.
+            StoreError: another experiment has that name, and the message says what differs; or it is a board's
+                database, which takes no new run.
         """
         check_run(run)
         with self._database.writing() as connection:
             if not self._runs.has(connection, run.name):
+                self._runs.refuse_boards(connection)
                 self._runs.write(connection, run, tasks)
                 return
             old, old_tasks = self._runs.read(connection, run.name), self._runs.tasks(connection, run.name)
@@ -294,7 +296,7 @@ class Store(Closing):
         """One transaction that adds foreign attempts, tasks and arms to a run of imports.
 
         Raises:
-            StoreError: the run was not made by imports.
+            StoreError: the run was not made by imports, or there is none and it is a board's database.
         """
         with self._database.writing() as connection:
             yield Merge(self._database, connection, name)

@@ -8,11 +8,9 @@ import sqlalchemy as sa
 
 from testbed.errors import StoreError
 from testbed.store.records import check_run, imported
-from testbed.store.runs import RunTables, in_run
-from testbed.store.schema import Database, attempts, meta, pack, run_arms, run_tasks, runs, transcripts
+from testbed.store.runs import RunTables, in_run, is_boards
+from testbed.store.schema import Database, attempts, pack, run_arms, run_tasks, runs, transcripts
 from testbed.store.scores import scores
-
-BOARD = "board_schema_version"  # the key in `meta` that a board's database has
 
 
 class RunEdits:
@@ -76,7 +74,7 @@ class RunEdits:
             return gone
 
     def _changeable(self, connection: sa.Connection, name: str) -> Any:
-        if connection.scalar(sa.select(meta.c.value).where(meta.c.key == BOARD)) is not None:
+        if is_boards(connection):
             raise StoreError(f"{self._database.label} is a board's database: its runs are entries, which stay as sent.")
         return self._runs.read(connection, name)
 

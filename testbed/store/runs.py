@@ -11,11 +11,29 @@ import zstandard
 
 from testbed.errors import StoreError, UnknownName
 from testbed.store.records import ArmRecord, Run, RunSummary, check_run, imported
-from testbed.store.schema import Database, arms, attempts, pack, run_arms, run_tasks, runs, tasks, transcripts, unpack
+from testbed.store.schema import (
+    Database,
+    arms,
+    attempts,
+    meta,
+    pack,
+    run_arms,
+    run_tasks,
+    runs,
+    tasks,
+    transcripts,
+    unpack,
+)
 from testbed.store.writer import AttemptTable, Upsert, row_attempt
 from testbed.types import Attempt, Status, Task
 
+BOARD = "board_schema_version"  # the key in `meta` that a board's database has
 _BLOCK = 500  # rows of outcomes that are Python objects at one time; more leave the processor's cache
+
+
+def is_boards(connection: sa.Connection) -> bool:
+    """Whether the store is a board's database, whose runs are entries."""
+    return connection.scalar(sa.select(meta.c.value).where(meta.c.key == BOARD)) is not None
 
 
 class RunTables:
@@ -27,6 +45,7 @@ class RunTables:
 
     def __init__(self, database: Database) -> None:
         sign = "?" if database.is_sqlite else "%s"
+        self._label = database.label
         self._runs = Upsert(runs, "name", "", sign)
         # A task's cluster and meta and an arm's spec are labels, not identity: the newest ones are kept.
         self._tasks = Upsert(tasks, "hash", "true", sign)
@@ -74,6 +93,18 @@ class RunTables:
         """Keeps tasks, with their newest labels."""
         self._tasks(connection, [_task_row(task) for task in {task.hash: task for task in listed}.values()])
 
+    def refuse_boards(self, connection: sa.Connection) -> None:
+        """Refuses a new run in a board's database: it would relabel the board's frozen tasks, and nobody may delete it.
+
+        Raises:
+            StoreError: it is one.
+        """
+        if is_boards(connection):
+            raise StoreError(
+                f"{self._label} is a board's database, which holds no runs but its entries. Give runs a store of their "
+                "own with --store, such as testbed.sqlite."
+            )
+
     def describe(self, connection: sa.Connection, run: Run) -> None:
         """Keeps a stored run's experiment as it is worded now."""
         connection.execute(runs.update().where(runs.c.name == run.name).values(experiment=pack(run.experiment)))
@@ -107,13 +138,15 @@ class Merge:
         name: the run.
 
     Raises:
-        StoreError: the run was not made by imports.
+        StoreError: the run was not made by imports, or there is none and it is a board's database.
     """
 
     def __init__(self, database: Database, connection: sa.Connection, name: str) -> None:
         self._connection, self._name = connection, name
         self._attempts, self._runs = AttemptTable(database), RunTables(database)
         self._old = self._runs.read(connection, name) if self._runs.has(connection, name) else None
+        if self._old is None:
+            self._runs.refuse_boards(connection)
         if self._old is not None and self._old.experiment != imported(name):
             raise StoreError(f"run {name!r} was made by `testbed run`. Import under another name.")
 

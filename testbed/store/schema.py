@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from testbed.errors import StoreError
+from testbed.errors import StoreError, in_the_way
 from testbed.types import COST_COMPONENTS, canonical
 
 SCHEMA_VERSION = 1
@@ -257,6 +257,8 @@ def _check_path(path: Path, *, create: bool) -> None:
         return
     if not create:
         raise StoreError(f"there is no store {path}. Make one with `testbed run` or `testbed import`, or give --store.")
+    if found := in_the_way(path.parent):
+        raise StoreError(f"the store {path} cannot be made: {found}.")
     if not path.parent.is_dir():
         raise StoreError(f"the store {path} cannot be made: there is no folder {path.parent}. Make it first.")
 

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from testbed.errors import UnknownName, UsageError
+from testbed.errors import UnknownName, UsageError, unwritable
 from testbed.store import Store
 from testbed.store.schema import pack
 from testbed.types import COST_COMPONENTS, Attempt, Task
@@ -74,8 +74,7 @@ def export(
         os.replace(part, path)
     except OSError as error:  # what Arrow makes of one names the part, and not why
         why = os.strerror(error.errno) if error.errno else str(error)
-        remedy = "" if path.parent.is_dir() else f"; make the folder {path.parent} first"
-        raise UsageError(f"{path} cannot be written: {why}{remedy}.") from error
+        raise unwritable(path, why) from error
     finally:
         with suppress(OSError):  # what could not be made is not there
             part.unlink(missing_ok=True)

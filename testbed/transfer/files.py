@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from testbed.errors import DataError, UnknownName
+from testbed.errors import DataError, UnknownName, nearest_path
 
 Record = tuple[str, dict[str, Any]]  # where it stands, such as "runs.csv:12", and its values by column
 _KINDS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "lines", ".ndjson": "lines", ".json": "json"}
@@ -30,7 +30,8 @@ def read_records(path: Path) -> Iterator[Record]:
     if kind not in _KINDS:
         raise UnknownName("file ending", kind, _KINDS, "Each may be followed by .gz.")
     if not path.is_file():
-        raise DataError(f"there is no file {path}.")
+        near = nearest_path(path, tuple(ending + packed for ending in _KINDS for packed in ("", ".gz")))
+        raise DataError(f"there is no file {path}.{near}")
     with _opened(path) as file:
         empty = True
         for record in _read(_KINDS[kind], path, file):

@@ -18,6 +18,7 @@ from testbed.board.database import BoardDatabase
 from testbed.board.results import FIGURES, as_bytes, compute_entry
 from testbed.board.schema import ACCEPTED, entries, entry_arm, entry_arms, entry_run
 from testbed.store import ArmRecord, Run, Store
+from testbed.store.runs import RunTables
 from testbed.store.schema import pack
 from testbed.types import Attempt, attempt_id, digest
 
@@ -64,7 +65,9 @@ def enter(
     if model:
         experiment["model"] = {"id": model}
         experiment["arm"] = [{k: v for k, v in arm.items() if k != "model"} for arm in experiment.get("arm", ())]
-    db.store.add_run(Run(entry_run(id_), experiment, old.seed, arms, old.created, old.samples), source.tasks(run))
+    entered = Run(entry_run(id_), experiment, old.seed, arms, old.created, old.samples)
+    with db.writing() as connection:
+        RunTables(db.database).write(connection, entered, source.tasks(run))
     asyncio.run(_copy(db, [_of_entry(rewrite(attempt), made) for attempt in source.attempts(run)]))
     row = {
         "id": id_,

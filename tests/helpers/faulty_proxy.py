@@ -40,9 +40,11 @@ class Proxy:
             last, nothing.
         places: requests that are let through at one time; others get `refusal`.
         refusal: what they get.
+        unlisted: what whoever asks for the list of models gets in its place.
 
     Attributes:
-        bodies: of all requests, in order.
+        bodies: of all requests but for that list, in order.
+        asked: how often the list was asked for.
         refused: how many were refused for want of a place.
     """
 
@@ -50,13 +52,16 @@ class Proxy:
     faults: Iterable[Refusal | str | None] = ()
     places: int = 10**9
     refusal: Refusal = field(default_factory=Refusal)
+    unlisted: Refusal | None = None
+    asked: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
     refused: int = 0
     _under_way: int = 0
 
     async def __aenter__(self) -> Self:
         self.faults = iter(self.faults)
-        self._client = httpx.AsyncClient(timeout=60)
+        # A server that failed closes the connection: one of its own for each request.
+        self._client = httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         return self
 
@@ -71,18 +76,22 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            path, length = (
-                head[0].split()[1],
-                next(int(h.split(":")[1]) for h in head if h.lower().startswith("content-l")),
-            )
-            body = await reader.readexactly(length)
-            self.bodies.append(json.loads(body))
-            fault = next(iter(self.faults), None)  # type: ignore[call-overload]
-            if fault == HANG:
-                await reader.read()  # until the client goes away
+            method, path, _ = head[0].split()
+            if method == "GET":
+                self.asked += 1
+                await self._send(writer, self.unlisted.response() if self.unlisted else await self._list(path))
             else:
-                await self._answer(writer, path.removeprefix("/v1"), body, fault)
+                length = next(int(h.split(":")[1]) for h in head if h.lower().startswith("content-l"))
+                await self._take(reader, writer, path, await reader.readexactly(length))
         writer.close()
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: bytes) -> None:
+        self.bodies.append(json.loads(body))
+        fault = next(iter(self.faults), None)  # type: ignore[call-overload]
+        if fault == HANG:
+            await reader.read()  # until the client goes away
+        else:
+            await self._answer(writer, path.removeprefix("/v1"), body, fault)
 
     async def _answer(self, writer: asyncio.StreamWriter, path: str, body: bytes, fault: Any) -> None:
         if isinstance(fault, Refusal):
@@ -100,10 +109,19 @@ class Proxy:
         elif fault == WRONG_ARGUMENTS:
             content = _with_wrong_arguments(content)
             length = len(content)
+        await self._send(writer, (status, headers, content), length)
+
+    async def _send(self, writer: asyncio.StreamWriter, response: Response, length: int | None = None) -> None:
+        status, headers, content = response
+        length = len(content) if length is None else length
         lines = [f"HTTP/1.1 {status} x", *(f"{name}: {value}" for name, value in headers.items())]
         lines += ["content-type: application/json", f"content-length: {length}", "connection: close", "", ""]
         writer.write("\r\n".join(lines).encode() + content)
         await writer.drain()
+
+    async def _list(self, path: str) -> Response:
+        answer = await self._client.get(self.upstream + path.removeprefix("/v1"))
+        return answer.status_code, {}, answer.content
 
     async def _forwarded(self, path: str, body: bytes) -> Response:
         self._under_way += 1

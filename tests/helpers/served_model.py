@@ -16,7 +16,8 @@ from pathlib import Path
 from helpers.processes import end
 from testbed.models import reference_model
 
-NAME = "reference"
+NAME, LISTED = "reference", "testbed/reference"
+COMMIT = "0" * 40
 PATIENCE = 120  # seconds until it must be up; mostly it imports torch
 # How the server finds native calls in what the model writes, and shows them to it again.
 RESPONSE = {
@@ -42,12 +43,19 @@ SAID, SAID_OR_CALLED = (
 
 @contextmanager
 def served_reference(folder: Path) -> Iterator[str]:
-    """The base URL of a server that is there until the end of the block."""
+    """The base URL of a server that is there until the end of the block.
+
+    It loads the model that a request names, a folder or `LISTED`, and lists what lies in its cache: that alone.
+    """
     write_model(folder / NAME)
+    cached = folder / "home" / "hub" / f"models--{LISTED.replace('/', '--')}"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(COMMIT)
+    write_model(cached / "snapshots" / COMMIT)
     log = folder / "serve.log"
     command = "from transformers.cli.transformers import main; main()"
-    options = ["serve", NAME, "--host", "127.0.0.1", "--port", "0", "--device", "cpu"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    options = ["serve", "--host", "127.0.0.1", "--port", "0", "--device", "cpu"]
+    environment = {**os.environ, "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", command, *options], cwd=folder, env=environment, stdout=output, stderr=output
