@@ -31,7 +31,7 @@ class Budget:
         model_calls: most times it is asked.
         tool_calls: most tool calls; further ones are refused and the model is told to answer.
         turns: most messages of the model that are read.
-        seconds: most wall seconds.
+        seconds: most wall seconds, without waits for a place that others have.
         usd: most money.
         calls: most calls of one tool, by its name.
         answers: most answers that are graded; after a wrong one before the last, the model is told the environment's

@@ -121,6 +121,11 @@ class Episode:
         return int(self.meter.amounts["generated_tokens"])
 
     @property
+    def goes_on_elsewhere(self) -> bool:
+        """Whether a full context leaves it other conversations to go on with."""
+        return False
+
+    @property
     def faults(self) -> Mapping[str, int]:
         """The model's tool faults so far, by kind, and requests `RESENT`."""
         return self._faults

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -96,6 +97,7 @@ class McpTool(Tool):
     servers: Servers
     of: ServerTool
     _attempt: AttemptContext | None = PrivateAttr(None)
+    _off_clock: Callable[[], AbstractContextManager[None]] = PrivateAttr(default=nullcontext)
 
     def fingerprint(self) -> dict[str, Any]:
         """The server's name, version and options, and the tool as the server lists it."""
@@ -110,6 +112,7 @@ class McpTool(Tool):
         """A copy that knows its attempt, where attempts have servers of their own."""
         mine = self.model_copy()
         mine._attempt = context if self.servers.spec.per_attempt else None
+        mine._off_clock = context.off_clock
         return mine
 
     def keeps_state(self) -> bool:
@@ -139,7 +142,7 @@ class McpTool(Tool):
             raise ToolFault(fault.kind, scrambled(str(fault), rng)) from fault
 
     async def _arun(self, /, **arguments: Any) -> str:
-        return as_text(await self.servers.call(self.of.name, arguments, self._attempt))
+        return as_text(await self.servers.call(self.of.name, arguments, self._attempt, self._off_clock))
 
 
 def as_text(result: CallToolResult) -> str:

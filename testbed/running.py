@@ -155,7 +155,8 @@ def _stopping_on_signals(runner: Runner, console: Console) -> Iterator[None]:
         runner.stop()
         _tell(
             console,
-            "Stopping: letting attempts under way end, but for those that still wait for their turn at a server. "
+            "Stopping: letting attempts under way end, but for those of which nothing is lost while they wait for "
+            "their turn at a server. "
             "Ctrl-C again to give them up: what a hosted model was asked for in them then counts as lost.",
         )
 

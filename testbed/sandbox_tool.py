@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
@@ -69,6 +71,7 @@ class SandboxTool(Tool):
     _limits: Limits = PrivateAttr()
     _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, Sandboxes] = PrivateAttr(default_factory=WeakKeyDictionary)
     _attempt: object = PrivateAttr(default_factory=object)
+    _off_clock: Callable[[], AbstractContextManager[None]] = PrivateAttr(default=nullcontext)
 
     @model_validator(mode="after")
     def _prepare(self) -> Self:
@@ -106,7 +109,7 @@ class SandboxTool(Tool):
     def for_attempt(self, context: AttemptContext) -> Self:
         """A copy with a claim to a sandbox of its own, taken at the first call."""
         mine = self.model_copy()
-        mine._attempt = object()
+        mine._attempt, mine._off_clock = object(), context.off_clock
         return mine
 
     def keeps_state(self) -> bool:
@@ -133,7 +136,8 @@ class SandboxTool(Tool):
 
     async def _arun(self, code: str) -> str:
         queue = self._queue()
-        session = await queue.take(self._attempt)
+        with self._off_clock():
+            session = await queue.take(self._attempt)
         sound = False
         try:
             result = await self._execute(session, code.encode("utf-8", "replace").decode())

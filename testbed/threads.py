@@ -7,8 +7,10 @@ import contextlib
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from testbed.edges import Kept
@@ -34,42 +36,83 @@ class DaemonThreads:
     def __init__(self, size: int) -> None:
         self._size = size
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._threads = 0  # that take calls; only the event loop's thread reads and writes it
-        self._waiting = 0
+        self._threads = 0  # that take calls; only the event loop's thread reads and writes these
+        self._calls = 0  # that have a place
+        self._line: deque[asyncio.Future[None]] = deque()  # who waits for one, in order
 
-    async def run(self, function: Callable[[], T], timeout: float | None = None) -> T:
+    async def run(
+        self,
+        function: Callable[[], T],
+        timeout: float | None = None,
+        off_clock: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> T:
         """Result of `function()`, run in a thread.
 
         Args:
             function: what to run.
             timeout: seconds it may take, counted from when a thread begins it; None is no limit.
+            off_clock: around the wait for a place, as in `testbed.tool_base.AttemptContext`.
 
         Raises:
             TimeoutError: it took longer.
             RuntimeError: it raised what asyncio must not see: StopIteration, SystemExit and the like.
             Exception: whatever else it raised.
         """
-        job = _Job(function)
-        timer = job.loop.call_later(timeout, self._check, job, timeout) if timeout is not None else None
-        self._waiting += 1
-        if self._waiting > self._threads and self._threads < self._size:
-            self._spawn()
-        self._queue.put(job)
+        with off_clock():
+            await self._come()
         try:
-            result: T = await job.future
-            return result
+            return await self._in_thread(function, timeout)
         finally:
-            self._waiting -= 1
-            if timer is not None:
-                timer.cancel()
-            if job.future.cancelled():
-                self._give_up(job)
+            self._leave()
 
     def close(self) -> None:
         """Lets idle threads end; running calls are left to themselves."""
         for _ in range(self._threads):
             self._queue.put(None)
         self._threads, self._queue = 0, queue.SimpleQueue()  # whoever comes next begins afresh
+
+    async def _come(self) -> None:
+        """Waits for a place, first come first served."""
+        if self._calls < self._size:  # so nobody waits
+            self._calls += 1
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(place)
+        with contextlib.ExitStack() as undo:  # if cancelled too
+            undo.callback(self._step_out, place)
+            await place
+            undo.pop_all()
+
+    def _step_out(self, place: asyncio.Future[None]) -> None:
+        """Leaves the line, or the place that came at the same moment."""
+        if place in self._line:
+            self._line.remove(place)
+        elif place.done() and not place.cancelled():
+            self._leave()
+
+    def _leave(self) -> None:
+        """Hands a place on to whoever has waited longest."""
+        while self._line:
+            place = self._line.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self._calls -= 1
+
+    async def _in_thread(self, function: Callable[[], T], timeout: float | None) -> T:
+        job = _Job(function)
+        timer = job.loop.call_later(timeout, self._check, job, timeout) if timeout is not None else None
+        if self._calls > self._threads and self._threads < self._size:
+            self._spawn()
+        self._queue.put(job)
+        try:
+            result: T = await job.future
+            return result
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if job.future.cancelled():
+                self._give_up(job)
 
     def _check(self, job: _Job, timeout: float) -> None:
         """Ends a call whose time is up; looks again later at one that began late."""
@@ -86,7 +129,7 @@ class DaemonThreads:
     def _give_up(self, job: _Job) -> None:
         if job.abandon():  # its thread is lost until the function returns, and leaves then
             self._threads -= 1
-            if self._waiting > self._threads:
+            if self._calls > self._threads:
                 self._spawn()
 
     def _spawn(self) -> None:

@@ -202,7 +202,7 @@ class Toolbox:
         if not offer.awaits:
             ours = isinstance(tool, Tool)
             run = (lambda: tool._run(**arguments)) if ours else (lambda: tool.invoke(arguments))
-            result = await self._set.threads.run(run, offer.timeout)
+            result = await self._set.threads.run(run, offer.timeout, self._context.off_clock)
         elif isinstance(tool, Tool):
             async with asyncio.timeout(None if tool.keeps_time else offer.timeout):
                 result = await tool._arun(**arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -27,6 +28,8 @@ class AttemptContext:
         recorded: the results that a recorded attempt had, which calls are answered from; None where they are made.
         game: what the attempt's tools act on, where one of them does; shared by them all.
         imagine: writes a tool's result as the model itself goes on (imagined arms); None elsewhere.
+        off_clock: `with context.off_clock():` around a wait for a place that others have (a sandbox, a thread, a
+            server) keeps it out of the attempt's seconds, and the limit on them moves away meanwhile.
     """
 
     key: int = 0
@@ -34,6 +37,7 @@ class AttemptContext:
     recorded: Recorded | None = field(default=None, repr=False)
     game: Game | None = field(default=None, repr=False)  # it holds what the game keeps secret
     imagine: Callable[[], Awaitable[str]] | None = field(default=None, repr=False)
+    off_clock: Callable[[], AbstractContextManager[None]] = field(default=nullcontext, compare=False, repr=False)
 
 
 class Tool(BaseTool):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -17,7 +17,7 @@ from testbed.models.base import Imaginer, Request
 from testbed.preparation import Arm
 from testbed.threads import DaemonThreads
 from testbed.tool import AttemptContext
-from testbed.types import Attempt, Control, Cost, Message, Status, Task, attempt_id, stream_key
+from testbed.types import CONTEXT_FULL, Attempt, Control, Cost, Message, Status, Task, attempt_id, stream_key
 
 _CUT = "the model's context was full before it had answered; use a model with a longer context, or shorter prompts."
 
@@ -126,7 +126,8 @@ class Trial:
         budget, count, lookahead = arm.spec.budget, arm.model.count, arm.spec.lookahead
         recorded = arm.recording.of(task.hash, self._sample) if arm.recording else None
         imagine = self._imagine if arm.spec.control is Control.IMAGINED else None
-        context = AttemptContext(stream_key(self._seed, task.hash, self._sample), replay, recorded, imagine=imagine)
+        key = stream_key(self._seed, task.hash, self._sample)
+        context = AttemptContext(key, replay, recorded, imagine=imagine, off_clock=self._tool_waits)
         if lookahead is not None:
             return begin(lookahead, env, task, arm.tools, budget, count, context, arm.spec.sampling.max_tokens)
         return Episode(task, env.grade, arm.tools, budget, count, env.enter(task, arm.tools, context), env.feedback)
@@ -158,7 +159,7 @@ class Trial:
         self._waits = True
         if self._stopping:
             loop.call_soon(self._give_up)  # which finds it waiting, unless there was room for it at once
-        with standing(clock, began):
+        with waiting(episode, clock, began):
             try:
                 yield
             except asyncio.CancelledError:
@@ -166,7 +167,11 @@ class Trial:
                 raise
             finally:
                 self._waits = False
-                episode.forgive(loop.time() - began)
+
+    def _tool_waits(self) -> AbstractContextManager[None]:
+        """Around a wait of the attempt's tool for its turn."""
+        assert self._episode is not None
+        return waiting(self._episode, self._clock, asyncio.get_running_loop().time())
 
     async def _imagine(self) -> str:
         """A tool's result as the model itself writes it; its tokens are generated ones of the attempt."""
@@ -197,10 +202,12 @@ class Trial:
         reply = await self._arm.model.generate(self._request(episode, clock))
         self._drawn = True
         episode.read(reply.text, reply.usage, reply.logprobs)
-        # Else a limit on turns or tokens would be blamed; but a search has other conversations.
-        if reply.finish == "context" and not (self._arm.spec.lookahead or episode.action.does_something):
+        cut = reply.finish == "context" and not episode.action.does_something
+        if cut and not self._arm.spec.lookahead:
             raise ContextFull(_CUT)
         await self._finish_turn(episode, clock, graders)
+        if cut and episode.over and not episode.goes_on_elsewhere:  # else a limit on turns or tokens would be blamed
+            episode.end(CONTEXT_FULL, _CUT)
 
     async def _finish_turn(self, episode: Episode, clock: asyncio.Timeout, graders: DaemonThreads) -> None:
         """Runs the tools and finishes the turn; a slow grader works in a thread while the attempt's clock stands."""
@@ -243,6 +250,16 @@ def standing(clock: asyncio.Timeout, began: float) -> Iterator[None]:
     finally:
         if ends is not None:
             clock.reschedule(ends + asyncio.get_running_loop().time() - began)
+
+
+@contextmanager
+def waiting(episode: Episode, clock: asyncio.Timeout, began: float) -> Iterator[None]:
+    """Since `began`, and to the end, the attempt waits for others: it is none of its seconds, nor held to a limit."""
+    with standing(clock, began):
+        try:
+            yield
+        finally:
+            episode.forgive(asyncio.get_running_loop().time() - began)
 
 
 def has_reply(transcript: Sequence[Message]) -> bool:

@@ -83,7 +83,7 @@ class Cost:
         model_calls: times the model was asked.
         tool_calls: tool calls made, faulty ones included.
         turns: messages of the model that the environment read.
-        seconds: wall time of the attempt; not part of its identity.
+        seconds: wall time of the attempt, without waits for a place that others have; not part of its identity.
         usd: price of the tokens, 0 for local models.
     """
 
@@ -215,7 +215,7 @@ class Usage:
     Attributes:
         prompt_tokens: tokens the model was given.
         generated_tokens: tokens it wrote.
-        seconds: wall time of the call, without what it waited for others.
+        seconds: wall time of the call, without what it waited for a server.
         usd: price of the tokens.
         resent: how often the request was sent again, because the server had refused it before the model began.
         share: seconds that a local model worked for this call: of every batch it was in, the time divided by the

@@ -8,7 +8,8 @@ information (some other attempt's results) and interaction (the results of one's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -55,11 +56,12 @@ class Inert(_Disguised):
     """Offered like the live tool; its results carry no information."""
 
     _rng: np.random.Generator = PrivateAttr(default_factory=np.random.default_rng)
+    _off_clock: Callable[[], AbstractContextManager[None]] = PrivateAttr(default=nullcontext)
 
     def for_attempt(self, context: AttemptContext) -> Tool:
         """A copy with the attempt's own random stream."""
         mine = self.model_copy()
-        mine._rng = np.random.default_rng(context.key)
+        mine._rng, mine._off_clock = np.random.default_rng(context.key), context.off_clock
         return mine
 
     async def start(self) -> None:
@@ -116,7 +118,7 @@ class Scrambled(Inert):
         tool, limit = self.wrapped, self._offer.timeout
         if self._offer.awaits:
             return await self._own_loop.run(lambda: tool.ainvoke(arguments), limit)
-        return await self._threads.run(lambda: tool.invoke(arguments), limit)
+        return await self._threads.run(lambda: tool.invoke(arguments), limit, self._off_clock)
 
 
 class Yoked(_Disguised):

@@ -248,12 +248,17 @@ def test_a_full_context_ends_a_candidate_and_not_the_search(tmp_path: Path, turn
     found = made(policy, exp, tmp_path / "s.sqlite", model=Rambling)
     assert {len(answers(attempt)) for attempt in found if attempt.success} == {1, 2, 3}
     failed = [attempt for attempt in found if not attempt.success]
-    assert {(len(answers(attempt)), attempt.ended) for attempt in failed} == {
-        (3, "limit:turns" if turns == 3 else "limit:context")
-    }
+    assert {(len(answers(attempt)), attempt.ended) for attempt in failed} == {(3, "limit:context")}
     if turns == 6:
         told = [m["content"] for m in failed[0].transcript if m["role"] == "system"]
         assert told[0] == "Candidate 1 of 3 filled the model's context."
+
+
+def test_a_limit_is_blamed_where_a_candidate_that_the_context_cut_was_not_the_last(tmp_path: Path) -> None:
+    budget = {"turns": 3, "generated_tokens": 8}  # two messages of four tokens
+    exp = experiment({**best(3), "budget": budget}, samples=1)
+    for attempt in made(lambda request: "I do not know.", exp, tmp_path / "s.sqlite", model=Rambling):
+        assert (attempt.ended, attempt.cost.turns) == ("limit:generated_tokens", 2)
 
 
 def test_a_limit_ends_the_search_and_nothing_is_submitted_then(tmp_path: Path) -> None:

@@ -248,6 +248,19 @@ def test_a_proposal_that_the_context_cuts_leads_nowhere_and_the_search_goes_on(t
     assert sum(bool(a.success) for a in attempts) > 3  # of six: some ramble after the search, too
 
 
+@pytest.mark.parametrize("searches", [False, True])
+def test_the_context_is_blamed_for_a_cut_on_the_last_turn_unless_the_search_was_still_on(
+    searches: bool, tmp_path: Path
+) -> None:
+    def policy(request: Request, rng: np.random.Generator) -> str:
+        return "I go on and on." if searches or request.position else stepper(request, rng)
+
+    budget = {"turns": 2, "generated_tokens": 8192} if not searches else {"turns": 9, "prompt_tokens": 1}
+    exp = experiment({**tree(simulations=1, depth=1), "budget": budget}, samples=2)
+    for attempt in made(policy, exp, tmp_path / "s.sqlite", model=Rambling):
+        assert attempt.ended == ("limit:prompt_tokens" if searches else "limit:context")
+
+
 class Forgetful(Scripted):
     """Its context holds a prompt and so many moves with what came of each."""
 

@@ -229,12 +229,18 @@ async def test_thoughts_that_the_total_alone_counts_were_written_and_odd_details
     assert (used.prompt_tokens, used.generated_tokens) == (11, written)
 
 
-@pytest.mark.parametrize("finish", ["content_filter", "length", "max_output_tokens", "SENSITIVE"])
-async def test_what_was_cut_is_not_completed(finish: str) -> None:
+@pytest.mark.parametrize(
+    ("finish", "meant"),
+    [
+        *((finish, "length") for finish in ("content_filter", "length", "max_output_tokens", "SENSITIVE")),
+        *((finish, "context") for finish in ("model_length", "model_context_window_exceeded")),
+    ],
+)
+async def test_what_was_cut_is_not_completed_and_a_full_context_told_as_such(finish: str, meant: str) -> None:
     async with served(answer({"role": "assistant", "content": "<answer>4"}, finish=finish)) as model:
         model._native = False
         reply = await model.generate(Request(ASKED, max_tokens=64))
-    assert (reply.finish, parse(reply.text).answer) == ("length", None)
+    assert (reply.finish, parse(reply.text).answer) == (meant, None)
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -13,11 +13,12 @@ import torch
 
 from helpers.tiny_models import TEMPLATE, ask, countable, decode, has_reference, make_tokenizer, random_model, save
 from testbed.errors import ContextFull, ModelError, ModelUnavailable
-from testbed.models import Sampling, make_model
+from testbed.models import Sampling, hf_score, make_model
 from testbed.models.base import Scorer
 from testbed.models.hf import HuggingFace
 from testbed.models.hf_decode import Row
-from testbed.models.hf_score import score
+from testbed.models.hf_sample import logprobs_of
+from testbed.models.hf_score import forced, score
 
 CONVERSATION = [
     {"role": "user", "content": "Where is the sea?"},
@@ -55,6 +56,21 @@ def test_every_sequence_listed_they_add_up_to_one_and_to_the_product_of_the_step
         for text, found in zip(texts, total, strict=True):
             steps = [torch.softmax(model(torch.tensor([text[:n]])).logits[0, -1], -1)[text[n]] for n in (2, 3, 4)]
             assert found == pytest.approx(math.log(math.prod(map(float, steps))), abs=1e-4)
+
+
+def test_logits_are_widened_in_parts_and_what_they_say_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, texts = random_model(), [tuple(range(6, 6 + n)) for n in (1, 2, 7, 30)]
+    whole, widest = forced(model, texts, [5, 6]), []
+
+    def noting(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        widest.append(logits.numel())
+        return logprobs_of(logits, tokens)
+
+    monkeypatch.setattr(hf_score, "logprobs_of", noting)
+    for most in (400, 3 * 400, 1):
+        monkeypatch.setattr(hf_score, "_MOST_WIDENED", most)
+        assert forced(model, texts, [5, 6]) == whole
+    assert max(widest) <= 3 * 400
 
 
 def test_sequences_are_sampled_as_often_as_their_score_says() -> None:

@@ -9,22 +9,18 @@ import logging
 import random
 import weakref
 from collections.abc import Callable, Iterator
-from math import inf
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from helpers.recording import record, recorder
+from helpers.recording import record, recorder, trial
 from helpers.tiny_models import SIZES, never, random_model
-from testbed.models import hf_attention, hf_cache, hf_decode, hf_linear, hf_still
-from testbed.models.hf_aligned import AlignedBatch
-from testbed.models.hf_cache import layout_of
+from testbed.models import hf_cache, hf_decode, hf_linear, hf_still
 from testbed.models.hf_check import agrees
 from testbed.models.hf_decode import Decoder, Row
-from testbed.models.hf_still import Recorder, StillSteps, Ways
+from testbed.models.hf_still import Recorder, StillSteps
 
 Texts = dict[tuple[int, int], list[int]]
 
@@ -89,13 +85,6 @@ def test_recorded_steps_give_the_logits_of_one_pass_over_the_text(kind: str, dty
     assert batch.still.made > 0
 
 
-def trial(model: Any, how: Recorder) -> AlignedBatch:
-    """A batch whose steps are recorded."""
-    assert hf_attention.plug_in(model)
-    layout = layout_of(model)
-    return AlignedBatch(model, layout, 4096 * layout.token_bytes, 64, inf, shares=True, recorder=how)
-
-
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_texts_are_the_same_with_recorded_steps(
     kind: str, written_by: Callable[..., tuple[Texts, StillSteps | None]]
@@ -118,20 +107,6 @@ def test_recordings_that_are_slower_are_not_taken(
     tried = [ways for ways in still._known.values() if ways.settled]
     assert tried
     assert not any(ways.takes_recorded for ways in tried)
-
-
-def test_both_ways_are_tried_as_often_and_then_the_faster_one_is_taken() -> None:
-    ways = Ways(2)
-    assert not ways.takes_recorded
-    ways.usual += [9.0, 2.0]
-    assert ways.takes_recorded
-    ways.recorded += [8.0]
-    assert ways.takes_recorded
-    ways.recorded += [3.0]
-    assert ways.settled
-    assert not ways.takes_recorded
-    ways.recorded[1] = 1.0
-    assert ways.takes_recorded
 
 
 def test_no_more_recordings_are_kept_than_memory_is_meant_for(
@@ -274,46 +249,3 @@ def test_recordings_share_memory_only_as_long_as_one_of_them_is_kept(
     assert still is not None
     assert not still.refused
     assert still.made > 2
-
-
-def test_what_a_recorded_step_is_told_counts_as_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-
-    def told(self: StillSteps, rows: Any, many: int) -> None:
-        now[0] += 5
-        give(self, rows, many)
-
-    give = StillSteps._give
-    monkeypatch.setattr(StillSteps, "_give", told)
-    batch = trial(random_model(), recorder(2)._replace(clock=lambda: now[0]))
-    rows, logits = batch.enter([Row((6, 7, 8), 20)])
-    for _ in range(6):
-        for row, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
-            row.tokens.append(token)
-        rows, logits = batch.rows, batch.advance()
-    assert batch.still is not None
-    (ways,) = batch.still._known.values()
-    assert ways.usual == [0, 0]
-    assert ways.recorded == [5, 5]
-
-
-@pytest.mark.parametrize("columns", [64, 100, 513, 3000])
-def test_a_step_sees_all_columns_of_its_rows_and_shapes_are_few(columns: int) -> None:
-    some, windows, heights = random.Random(0), set(), set()
-    for _ in range(3000):
-        end = some.randrange(1, columns)
-        width, rows = some.randrange(1, end + 1), some.randrange(1, 257)
-        cache = SimpleNamespace(columns=columns, rows=256, end=end, places=1)
-        shape = StillSteps(None, cache, recorder())._shape(rows, width)  # type: ignore[arg-type]
-        assert rows <= shape.rows <= min(256, max(4, rows + 7))
-        assert 0 <= shape.first <= end - width
-        assert end < shape.last <= columns
-        windows.add((shape.first, shape.last))
-        heights.add(shape.rows)
-    assert len(windows) <= 8 * 9 / 2
-    assert len(heights) <= 3 + 32
-
-
-def test_places_without_a_row_of_a_small_cache_are_none() -> None:
-    cache = SimpleNamespace(columns=100, rows=5, end=50, places=1)
-    assert StillSteps(None, cache, recorder())._shape(5, 10).rows == 5  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from helpers.tiny_models import NO_TOOLS, TEMPLATE, TOOL, make_tokenizer
 from testbed.errors import ModelError
 from testbed.models import hf_files
 from testbed.models.hf import HuggingFace
+from testbed.models.hf_known import KnownPrompts
 from testbed.models.hf_text import TextCodec
 from testbed.protocol import ANSWER_INSTRUCTION
 
@@ -51,6 +52,23 @@ ALTERNATES = (
     + "{% endif %}<|{{ m.role }}|>{{ m.content }}{% endfor %}<|assistant|>"
 )
 OTHER_CALLS = "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}reply with bare JSON" + NO_TOOLS
+
+
+def test_prompts_are_remembered_up_to_so_many_tokens_and_those_asked_for_last() -> None:
+    encoded: list[str] = []
+
+    def encode(turns: tuple[tuple[str, str], ...], tools: str) -> tuple[int, ...]:
+        encoded.append(turns[0][1])
+        return (7,) * len(turns[0][1])
+
+    known = KnownPrompts(encode, most=10)
+    for text in ("aaaa", "bbbb", "aaaa", "cc", "dddd", "aaaa", "bbbb", "e" * 11, "aaaa"):
+        assert known.of((("user", text),), "") == (7,) * len(text)
+        assert known.size <= 10
+    assert encoded == ["aaaa", "bbbb", "cc", "dddd", "bbbb", "e" * 11, "aaaa"]
+    whole = codec(TEMPLATE)
+    lengths = {len(whole.prompt([{"role": "user", "content": "a" * n}], [])) for n in (1, 30, 30, 1)}
+    assert whole._known.size == sum(lengths)
 
 
 def test_a_template_with_a_section_for_tools_gets_them_there() -> None:

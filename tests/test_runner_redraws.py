@@ -12,9 +12,17 @@ import numpy as np
 import pytest
 
 from helpers.runs import SAY_AND_ECHO, registered
-from testbed.errors import InfrastructureError, ModelNotAsked, ModelUnavailable, SandboxDied, TransportError
+from testbed.errors import (
+    InfrastructureError,
+    ModelBusy,
+    ModelNotAsked,
+    ModelUnavailable,
+    SandboxDied,
+    TransportError,
+)
 from testbed.experiment_file import parse_experiment
 from testbed.models.base import Reply, Request
+from testbed.models.pacing import Pace
 from testbed.models.scripted import Scripted
 from testbed.protocol import write_answer, write_call
 from testbed.report.analyse import analyse_run
@@ -197,6 +205,41 @@ async def test_a_run_that_another_error_ends_remembers_replies_once_it_has_heard
     assert lost.ended == "missing:given_up"
     attempts, _ = await given_up(Slow(), exp, tmp_path / "b.sqlite", stop=False)
     assert attempts == []  # so that a run whose first requests are refused leaves nothing behind
+
+
+class Closing(Hosted):
+    """Answers once, and then wants to be asked again in so many seconds, time and again."""
+
+    def __init__(self, again: float) -> None:
+        super().__init__(ModelBusy("429"), ())
+        self.again, self.pace, self.refused = again, Pace(8, patience=1.0), asyncio.Event()
+
+    async def generate(self, request: Request) -> Reply:
+        return (await self.pace.ask(lambda: self._served(request), request.off_clock))[0]
+
+    async def _served(self, request: Request) -> Reply:
+        if self._asked < 0:
+            return await super().generate(request)
+        self.refused.set()
+        busy = ModelBusy("429")
+        busy.retry_after = self.again
+        raise busy
+
+
+@pytest.mark.parametrize("again", [0.0, 0.9, 3600.0])
+async def test_a_stopped_run_waits_for_patience_and_no_longer_and_keeps_what_was_paid_for(again, tmp_path):
+    exp, model = experiment(samples=2, tools=("echo",)), Closing(again)
+    with Store.open(tmp_path / "s.sqlite") as store:
+        runner = Runner(exp, store, models={"scripted": model}, concurrency=1)
+        going = asyncio.create_task(runner.run())
+        await model.refused.wait()
+        runner.stop()
+        await asyncio.wait_for(going, 30)
+        (attempt,) = store.attempts("test")
+    assert attempt.ended == "missing:model_not_asked"
+    assert [m["role"] for m in attempt.transcript[:3]] == ["user", "assistant", "tool"]
+    attempts, *_ = await run(Hosted(UNAVAILABLE, ()), exp, tmp_path / "s.sqlite")
+    assert [a.faults for a in attempts] == [{REDRAWN: 1}, {}]
 
 
 class Fading(Hosted):

@@ -66,6 +66,11 @@ class Candidates(Episode):
         """Tokens that the candidate generated so far."""
         return super().position - self._before[1]
 
+    @property
+    def goes_on_elsewhere(self) -> bool:
+        """Whether candidates are left."""
+        return not self._last
+
     async def run_tools(self) -> list[ToolResult]:
         """Runs the calls of the last message with the candidate's own tools."""
         if not self._fresh and self.action.calls:

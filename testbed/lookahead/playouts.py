@@ -111,9 +111,8 @@ class Playouts(Episode):
         self._settings, self._max_tokens = settings, max_tokens
         self._start = self._best = Position(0, context.game.clone())
         self._path = [self._start]
-        self._depths: dict[Hashable, float] = {
-            self._start.game.standing(): 0
-        }  # the fewest moves that led to each standing
+        # The fewest moves that led to each standing.
+        self._depths: dict[Hashable, float] = {self._start.game.standing(): 0}
         self._simulation, self._found, self._proposals = 1, 0, 0
         self._first = 1  # message of the game itself in the transcript
         self._searching = not self._start.game.ended() and not self._spent()
@@ -135,6 +134,11 @@ class Playouts(Episode):
     def position(self) -> int:
         """Streams of proposals are new ones."""
         return 0 if self._searching else super().position
+
+    @property
+    def goes_on_elsewhere(self) -> bool:
+        """Whether the last message was one of the search."""
+        return self._was_search
 
     def read(self, text: str, usage: Usage, logprobs: Sequence[float] | None = None) -> None:
         """Books and reads one message of the model."""
@@ -284,9 +288,8 @@ class Playouts(Episode):
             return True
         if left("observed_tokens") <= max(observed, seen):
             return True
-        if more:
-            return False
-        return min(left("turns"), left("model_calls")) <= 1 or left("generated_tokens") < 2 * self._max_tokens
+        few = min(left("turns"), left("model_calls")) <= 1 or left("generated_tokens") < 2 * self._max_tokens
+        return few and not more
 
     def _affordable(self, position: Position) -> bool:
         """Whether what is left allows to make the moves to a position."""

@@ -11,14 +11,15 @@ import asyncio
 import atexit
 import threading
 import weakref
-from collections.abc import Coroutine, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from testbed.errors import FaultKind, ToolFault, TransportError, UsageError
 from testbed.mcp.description import McpServer
 from testbed.mcp.session import Listing, Session
-from testbed.threads import LoopThread
+from testbed.threads import LoopThread, settle
 
 if TYPE_CHECKING:
     from mcp.types import CallToolResult
@@ -68,20 +69,36 @@ class Servers:
         except TransportError as error:
             raise UsageError(str(error)) from error
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], attempt: object = None) -> CallToolResult:
+    async def call(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        attempt: object = None,
+        off_clock: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> CallToolResult:
         """The server's answer.
 
         Args:
             tool: the server's name of the tool.
             arguments: valid ones.
             attempt: whose server it is, where each attempt has its own; the same object for all its calls.
+            off_clock: around the wait for a slot, as in `testbed.tool_base.AttemptContext`.
 
         Raises:
             ToolFault: it took too long, or the server refused the arguments.
             TransportError: the server died, or could not be reached.
         """
-        call = self._tracked(self._call(tool, arguments, attempt))
-        return await asyncio.wrap_future(self._loop().submit(call))
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        begin = partial(loop.call_soon_threadsafe, settle, turn, None, None)
+        answer = asyncio.wrap_future(self._loop().submit(self._tracked(self._call(tool, arguments, attempt, begin))))
+        answer.add_done_callback(lambda _: settle(turn, None, None))  # it may fail before its turn
+        try:
+            with off_clock():
+                await turn
+            return await answer
+        finally:
+            answer.cancel()  # where the caller was
 
     def call_blocking(self, tool: str, arguments: Mapping[str, Any]) -> CallToolResult:
         """As `call`, for callers in a thread, and for no attempt in particular."""
@@ -139,8 +156,10 @@ class Servers:
             async with self._slots:
                 self._idle.append(await self._open())
 
-    async def _call(self, tool: str, arguments: Mapping[str, Any], attempt: object) -> CallToolResult:
-        session = await self._take(attempt)
+    async def _call(
+        self, tool: str, arguments: Mapping[str, Any], attempt: object, begin: Callable[[], object] = lambda: None
+    ) -> CallToolResult:
+        session = await self._take(attempt, begin)
         sound = False
         try:
             result = await session.call(tool, arguments)
@@ -152,11 +171,15 @@ class Servers:
         finally:
             self._give(session, attempt, sound)
 
-    async def _take(self, attempt: object) -> Session:
+    async def _take(self, attempt: object, begin: Callable[[], object]) -> Session:
+        """A server for one call; `begin` is told once there is a slot for it."""
         held = self._held.pop(id(attempt), None)
+        if held is None:
+            await self._slots.acquire()
+        with suppress(RuntimeError):  # the caller's loop was closed meanwhile
+            begin()
         if held is not None:
             return held[1]
-        await self._slots.acquire()
         with ExitStack() as undo:  # if cancelled too: the slot would be lost for ever
             undo.callback(self._slots.release)
             session = self._found_idle() or await self._open()

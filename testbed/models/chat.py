@@ -204,7 +204,7 @@ class Chat:
             raise
         self._taken.add(kind)
         finish = finish_of(message)
-        text = encode_reply(message, native=self._native, cut=finish == "length")
+        text = encode_reply(message, native=self._native, cut=finish != "stop")
         usage, told = usage_of(message, messages, text, self._prices)
         self._approximate |= not told
         check_limit(usage.generated_tokens if told else 0, request.max_tokens, self.name)

@@ -26,10 +26,11 @@ from testbed.types import Message, well_formed
 # Where providers say why a reply ended, and what they call it that it is not whole.
 _REASON = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 _CUT = {
-    *("length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded", "incomplete"),
+    *("length", "max_tokens", "max_output_tokens", "incomplete"),
     *("content_filter", "content_filtered", "safety", "recitation", "refusal", "sensitive", "guardrail_intervened"),
     *("blocklist", "prohibited_content", "spii", "repetition"),
 }
+_FULL = {"model_length", "model_context_window_exceeded"}  # and that the model's context was
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # of a tool, as strict providers have it
 _NO_NAME = "unreadable_call"  # providers refuse a call without a name
 
@@ -98,9 +99,13 @@ def encode_reply(message: AIMessage, *, native: bool, cut: bool) -> str:
 
 
 def finish_of(message: AIMessage) -> str:
-    """Whether a reply was cut, at its limit or by the provider's filter: "length" where it was, else "stop"."""
-    reason = next(filter(None, map(message.response_metadata.get, _REASON)), None)
-    return "length" if str(reason).lower() in _CUT else "stop"
+    """Whether a reply was cut.
+
+    "context" where the model's context was full, "length" where it was cut at its limit or by the provider's filter,
+    else "stop".
+    """
+    reason = str(next(filter(None, map(message.response_metadata.get, _REASON)), None)).lower()
+    return "context" if reason in _FULL else "length" if reason in _CUT else "stop"
 
 
 def _native(content: str, turn: int, offered: Collection[str]) -> AIMessage:

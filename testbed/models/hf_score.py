@@ -10,6 +10,7 @@ import torch
 from testbed.models.hf_sample import chance_of, logprobs_of
 
 _MOST_LOGITS = 1 << 26  # numbers; 256 MiB in float32
+_MOST_WIDENED = 1 << 22  # numbers; 32 MiB in float64
 
 
 class Forced(NamedTuple):
@@ -46,9 +47,18 @@ def forced(model: Any, texts: Sequence[Sequence[int]], ends: Sequence[int] = ())
         logits = model(input_ids=padded, use_cache=False).logits
         for n, row, tokens in zip(group, logits, padded, strict=True):
             size = len(texts[n])
-            logprobs = logprobs_of(row[: size - 1], tokens[1:size]).tolist()
-            found[n] = Forced([0.0, *logprobs], chance_of(row[:size], ends).tolist() if ends else [])
+            found[n] = Forced([0.0], [])
+            for part in _parts(size, row.shape[-1]):
+                after = tokens[1:size][part]
+                found[n].logprobs.extend(logprobs_of(row[part][: len(after)], after).tolist())
+                found[n].ends.extend(chance_of(row[part], ends).tolist() if ends else [])
     return found
+
+
+def _parts(size: int, vocabulary: int) -> Iterator[slice]:
+    """Parts of a text whose logits are looked at together: in float64 they would take twice the memory that they do."""
+    step = max(1, _MOST_WIDENED // vocabulary)
+    return (slice(first, min(first + step, size)) for first in range(0, size, step))
 
 
 def _groups(texts: Sequence[Sequence[int]], vocabulary: int) -> Iterator[list[int]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from testbed import protocol
 from testbed.errors import ModelError
+from testbed.models.hf_known import KnownPrompts
 from testbed.types import Message
 
 # What the model says, not how it was trained to say it: kept in a reply even where the tokenizer has them as special.
@@ -82,7 +82,7 @@ class TextCodec:
         # Only a token with ">" in it can complete a closing tag: all others are spared the decoding.
         self._closing = frozenset(i for i, piece in enumerate(pieces) if piece and ">" in piece)
         self.rendering = self._probe()
-        self._prompt_of = lru_cache(maxsize=4096)(self._encode_prompt)
+        self._known = KnownPrompts(self._encode_prompt)
 
     # -- tokens ------------------------------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class TextCodec:
             ModelError: the chat template refuses the conversation.
         """
         turns = tuple((message["role"], message["content"]) for message in messages)
-        return self._prompt_of(turns, json.dumps(list(tools)) if tools else "")
+        return self._known.of(turns, json.dumps(list(tools)) if tools else "")
 
     def spans(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], which: Sequence[int]

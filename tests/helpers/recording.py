@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+from testbed.models import hf_attention
+from testbed.models.hf_aligned import AlignedBatch
+from testbed.models.hf_cache import layout_of
 from testbed.models.hf_rehearsal import Rehearsal
 from testbed.models.hf_still import Recorder
 
@@ -58,3 +61,10 @@ def recorder(tried: int = 1, *, pays: bool = True) -> Recorder:
     """A recorder for the processor; by its clock all that comes later is faster, or slower."""
     seconds = map(math.sqrt if pays else math.exp2, itertools.count())
     return Recorder(lambda: record, lambda: None, tried, lambda: next(seconds))
+
+
+def trial(model: Any, how: Recorder) -> AlignedBatch:
+    """A batch whose steps are recorded."""
+    assert hf_attention.plug_in(model)
+    layout = layout_of(model)
+    return AlignedBatch(model, layout, 4096 * layout.token_bytes, 64, math.inf, shares=True, recorder=how)
