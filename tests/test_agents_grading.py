@@ -53,11 +53,19 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("agent", ["plain", "stepping", "awaiting", "answers_elsewhere", "answers_at_the_last_moment"])
-async def test_an_answer_that_came_in_time_is_graded_however_long_that_takes(agent: str, tmp_path: Path) -> None:
-    (attempt,) = await attempts_of(agent, tmp_path, tasks=1, budget={"seconds": 0.5})
+@pytest.mark.parametrize(
+    ("agent", "seconds"),
+    [
+        *[(agent, 0.5) for agent in ("plain", "stepping", "awaiting", "answers_elsewhere")],
+        ("answers_at_the_last_moment", 0.69),  # less than it and the grader take together, and hardly less
+    ],
+)
+async def test_an_answer_that_came_in_time_is_graded_however_long_that_takes(
+    agent: str, seconds: float, tmp_path: Path
+) -> None:
+    (attempt,) = await attempts_of(agent, tmp_path, tasks=1, budget={"seconds": seconds})
     assert (attempt.ended, attempt.success) == ("answered", True)
-    assert attempt.cost.seconds < 0.5
+    assert attempt.cost.seconds < seconds
 
 
 @pytest.mark.parametrize("agent", ["plain", "stepping", "awaiting", "answers_elsewhere"])

@@ -63,6 +63,11 @@ def everything(db: BoardDatabase) -> str:
     return repr(rows) + repr(audit.read(db))
 
 
+def not_quite(token: str) -> str:
+    """A wrong token that differs from a right one in its last character only, whatever that is."""
+    return token[:-1] + ("A" if token[-1] != "A" else "B")
+
+
 # -- what a token is
 
 
@@ -106,8 +111,7 @@ def test_a_record_of_a_token_holds_no_hash(db: BoardDatabase) -> None:
 
 def test_anything_else_than_the_token_is_refused_in_the_same_words(db: BoardDatabase) -> None:
     token = create_token(db, "ann", ["submit"])
-    last = "A" if token[-1] != "A" else "B"
-    others = ["", "tb_", token[:-1], token + "A", token[:-1] + last, f"tb_000000000000_{token.split('_', 2)[2]}"]
+    others = ["", "tb_", token[:-1], token + "A", not_quite(token), f"tb_000000000000_{token.split('_', 2)[2]}"]
     others += [token.upper(), token + "\n", " " + token, "\ud800", "tb_%' OR 1=1 --_" + "A" * 43]
     for other in others:
         with pytest.raises(NotSignedIn, match="wrong, expired or revoked"):
@@ -148,11 +152,13 @@ def test_an_unknown_token_takes_as_long_to_refuse_as_a_wrong_one(db: BoardDataba
     secret = "A" * 43
 
     def spent(token: str) -> float:
-        began = time.process_time()
+        best = 9.0
         for _ in range(5):
+            began = time.process_time()
             with pytest.raises(NotSignedIn):
                 check(db, token)
-        return time.process_time() - began
+            best = min(best, time.process_time() - began)
+        return best
 
     spent(f"tb_000000000000_{secret}")  # the first one makes the hash that it is compared with
     wrong, unknown = spent(f"tb_{right.split('_')[1]}_{secret}"), spent(f"tb_000000000000_{secret}")
@@ -165,7 +171,7 @@ def test_a_token_that_was_found_right_needs_no_second_argon2(db: BoardDatabase, 
     monkeypatch.setattr(accounts, "_is_right", lambda *_: pytest.fail("hashed again"))
     assert check(db, token).account == "ann"
     with pytest.raises(pytest.fail.Exception):
-        check(db, token[:-2] + "AA")
+        check(db, not_quite(token))
 
 
 def test_what_is_remembered_of_tokens_is_bounded_and_holds_none(monkeypatch) -> None:
@@ -261,7 +267,7 @@ def test_no_token_gets_into_the_log_or_an_answer(db: BoardDatabase, served: Test
     caplog.set_level(logging.DEBUG)
     token = create_token(db, "ann", ["submit"])
     secret = token.split("_", 2)[2]
-    wrong = token[:-2] + "AA"
+    wrong = not_quite(token)
     answers = [
         served.get("/api/needs/admin", headers=bearer(token)),
         served.get("/api/needs/read", headers=bearer(wrong)),

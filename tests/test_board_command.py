@@ -196,10 +196,20 @@ def test_what_is_missing_of_the_packages_is_told(testbed, monkeypatch) -> None:
 
 
 @contextmanager
+def interruptible() -> Iterator[None]:
+    """What is started now can be ended by Ctrl-C, also where the tests run in a shell's background, which cannot."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def served(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The address of `testbed board serve`, and its process; what it logs goes to a file."""
     command = [sys.executable, "-m", "testbed", "board", "serve", "--port", "0"]
-    with (folder / "log").open("a") as log:
+    with (folder / "log").open("a") as log, interruptible():
         begin = log.tell()
         process = subprocess.Popen(command, cwd=folder, stderr=log, stdout=log, text=True)
     try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -62,9 +62,10 @@ class Sender:
 
     url: str
     acknowledged: list[Step] = field(default_factory=list)
+    killed: threading.Event = field(default_factory=threading.Event)
 
-    def send(self, data: bytes, token: str) -> bool:
-        """Whether it came to an entry before the server was gone."""
+    def send(self, data: bytes, token: str, *, slow: bool = False) -> bool:
+        """Whether it came to an entry before the server was gone; a slow one completes none before it is killed."""
         pieces = [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
         told = {
             "content": hashlib.sha256(data).hexdigest(),
@@ -79,6 +80,7 @@ class Sender:
                 for n in begun["missing"]:
                     http.put(f"/api/uploads/{id_}/chunks/{n}", content=pieces[n]).raise_for_status()
                     self.acknowledged.append(("put", id_, n))
+                assert not slow or self.killed.wait(200)
                 http.post(f"/api/uploads/{id_}/complete", json={}).raise_for_status()
                 self.acknowledged.append(("complete", id_, 0))
                 return True
@@ -160,10 +162,15 @@ def test_a_killed_server_loses_nothing_acknowledged_and_keeps_nothing_by_half(
     with ThreadPoolExecutor(count) as threads:
         with serving(where) as (process, url):
             sender = Sender(url)
-            sent = [threads.submit(sender.send, *both) for both in zip(bundles, tokens, strict=True)]
+            sent = [
+                threads.submit(sender.send, *both, slow=n == 0)
+                for n, both in enumerate(zip(bundles, tokens, strict=True))
+            ]
             while sender.completed() < count // 3:
                 time.sleep(0.001)
-            process.send_signal(signal.SIGKILL)
+            process.kill()
+            process.wait()
+            sender.killed.set()
             arrived = [future.result() for future in sent]
         assert not all(arrived)  # it was killed amid them
         check(where, sender.acknowledged)

@@ -12,8 +12,7 @@ import pytest
 
 from helpers.board_entries import HOSTILE, boarded, place, said
 from helpers.board_pages import Served, Tags, addresses
-from helpers.boards import a_board, a_run, client
-from testbed.board import boards
+from helpers.boards import a_board, a_database, a_run, client
 from testbed.board.accounts import create_token
 from testbed.board.limits import POLICY
 from testbed.board.service import Worker
@@ -266,10 +265,13 @@ def test_attempts_of_entries_that_were_not_accepted_cannot_be_read(served: Serve
             break
 
 
-def test_arms_of_two_boards_are_not_compared(served: Served, tmp_path: Path) -> None:
-    other = boards.create(served.db, a_board(tmp_path, slug="others", seed=5))
-    place(served.db, other, "e", [{"share": 0.5}])
-    assert "two boards" in served.page(f"/compare?left={served.ids[0]}:0&right={'e' * 32}:0", 400)
+def test_arms_of_two_boards_are_not_compared(where: str, tmp_path: Path) -> None:
+    made = a_board(tmp_path), a_board(tmp_path, slug="others", seed=5)
+    with a_database(where, *made) as db, client(db) as http:
+        for board, entry in zip(made, "ab", strict=True):
+            place(db, board, entry, [{"share": 0.5}])
+        answer = http.get(f"/compare?left={'a' * 32}:0&right={'b' * 32}:0")
+        assert (answer.status_code, "two boards" in answer.text) == (400, True)
 
 
 def test_a_query_that_is_no_text_is_answered(served: Served) -> None:

@@ -294,20 +294,35 @@ def test_the_thread_does_what_it_is_woken_for_and_ends_when_told(db: BoardDataba
     assert not service._thread.is_alive()
 
 
+def test_a_worker_that_is_told_to_end_as_it_looks_again_does_not_wait_for_its_next_look(
+    db: BoardDatabase, board: Board
+) -> None:
+    class ToldJustBefore(threading.Event):
+        def clear(self) -> None:
+            service._stop.set()  # as `stop` does, in another thread
+            self.set()
+            super().clear()
+
+    service = Worker(db, Doing().steps(), pause=1000.0)
+    service._wake = ToldJustBefore()
+    service.start()
+    service._thread.join(20)
+    assert not service._thread.is_alive()
+
+
 def test_stopping_waits_for_the_entry_at_hand_and_begins_no_other(db: BoardDatabase, board: Board) -> None:
-    doing, held, go_on = Doing(), threading.Event(), threading.Event()
+    doing, held = Doing(), threading.Event()
 
     def hold() -> None:
         held.set()
-        go_on.wait(20)
+        assert service._stop.wait(20)
 
     doing.hold = hold
     for id_ in "ab":
         add(db, id_)
     service = Worker(db, doing.steps(), pause=1000.0)
     service.start()
-    held.wait(20)
-    threading.Timer(0.2, go_on.set).start()
+    assert held.wait(20)
     service.stop()
     assert doing.done == ["verify a", "compute a"]
     assert state(db, "b") == "waiting"

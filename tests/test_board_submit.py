@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from helpers.boards import FREE, VAULTS, a_board, a_database, a_run, client
 from helpers.bundles import ran
-from helpers.served_board import free_port
+from helpers.served_board import nobodys_port
 from testbed.board import boards
 from testbed.board.accounts import create_token
 from testbed.board.boards import Board
@@ -134,12 +134,13 @@ def test_an_entry_is_called_as_its_run_unless_it_is_given_a_title_and_keeps_it(
 
 
 def test_a_server_that_is_not_there_is_told_at_once(run: Store) -> None:
-    board, asked = f"http://127.0.0.1:{free_port()}/boards/sums", []
+    asked: list[httpx.Request] = []
     with (
+        nobodys_port() as port,
         httpx.Client(event_hooks={"request": [asked.append]}) as http,
         pytest.raises(TransportError, match=r"cannot be reached: .*refused"),
     ):
-        submit(run, "mine", board, "tb_x", client=http, pause=60.0)
+        submit(run, "mine", f"http://127.0.0.1:{port}/boards/sums", "tb_x", client=http, pause=60.0)
     assert len(asked) == 1
 
 

@@ -19,7 +19,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from typer.testing import CliRunner
 
-from helpers.served_board import board_process, free_port
+from helpers.served_board import board_process, free_port, nobodys_port
 from testbed.cli import app
 from testbed.errors import TransportError, UnknownName, UsageError
 from testbed.remote_client import RemoteClient
@@ -189,7 +189,8 @@ def test_leaving_an_attempt_ends_it_as_a_failure(site: Site) -> None:
 
 def test_a_server_that_is_not_there_is_told_so() -> None:
     with (
-        RemoteClient(f"http://127.0.0.1:{free_port()}", "tb_x", retries=1) as board,
+        nobodys_port() as port,
+        RemoteClient(f"http://127.0.0.1:{port}", "tb_x", retries=1) as board,
         pytest.raises(TransportError, match="does not answer"),
     ):
         board.entry("0" * 32)

@@ -99,8 +99,7 @@ async def test_what_a_server_started_ends_with_it(tmp_path: Path) -> None:
     child = int((tmp_path / "pid").read_text())
     assert runs(child)
     await tool_set.aclose()
-    await asyncio.sleep(0.2)  # a killed process takes a moment to go
-    assert not runs(child)
+    assert await gone({child}, 10)  # a killed process takes a moment to go
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.types import Message
 
 from helpers.remote import MANIFEST, SECRET, Service, added, attempts_of, calculated, serving
+from helpers.virtual_time import in_virtual_time
+from testbed.board import limits
 from testbed.board.limits import RateLimit
 from testbed.board.refusals import Conflict
 from testbed.board.remote import entries as remote_entries
@@ -40,19 +44,19 @@ def sessions_of(service: Service) -> Sessions:
 
 
 @pytest.fixture
-def failing_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first step cannot be kept, which takes a while to be seen."""
-    keep = Sessions._store
-    failed: list[Any] = []
+def failing_once(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The first step cannot be kept, which takes a while to be seen; set once it is being tried."""
+    keep, tried = Sessions._store, threading.Event()
 
     def store(self: Sessions, *given: Any) -> None:
-        if not failed:
-            failed.append(given)
+        if not tried.is_set():
+            tried.set()
             time.sleep(0.3)
             raise PoolTimeout("the database is busy")
         keep(self, *given)
 
     monkeypatch.setattr(Sessions, "_store", store)
+    return tried
 
 
 def how_it_stands(service: Service, begun: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,12 +64,14 @@ def how_it_stands(service: Service, begun: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_who_waited_for_a_step_that_could_not_be_kept_is_not_told_its_reply(sums: Service, failing_once: None) -> None:
+def test_who_waited_for_a_step_that_could_not_be_kept_is_not_told_its_reply(
+    sums: Service, failing_once: threading.Event
+) -> None:
     entry = sums.entry()
     begun = sums.begin(entry, "bare")
 
     def guess(number: int) -> tuple[int, int]:
-        time.sleep(0.1 * number)
+        assert number == 0 or failing_once.wait(20)
         body = {"n": 0, "action": write_answer(str(number))}
         answer = sums.http.post(f"/api/sessions/{begun['session']}/steps", json=body)
         return number, answer.status_code
@@ -77,7 +83,7 @@ def test_who_waited_for_a_step_that_could_not_be_kept_is_not_told_its_reply(sums
     assert (attempt.answer, how_it_stands(sums, begun)["state"]) == ("1", "done")
 
 
-def test_no_time_is_won_by_a_step_that_could_not_be_kept(sums: Service, failing_once: None) -> None:
+def test_no_time_is_won_by_a_step_that_could_not_be_kept(sums: Service, failing_once: threading.Event) -> None:
     begun = sums.begin(sums.entry(), "bare")
     sums.step(begun, 0, "hm", 503)
     time.sleep(0.1)
@@ -121,7 +127,7 @@ def test_an_answer_that_comes_late_is_not_graded(sums: Service, monkeypatch: pyt
 
 
 def test_what_cannot_be_taken_up_again_is_lost_and_holds_no_entry_open(
-    sums: Service, failing_once: None, monkeypatch: pytest.MonkeyPatch
+    sums: Service, failing_once: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = sums.entry()
     begun = sums.begin(entry, "bare")
@@ -158,20 +164,24 @@ def test_no_more_entries_are_open_than_allowed_even_if_they_come_at_one_time(
         assert sorted(pool.map(begin, range(6))) == [201] * 2 + [429] * 4
 
 
-async def test_messages_of_a_websocket_wait_like_requests() -> None:
+def test_messages_of_a_websocket_wait_like_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[float] = []
+
+    def now() -> float:
+        return asyncio.get_running_loop().time()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         for _ in range(4):
             await receive()
-            told.append(time.monotonic())
+            told.append(now())
 
     async def receive() -> Message:
         return {"type": "websocket.receive", "text": "x"}
 
     async def send(message: Message) -> None: ...
 
-    began = time.monotonic()
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=now))
     scope: dict[str, Any] = {"type": "websocket", "headers": [], "client": ("127.0.0.1", 1)}
-    await RateLimit(app, Settings(requests=20, burst=3), set())(scope, receive, send)  # type: ignore[arg-type]
-    assert told[1] - began < 0.05 <= 0.09 <= told[3] - began  # opening it, and two messages, at once
+    limit = RateLimit(app, Settings(requests=20, burst=3), set())  # type: ignore[arg-type]
+    in_virtual_time(lambda: limit(scope, receive, send))
+    assert told == pytest.approx([0.0, 0.0, 0.05, 0.1])  # opening it, and two messages, at once

@@ -293,9 +293,14 @@ async def test_two_environments_with_the_same_task_are_refused(tmp_path: Path) -
 class Served(Scripted):
     """A model on a server with so many places, which refuses whoever comes while it is busy, for an hour."""
 
-    def __init__(self, places: int, reproducible: bool = False) -> None:
+    def __init__(
+        self,
+        places: int,
+        reproducible: bool = False,
+        until: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0.05),
+    ) -> None:
         super().__init__(echoing)
-        self.reproducible = reproducible
+        self.reproducible, self.until = reproducible, until
         self.pace, self.full = Pace(places, patience=7200), asyncio.Event()
         self.asked: list[str] = []
 
@@ -304,7 +309,7 @@ class Served(Scripted):
 
     async def _served(self, request: Request) -> Reply:
         self.asked.append(number(request))
-        await asyncio.sleep(0.05)
+        await self.until()
         return await super().generate(request)
 
 
@@ -358,8 +363,10 @@ async def test_attempts_that_wait_for_a_place_are_given_up_and_those_being_serve
     async def two_are_served(model: Served) -> None:
         while len(model.asked) < 2:
             await asyncio.sleep(0.001)
+        asyncio.get_running_loop().call_later(0.05, answers.set)  # once the run has been told to stop
 
-    model = Served(2)
+    answers = asyncio.Event()
+    model = Served(2, until=answers.wait)
     runner = await stopped(model, exp, path, two_are_served)
     assert runner.progress.done == len(model.asked) == 2
 

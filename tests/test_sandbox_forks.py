@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from helpers.pictures import PICTURE
-from helpers.processes import gone, processes_in_namespace_of, talking
+from helpers.processes import gone, processes_in_namespace_of, programs_of, talking
 from testbed.errors import SandboxDied
 from testbed.sandbox import Bwrap, Limits, Pool, fork_link
 from testbed.sandbox.fork_link import ForkedLink, namespaces_of
@@ -176,7 +176,7 @@ async def test_a_server_that_is_killed_costs_the_calls_under_way_and_no_more():
     session, other = [await sandbox.open(SMALL) for _ in range(2)]
     inside = processes_in_namespace_of(session._link.worker_pid) | {other._link.worker_pid}
     call = asyncio.create_task(session.run("import time; time.sleep(2)"))
-    await asyncio.sleep(0.2)
+    inside |= await programs_of(session._link.worker_pid)
     os.kill(parent_of(session._link.worker_pid), signal.SIGKILL)
     assert (await call).status == "sandbox_died"
     assert await gone(inside)

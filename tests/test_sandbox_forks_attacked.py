@@ -181,12 +181,14 @@ async def test_whoever_gives_up_twice_leaves_nothing_behind(pause):
         await asyncio.sleep(0)
     with contextlib.suppress(asyncio.CancelledError):
         await (await opening).close()
-    end = time.monotonic() + 2
+    end = time.monotonic() + 5
     while len(os.listdir("/proc/self/fd")) != before and time.monotonic() < end:
         await asyncio.sleep(0.02)
     assert len(os.listdir("/proc/self/fd")) == before
     assert not sandbox._uids
-    assert servers_without_a_parent() == servers
+    while servers_without_a_parent() - servers and time.monotonic() < end:  # others pass by
+        await asyncio.sleep(0.02)
+    assert servers_without_a_parent() <= servers
 
 
 def servers_without_a_parent() -> set[str]:

@@ -103,9 +103,9 @@ def test_a_thousand_sequences_at_once_are_each_its_own_and_take_a_moment() -> No
     rng = np.random.default_rng(3)
     n = rng.integers(1, 1_000_001, 1000)
     c = rng.binomial(n, rng.beta(0.3, 2, 1000))
-    start = time.perf_counter()
+    start = time.process_time()
     low, high = confidence_sequence(n, c)
-    assert time.perf_counter() - start < 1  # 3 ms on a quiet machine
+    assert time.process_time() - start < 1  # 3 ms
     for i in range(0, 1000, 97):
         assert (float(low[i]), float(high[i])) == tuple(float(end) for end in confidence_sequence(n[i], c[i]))
 

@@ -44,12 +44,14 @@ async def test_exceptions_that_asyncio_would_take_for_its_own_become_runtime_err
 
 async def test_never_more_calls_at_once_than_its_size_and_as_many() -> None:
     threads, lock, now, most = DaemonThreads(3), threading.Lock(), 0, 0
+    three = threading.Barrier(3, timeout=20)
 
     def work() -> None:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
+        three.wait()
         time.sleep(0.005)
         with lock:
             now -= 1
@@ -127,21 +129,22 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_never_made() -> None:
 
 
 async def test_abandoned_threads_leave_once_they_are_done(hang: threading.Event) -> None:
-    def running() -> int:
-        return sum(t.name == "testbed-tool" for t in threading.enumerate())
+    before, threads = set(threading.enumerate()), DaemonThreads(2)  # earlier tests' threads may still be leaving
 
-    before, threads = running(), DaemonThreads(2)
+    def running() -> int:
+        return sum(t.name == "testbed-tool" for t in set(threading.enumerate()) - before)
+
     for _ in range(6):
         with pytest.raises(TimeoutError):
             await threads.run(hang.wait, timeout=0.01)
-    assert running() >= before + 6
+    assert running() >= 6
     hang.set()
     threads.close()
-    for _ in range(200):
-        if running() <= before:
+    for _ in range(2000):
+        if not running():
             break
         await asyncio.sleep(0.01)
-    assert running() <= before
+    assert not running()
 
 
 async def test_can_be_used_again_after_being_closed() -> None:

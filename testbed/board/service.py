@@ -103,8 +103,10 @@ class Worker:
         self._rank_all()
 
     def _work(self) -> None:
-        while not self._stop.is_set():
+        while True:
             self._wake.clear()
+            if self._stop.is_set():  # looked at after that: whoever sets it wakes this thread next
+                return
             with boundary() as fault:
                 self.run_once()
             if fault.error is not None:  # the database may be away for a while; what waits in it waits on

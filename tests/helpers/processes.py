@@ -54,6 +54,14 @@ def processes_in_namespace_of(pid: int) -> set[int]:
     return found
 
 
+async def programs_of(worker: int, count: int = 1, seconds: float = 20.0) -> set[int]:
+    """The processes beside its worker in a sandbox, once there are so many."""
+    end = time.monotonic() + seconds
+    while len(programs := processes_in_namespace_of(worker) - {worker}) != count and time.monotonic() < end:
+        await asyncio.sleep(0.02)
+    return programs
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"

@@ -25,6 +25,14 @@ def free_port() -> int:
 
 
 @contextmanager
+def nobodys_port() -> Iterator[int]:
+    """A port at which nobody listens, and nobody can begin to: connections to it are refused."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        yield one.getsockname()[1]
+
+
+@contextmanager
 def board_process(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A server of the folder's board.sqlite, once it answers."""
     log = folder / "server.log"
