@@ -32,7 +32,7 @@ from testbed.stats import (
     decompose_cross_fitted,
     reach_at_k,
 )
-from testbed.stats.bootstrap import Replicates
+from testbed.stats.intervals import Replicates
 from testbed.types import Usage
 
 FEW = Size(tasks=24, attempts=16, suites=4)
@@ -192,7 +192,7 @@ def test_intervals_from_attempts_instead_of_tasks_are_caught_by_correlation(
     def of_attempts(values: Any, labels: Any, settings: Any, **ends: Any) -> Any:
         mean = float(np.mean(values))
         half = 1.96 * np.sqrt(mean * (1 - mean) / (64 * len(values)))
-        return testbed.stats.bootstrap.Estimate(mean, mean - half, mean + half)
+        return testbed.stats.Estimate(mean, mean - half, mean + half)
 
     monkeypatch.setattr(testbed.report.groups, "mean", of_attempts)
     assert any("whole instrument" in line for line in misread("correlated"))

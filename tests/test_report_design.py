@@ -204,6 +204,21 @@ def test_missing_attempts_that_the_rule_no_longer_asks_for_are_no_loss() -> None
     assert found.arm("bare").missing == 1
 
 
+def test_attempts_that_another_run_made_beyond_the_rule_are_counted_and_told() -> None:
+    settled = [[1] * 16, [0] * 144]
+    told = "Attempts beyond what the stopping rule asks for"
+    exact = analyse(pairs((BARE, settled), (TOOL, settled)), rules={"bare": RULE, "python": RULE}, replicates=100)
+    assert not any(told in warning for warning in exact.warnings)
+    more = [[1] * 16 + [0] * 8, [0] * 150]
+    found = analyse(pairs((BARE, more), (TOOL, settled)), rules={"bare": RULE, "python": RULE}, replicates=100)
+    assert [warning for warning in found.warnings if told in warning] == [
+        f"{told} now, as another run in this store made them or missing ones were made up for: bare 14. Verdicts use "
+        "them and keep their level; nothing else does."
+    ]
+    assert found.arm("bare").pass_1 == exact.arm("bare").pass_1
+    assert found.arm("bare").attempts == exact.arm("bare").attempts + 14
+
+
 def test_a_live_arm_is_asked_for_more_where_a_yoked_one_is_not_settled_by_what_it_can_replay() -> None:
     live = record("python", "live")
     yoked = record("yoked", "yoked", yoke=live.hash)

@@ -117,7 +117,7 @@ def test_python_creates_long_products_elicits_sums_and_the_sentence_says_in_how_
     assert python.index("creates") < python.index("Multiplication, 4 digits") < python.index("elicits")
     assert re.search(r"elicits .*Addition: 12 tasks, elicitation 0\.\d\d \[0\.\d\d, 0\.\d\d\]", python)
     assert "creates, beyond 16 bare attempts over all 48 tasks" in python
-    assert "too few tasks to tell, on Facts: 12 tasks, gain +0.00 [-0.28, +0.28]" in python
+    assert "too few tasks to tell, on Facts: 12 tasks, gain +0.00 [-0.27, +0.27]" in python
 
 
 def test_what_was_lost_is_said(printed: str) -> None:

@@ -70,7 +70,7 @@ def test_bands_at_95_percent_hold_at_least_94(tasks: int, n: int, zeros: float, 
 
 def test_one_point_has_its_pointwise_interval() -> None:
     found = cluster_bootstrap(np.random.default_rng(0).random(40), replicates=4000)
-    band, point = simultaneous_band(found), found.intervals()
+    band, point = simultaneous_band(found), found.drawn.intervals()
     assert band.low == pytest.approx(point.low, abs=2e-3)
     assert band.high == pytest.approx(point.high, abs=2e-3)
     assert band.each == pytest.approx(0.05, abs=1e-3)

@@ -79,12 +79,12 @@ def test_a_ratio_s_interval_rests_on_the_tasks_in_its_denominator() -> None:
     assert found.low == pytest.approx(float(clopper_pearson(10, 10)[0]), abs=0.02)
 
 
-def test_the_same_seed_gives_the_same_interval_whatever_fits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_seed_gives_the_same_replicates_whatever_fits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(2).random((30, 3))
-    whole = cluster_bootstrap(values, seed=4).intervals()
+    whole = cluster_bootstrap(values, seed=4).drawn.intervals()
     monkeypatch.setattr(bootstrap, "_WEIGHTS_AT_A_TIME", 1000)
-    blocks = cluster_bootstrap(values, seed=4).intervals()
-    other = cluster_bootstrap(values, seed=5).intervals()
+    blocks = cluster_bootstrap(values, seed=4).drawn.intervals()
+    other = cluster_bootstrap(values, seed=5).drawn.intervals()
     assert whole.low == pytest.approx(blocks.low, abs=1e-12)
     assert whole.low != pytest.approx(other.low, abs=1e-9)
 
@@ -142,3 +142,30 @@ def test_intervals_at_95_percent_cover_at_least_94(tasks: int, n: int, k: int, z
 def test_bad_input_is_refused(values: list[float], options: dict[str, object], words: str) -> None:
     with pytest.raises(StatsError, match=words):
         cluster_bootstrap(values, **options)  # type: ignore[arg-type]
+
+
+def ratio_held(tasks: int, suites: int, *, largest: float | None) -> float:
+    """Share of suites whose interval for Σ xy / Σ x holds the truth: one task in five has x = 1, the others .08."""
+    rng, held = np.random.default_rng(tasks), 0
+    truth = 0.8 * 0.08 / (0.8 * 0.08 + 0.2)
+    for _ in range(suites):
+        size = np.where(rng.random(tasks) < 0.2, 1.0, 0.08)
+        found = cluster_bootstrap(size * (size < 1), size, largest=largest).intervals()[0]
+        assert found.low is not None
+        assert found.high is not None
+        held += found.low <= truth <= found.high
+    return held / suites
+
+
+@pytest.mark.parametrize("tasks", [5, 10])
+def test_a_ratio_holds_where_rare_tasks_of_large_denominators_are_unlike_the_others(tasks: int) -> None:
+    assert ratio_held(tasks, 400, largest=None) < 0.92
+    assert ratio_held(tasks, 400, largest=1) >= 0.97
+
+
+def test_an_unseen_cluster_is_as_large_as_its_tasks_can_be() -> None:
+    labels = [0, 0, 0, 1]
+    found = cluster_bootstrap(np.full(4, 0.1), np.full(4, 0.2), largest=1, clusters=labels)
+    assert found.unseen.tolist() == pytest.approx([(9 + 1) / 4])
+    with pytest.raises(StatsError, match=r"denominator of 0\.2 is greater than .* 0\.1"):
+        cluster_bootstrap(np.full(4, 0.1), np.full(4, 0.2), largest=0.1)

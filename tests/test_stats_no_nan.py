@@ -49,7 +49,7 @@ def two_arms(draw: st.DrawFn) -> tuple[ArmOutcomes, ArmOutcomes]:
     return arms[0], arms[1]
 
 
-PARTS = ("elicitation_part", "creation", "creation_upper", "loss")  # never below 0, as their estimates may be
+PARTS = ("elicitation_part", "creation", "creation_upper", "loss")  # in [0, 1], which their estimates may leave
 
 
 def bounded(found: Any, path: str = "") -> list[str]:
@@ -61,11 +61,25 @@ def bounded(found: Any, path: str = "") -> list[str]:
             return [] if found.low is found.high else [path]
         holds = found.low <= found.value <= found.high
         if path.endswith(PARTS):
-            holds = found.low >= 0 and (holds or found.value < 0)
+            holds = 0 <= found.low <= found.high <= 1 and (holds or not 0 <= found.value <= 1)
         return [] if holds and found.high - found.low > 1e-9 else [path]
     if dataclasses.is_dataclass(found):
         return [p for f in dataclasses.fields(found) for p in bounded(getattr(found, f.name), f"{path}.{f.name}")]
     return []
+
+
+def test_a_part_that_noise_takes_above_one_has_limits_that_do_not_follow_it() -> None:
+    """One of 5 and one of 7 bare attempts succeed; where they stand decides what the folds make of it."""
+    successes = [*[0, 0, 1, 0, 0], *[0, 0, 0, 0, 1, 0, 0]]
+    bare = ArmOutcomes.from_rows("bare", [*"aaaaabbbbbbb"], successes, costs={"calls": [1.0] * 12})
+    tool = ArmOutcomes.from_rows("tool", [*"aaabb"], [0] * 5, costs={"calls": [1.0] * 5})
+    found = compare_arms(bare, tool, operating=2, elicitation=3, axis="calls", replicates=100)
+    assert found.null is not None
+    part = found.null.elicitation_part
+    assert part.value is not None
+    assert part.value > 1
+    assert (part.low, part.high) == (0.0, 1.0)
+    assert bounded(found) == []
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])

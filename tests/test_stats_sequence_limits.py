@@ -71,7 +71,7 @@ def test_at_few_tasks_the_kl_lies_within_its_limits_where_the_worst_seen_is_no_l
         found = sequence_kl(names, own, own + ratio, replicates=200, seed=seed)
         held += found.mean.low <= TRUE[shape] <= found.mean.high
         ends = {"least": min(0.0, found.per_task.min()), "greatest": max(0.0, found.per_task.max())}
-        worst = cluster_bootstrap(found.per_task, replicates=200, seed=seed, **ends).intervals()[0]
+        worst = cluster_bootstrap(found.per_task, replicates=200, seed=seed, **ends).drawn.intervals()[0]
         before += worst.low <= TRUE[shape] <= worst.high
     assert held / runs >= least
     assert held >= before

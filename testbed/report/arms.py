@@ -49,6 +49,7 @@ class Arm:
         ended: how attempts ended → number, the missing included.
         fixed: attempts per task that were made whatever their outcomes; 0 where all were.
         every: all its attempts, where sampling stopped early.
+        beyond: how many of these, scored, lie beyond what the stopping rule asks for, as other runs made them.
         unbroken: as `outcomes`, with those missing that an error of the agent's own ended; None without any such.
         every_unbroken: as `every`, likewise.
         lookahead: how its attempts search over the environment; empty where they do not.
@@ -72,6 +73,7 @@ class Arm:
     lookahead: Mapping[str, Any] = field(default_factory=dict)
     unrecorded: frozenset[str] = frozenset()
     offered: Sequence[Any] = ()
+    beyond: int = 0
 
     @property
     def bare(self) -> bool:

@@ -77,6 +77,7 @@ def warnings_of(
         own = f"arm {arm.name!r}"
         yield from mistaken(own, arm.ended, arm.attempts, listing(name, arm.name))
         yield from _faulty(arm)
+    yield from _beyond_the_rule(arms)
     imported = any(record.spec.get("imported") for record in outcomes.arms)  # no experiment can ask for more of them
     yield from too_few_for_verdicts(comparisons, hint=not imported, wanted=wanted)
     yield from _never_called(outcomes)
@@ -122,6 +123,14 @@ def mistaken(whose: str, ended: Mapping[str, int], attempts: int, show: str) -> 
 def listing(run: str, arm: str) -> str:
     """The command that lists the failures of an arm, ready for a shell."""
     return f"testbed show {in_shell(run)} --arm {shlex.quote(arm)} --failed"
+
+
+def _beyond_the_rule(arms: Sequence[Arm]) -> Iterable[str]:
+    if more := [f"{arm.name} {arm.beyond:,}" for arm in arms if arm.beyond]:
+        yield (
+            "Attempts beyond what the stopping rule asks for now, as another run in this store made them or missing "
+            f"ones were made up for: {', '.join(more)}. Verdicts use them and keep their level; nothing else does."
+        )
 
 
 def _faulty(arm: ArmSummary) -> Iterable[str]:

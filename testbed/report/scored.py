@@ -39,10 +39,11 @@ def scored_arms(
     found = []
     for position, record in enumerate(outcomes.arms):
         rows = np.flatnonzero(outcomes.arm == position)
-        rule, every = rules.get(record.name), None
+        rule, every, beyond = rules.get(record.name), None, 0
         if rule is not None:  # missing attempts that the rule no longer asks for are nobody's loss
-            task, sample = outcomes.task[rows], outcomes.sample[rows]
-            rows = rows[(outcomes.success[rows] >= 0) | (sample < asked[record.name][task])]
+            wanted = outcomes.sample[rows] < asked[record.name][outcomes.task[rows]]
+            beyond = int(np.count_nonzero((outcomes.success[rows] >= 0) & ~wanted))
+            rows = rows[(outcomes.success[rows] >= 0) | wanted]
         success = outcomes.success[rows]
         scored = success >= 0
         if not scored.any():
@@ -89,6 +90,7 @@ def scored_arms(
                 faults=outcomes.faults[rows][scored],
                 ended=ended,
                 fixed=rule.least if rule is not None else 0,
+                beyond=beyond,
                 every=every,
                 unbroken=unbroken,
                 every_unbroken=every_unbroken,

@@ -175,7 +175,7 @@ def _reading(analysis: Analysis) -> str:
         f"to {elicitation} of the bare arm {'reaches' if one else 'reach'} too, creation the part that "
         f"{'it does' if one else 'they do'} not, loss what became worse. "
         f"Intervals are {s.level}, over tasks. The estimates of the parts add up to the gain exactly, so that noise "
-        "may take one below 0; their intervals are about the true parts, which are never below 0. A task is "
+        "may take one below 0 or above 1; their intervals are about the true parts, which are in between. A task is "
         f"accessible if its reach within {attempts(s.elicitation)}, the chance that at least one of them succeeds, is "
         f"at least {s.rho:g}."
     )

@@ -2,7 +2,7 @@
 
 from testbed.stats.bands import Band, reach_bands, simultaneous_band
 from testbed.stats.betting import MeanSequence, paired_mean_sequence
-from testbed.stats.bootstrap import Estimate, Intervals, Replicates, cluster_bootstrap
+from testbed.stats.bootstrap import ClusterMeans, cluster_bootstrap
 from testbed.stats.checks import StatsError
 from testbed.stats.compare import balanced_elicitation, compare_arms
 from testbed.stats.comparison import Comparison, Figures, MissingBounds, Range, SampleEquivalent, SupportRow
@@ -18,6 +18,7 @@ from testbed.stats.frontier import (
     tilt_frontier,
 )
 from testbed.stats.gain import Decomposition, decompose, sample_equivalent
+from testbed.stats.intervals import Estimate, Intervals, Replicates
 from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.pairing import align
 from testbed.stats.pareto import ArmOnFront, CostFront, cost_front, pareto_front
@@ -42,6 +43,7 @@ __all__ = [
     "ArmOutcomes",
     "Band",
     "Bounded",
+    "ClusterMeans",
     "Comparison",
     "CostFront",
     "Decomposition",

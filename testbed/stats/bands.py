@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.bootstrap import Replicates, cluster_bootstrap, cluster_labels
+from testbed.stats.bootstrap import cluster_bootstrap, cluster_labels
 from testbed.stats.checks import FloatArray, IntArray, StatsError, positive, probability
+from testbed.stats.intervals import Drawn
 from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.spend import ReachCurve, reach_curve
 from testbed.stats.spend_many import MANY, reach_curve_of_many
@@ -53,7 +54,7 @@ class Band:
     clusters: int
 
 
-def simultaneous_band(found: Replicates, alpha: float = 0.05) -> Band:
+def simultaneous_band(found: Drawn, alpha: float = 0.05) -> Band:
     """Return limits for all columns of ``found`` that hold together with probability 1 − alpha.
 
     Columns that rise from left to right get limits that do. NaN columns are not allowed.
@@ -69,7 +70,7 @@ def simultaneous_band(found: Replicates, alpha: float = 0.05) -> Band:
     return _at_place(found, alpha, _common_place(found, alpha))
 
 
-def _at_place(found: Replicates, alpha: float, place: int) -> Band:
+def _at_place(found: Drawn, alpha: float, place: int) -> Band:
     """Return the band of the ``place``-th extremes of every column."""
     assert found.low is not None
     assert found.high is not None
@@ -149,7 +150,7 @@ def _curve(arm: ArmOutcomes, spends: ArrayLike, axis: str, seed: int) -> ReachCu
     return reach_curve(arm, spends, axis=axis, seed=seed)
 
 
-def _common_place(found: Replicates, alpha: float) -> int:
+def _common_place(found: Drawn, alpha: float) -> int:
     """Return the largest j such that at most alpha of the replicates leave the band of the others' j-th extremes."""
     assert found.low is not None
     assert found.high is not None

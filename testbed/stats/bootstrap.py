@@ -4,7 +4,8 @@ Each replicate gives the clusters Dirichlet(1, …, 1) weights (Rubin 1981), the
 arms, and one weight more to a cluster nobody saw, at the least possible value for the lower limit and at the greatest
 for the upper. For bounded values this is the bound of Gaffke (2005; Learned-Miller & Thomas 2019, arXiv 1905.06208):
 it equals Clopper–Pearson for 0/1 data, never shrinks to a point, and has kept its level in every simulation, also at
-three clusters. Why no second stage resamples the attempts: docs/measurement.md.
+three clusters. Intervals are computed without drawing (`testbed.stats.exact_limits`); replicates are drawn for what is
+no quantile of one mean or ratio. Why no second stage resamples the attempts: docs/measurement.md.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,6 +31,8 @@ from testbed.stats.checks import (
     together,
     whole_numbers,
 )
+from testbed.stats.exact_limits import lower_ends
+from testbed.stats.intervals import Intervals, Replicates
 
 # Weights held at a time, in numbers (32 MiB): bounds the memory at any number of clusters and replicates.
 _WEIGHTS_AT_A_TIME = 4_000_000
@@ -38,72 +42,80 @@ _WEIGHTS_KEPT = 32_000_000
 WeightBlock = tuple[slice, FloatArray, FloatArray]
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """One figure with its interval.
-
-    Attributes:
-        value: The point estimate; None where it is not defined (a ratio with denominator 0).
-        low: Lower end of the interval; None with fewer than two clusters.
-        high: Upper end; None with fewer than two clusters.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
 @dataclass(frozen=True, eq=False)
-class Intervals:
-    """Q figures with pointwise intervals.
+class ClusterMeans:
+    """Q means or ratios over clusters. Their intervals are computed, not drawn; replicates are drawn once asked for.
 
     Attributes:
         value: Point estimates, shape (Q,); NaN where a ratio's denominator is 0.
-        low: Lower ends, shape (Q,), or None with fewer than two clusters: no interval, never a width of 0.
-        high: Upper ends, shape (Q,), or None.
-        alpha: Each interval has level 1 − alpha, alpha/2 on each side.
-        clusters: Number of clusters resampled.
+        top: Sums of the J clusters, shape (J, Q).
+        bottom: Their denominators, shape (J, Q) or (J, 1).
+        unseen: Denominator of the cluster that nobody saw, shape (Q,) or (1,).
+        least: Its ratio for the lower limits, shape (Q,).
+        greatest: Its ratio for the upper limits, shape (Q,).
+        replicates: Number R of replicates, for what is no quantile of one figure: bands, a function of several.
+        seed: Seed of their weights.
     """
 
     value: FloatArray
-    low: FloatArray | None
-    high: FloatArray | None
-    alpha: float
-    clusters: int
+    top: FloatArray
+    bottom: FloatArray
+    unseen: FloatArray
+    least: FloatArray
+    greatest: FloatArray
+    replicates: int
+    seed: int
 
-    def __getitem__(self, index: int) -> Estimate:
-        """Return figure number ``index`` as an `Estimate`."""
-        value = float(self.value[index])
-        if np.isnan(value):
-            return Estimate(None, None, None)
-        if self.low is None or self.high is None:
-            return Estimate(value, None, None)
-        return Estimate(value, float(self.low[index]), float(self.high[index]))
+    @property
+    def clusters(self) -> int:
+        """Number of clusters resampled."""
+        return len(self.top)
 
+    @property
+    def low(self) -> FloatArray | None:
+        """Replicates with the unseen cluster at its least, shape (R, Q); None with fewer than two clusters."""
+        return self.drawn.low
 
-@dataclass(frozen=True, eq=False)
-class Replicates:
-    """Bootstrap replicates of Q figures, or a function of them that rises with each.
+    @property
+    def high(self) -> FloatArray | None:
+        """The same at its greatest."""
+        return self.drawn.high
 
-    Attributes:
-        value: Point estimates, shape (Q,).
-        low: Replicates with the unseen cluster at its least, shape (R, Q); None with fewer than two clusters.
-        high: The same at its greatest.
-        clusters: Number of clusters resampled.
-    """
-
-    value: FloatArray
-    low: FloatArray | None
-    high: FloatArray | None
-    clusters: int
+    @cached_property
+    def drawn(self) -> Replicates:
+        """Replicates, the same for the same seed."""
+        if self.clusters < 2:
+            return Replicates(self.value, None, None, self.clusters)
+        low, high = (np.empty((self.replicates, self.value.size)) for _ in range(2))
+        for rows, seen, extra in cluster_weights(self.clusters, self.replicates, self.seed):
+            upper, lower = seen @ self.top, seen @ self.bottom
+            with np.errstate(invalid="ignore", divide="ignore"):
+                size = extra[:, None] * self.unseen
+                low[rows] = (upper + size * self.least) / (lower + size)
+                high[rows] = (upper + size * self.greatest) / (lower + size)
+        return Replicates(self.value, low, high, self.clusters)
 
     def intervals(self, alpha: float = 0.05) -> Intervals:
-        """Return the intervals at level 1 − alpha."""
+        """Return the intervals at level 1 − alpha: the quantiles that endless replicates would have."""
         level(alpha)
-        if self.low is None or self.high is None:
+        if self.clusters < 2:
             return Intervals(self.value, None, None, alpha, self.clusters)
-        low, high = np.quantile(self.low, alpha / 2, axis=0), np.quantile(self.high, 1 - alpha / 2, axis=0)
-        return Intervals(self.value, np.minimum(low, self.value), np.maximum(high, self.value), alpha, self.clusters)
+        known = np.flatnonzero(~np.isnan(self.value))
+        value, top = self.value[known], self.top[:, known]
+        bottom = np.broadcast_to(self.bottom, self.top.shape)[:, known]
+        unseen = np.broadcast_to(self.unseen, self.value.shape)[known]
+        low, high = (np.full(self.value.shape, np.nan) for _ in range(2))
+        # An upper limit is the lower one of the mirrored figures; both ends of all columns are found in one go.
+        ends = lower_ends(
+            np.hstack([top, -top]),
+            np.hstack([bottom, bottom]),
+            np.concatenate([unseen, unseen]),
+            np.concatenate([self.least[known], -self.greatest[known]]),
+            np.concatenate([value, -value]),
+            alpha / 2,
+        )
+        low[known], high[known] = ends[: known.size], -ends[known.size :]
+        return Intervals(self.value, low, high, alpha, self.clusters)
 
 
 def cluster_bootstrap(
@@ -112,11 +124,12 @@ def cluster_bootstrap(
     *,
     least: ArrayLike = 0.0,
     greatest: ArrayLike = 1.0,
+    largest: float | None = None,
     clusters: Sequence[Hashable] | None = None,
     replicates: int = 2000,
     seed: int = 0,
-) -> Replicates:
-    """Resample clusters of tasks and return replicates of Q means, or of Q ratios Σ values / Σ weights.
+) -> ClusterMeans:
+    """Resample clusters of tasks: Q means, or Q ratios Σ values / Σ weights, with intervals and replicates.
 
     Args:
         values: One row per task, shape (T, Q). Columns share their cluster weights, so differences of columns are
@@ -124,9 +137,12 @@ def cluster_bootstrap(
         weights: Denominators, shape (T, Q) or (T, 1), ≥ 0; all 1 (plain means) where left out.
         least: The least that a cluster's ratio can be, per column.
         greatest: The greatest that it can be, per column.
+        largest: The greatest denominator that a task can have, which the unseen cluster's tasks then have. Left out, it
+            is as large as the cluster that a randomly drawn unit of the denominator lives in: too small where tasks of
+            large denominators are rare and unlike the others.
         clusters: Cluster label of each task, length T; every task its own cluster where left out.
-        replicates: Number R ≥ 100.
-        seed: Seed of the weights.
+        replicates: Number R ≥ 100 of replicates to draw where they are asked for. Intervals do not depend on it.
+        seed: Seed of their weights; nor on this.
 
     Raises:
         StatsError: No task, NaN, a value outside its range, labels that do not match, R < 100.
@@ -138,23 +154,17 @@ def cluster_bootstrap(
     slack = 1e-9 * np.maximum(1.0, np.abs(ends[1]) + np.abs(ends[0]))
     if (table < ends[0] * share - slack).any() or (table > ends[1] * share + slack).any():
         raise StatsError("a value lies outside the range [least, greatest] given for its column")
+    if largest is not None and (share > largest + 1e-9).any():
+        raise StatsError(f"a denominator of {share.max():g} is greater than the largest that there can be, {largest:g}")
     check_replicates(replicates)
     code = label_codes(clusters, table.shape[0])
     top, bottom = _sums(code, table), _sums(code, share)
     with np.errstate(invalid="ignore", divide="ignore"):
         value = top.sum(axis=0) / bottom.sum(axis=0)
         # The unseen cluster is as big as one that a randomly drawn unit lives in: never smaller than a typical one.
-        unseen = (bottom**2).sum(axis=0) / bottom.sum(axis=0)
-    if top.shape[0] < 2:
-        return Replicates(value, None, None, top.shape[0])
-    low, high = (np.empty((replicates, table.shape[1])) for _ in range(2))
-    for rows, seen, extra in cluster_weights(top.shape[0], replicates, seed):
-        upper, lower = seen @ top, seen @ bottom
-        with np.errstate(invalid="ignore", divide="ignore"):
-            size = extra[:, None] * unseen
-            low[rows] = (upper + size * ends[0]) / (lower + size)
-            high[rows] = (upper + size * ends[1]) / (lower + size)
-    return Replicates(value, low, high, top.shape[0])
+        size = bottom if largest is None else np.bincount(code).astype(np.float64)[:, None]
+        unseen = (size**2).sum(axis=0) / size.sum(axis=0) * (1.0 if largest is None else largest)
+    return ClusterMeans(value, top, bottom, unseen, ends[0], ends[1], replicates, seed)
 
 
 def _table(values: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, FloatArray]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from testbed.stats.bootstrap import Estimate
 from testbed.stats.checks import FloatArray
 from testbed.stats.gain import Decomposition
+from testbed.stats.intervals import Estimate
 from testbed.stats.repeats import Repeats
 from testbed.stats.verdicts import Verdicts
 
@@ -79,8 +79,8 @@ class Figures:
         tool_elicitation_upper: R_T(B), at its upper bound.
         gain: R_T(b) − R_0(b) = elicitation + creation − loss.
         elicitation_part: What resampling the bare arm would have reached too. The point estimates of the parts add
-            up to that of the gain exactly, and may be negative by noise; the limits of each are about the true part,
-            which is at least 0, and hold whatever the folds could tell (see `testbed.stats.parts`).
+            up to that of the gain exactly, and may be below 0 or above 1 by noise; the limits of each are about the
+            true part, which is in [0, 1], and hold whatever the folds could tell (see `testbed.stats.parts`).
         creation: What it would not have reached. Cross-fitted, it is never biased upward; see ``parts.cross_fitted``.
         creation_upper: The same at the greatest value the data allow, where bare attempts ran out.
         loss: What the tools broke.

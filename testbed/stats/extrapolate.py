@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.bootstrap import Estimate, check_replicates, cluster_codes
+from testbed.stats.bootstrap import check_replicates, cluster_codes
 from testbed.stats.checks import FloatArray, IntArray, StatsError, probability, whole_numbers
+from testbed.stats.intervals import Estimate
 from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.reach import reach_at_k
 from testbed.stats.spend import every_task_attempted

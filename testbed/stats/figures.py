@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from testbed.stats.bootstrap import Replicates, cluster_bootstrap, cluster_labels
+from testbed.stats.bootstrap import cluster_bootstrap, cluster_labels
 from testbed.stats.checks import FloatArray, StatsError
 from testbed.stats.comparison import Figures, SampleEquivalent, SupportRow
 from testbed.stats.crossfit import parts_of
 from testbed.stats.crossfit_spend import decompose_cross_fitted_at_spend
 from testbed.stats.energy import harmonic, tool_gain_nats
 from testbed.stats.gain import Decomposition, decompose, sample_equivalent
+from testbed.stats.intervals import Replicates
 from testbed.stats.joint import JointSplits, joint_splits
 from testbed.stats.kinds import kinds
 from testbed.stats.outcomes import ArmOutcomes
@@ -186,7 +187,7 @@ def support_row(bare: ArmOutcomes, tool: ArmOutcomes, plan: Plan) -> SupportRow:
     p, e, s = share.preserved, share.expanded, share.shrunk
     replicas = cluster_bootstrap(
         np.column_stack([p, e, e - s]), np.column_stack([p + s, p + e, p + e + s]),
-        least=[0, 0, -1], greatest=[1, 1, 1], clusters=labels, replicates=plan.replicates, seed=plan.seed,
+        least=[0, 0, -1], greatest=[1, 1, 1], largest=1, clusters=labels, replicates=plan.replicates, seed=plan.seed,
     )  # fmt: skip
     rates = replicas.intervals(plan.alpha)
     # SDS rises with both SRR and NDR, so it may be taken inside each set of replicates.

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.bootstrap import Estimate, cluster_bootstrap, cluster_labels
+from testbed.stats.bootstrap import cluster_bootstrap, cluster_labels
 from testbed.stats.checks import StatsError, level, numbers
+from testbed.stats.intervals import Estimate
 from testbed.stats.sequence_limits import student_limits
 
 
@@ -82,7 +83,8 @@ def interaction_nats(
         return InteractionNats(0, Estimate(None, None, None), None, guessed)
     with np.errstate(invalid="ignore", divide="ignore"):
         greatest = float(np.nanmax(sums["nats"] / sums["wins"]))
-    replicated = cluster_bootstrap(sums["nats"], sums["wins"], greatest=greatest, **options)  # type: ignore[arg-type]
+    most = float(sums["attempts"].max())
+    replicated = cluster_bootstrap(sums["nats"], sums["wins"], greatest=greatest, largest=most, **options)  # type: ignore[arg-type]
     mean = replicated.intervals(alpha)[0]
     if mean.high is not None:
         student = student_limits(sums["nats"], sums["wins"], cluster_labels(names, clusters), alpha)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.bootstrap import Estimate, cluster_bootstrap, cluster_codes, cluster_weights
+from testbed.stats.bootstrap import cluster_bootstrap, cluster_codes, cluster_weights
 from testbed.stats.checks import BoolArray, FloatArray, IntArray, StatsError, level, numbers, whole_numbers
+from testbed.stats.intervals import Estimate
 from testbed.stats.outcomes import ArmOutcomes
 from testbed.stats.reach import reach_at_k
 from testbed.stats.spend import every_task_attempted

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from testbed.stats.bootstrap import Estimate
 from testbed.stats.checks import FloatArray
 from testbed.stats.gain import Decomposition
+from testbed.stats.intervals import Estimate
 
 Columns = dict[str, tuple[FloatArray, float, float]]
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from testbed.stats.bootstrap import Estimate, cluster_bootstrap, cluster_labels
+from testbed.stats.bootstrap import cluster_bootstrap, cluster_labels
 from testbed.stats.checks import BoolArray, FloatArray, IntArray, StatsError, level, numbers, positive
+from testbed.stats.intervals import Estimate
 from testbed.stats.sequence_limits import student_limits
 
 _ROUNDING = 1e-4  # nats of an attempt that float32 does not tell apart
@@ -194,6 +195,7 @@ def affordable(
         found = cluster_bootstrap(
             _per_task(code, within, len(names)),
             _per_task(code, won, len(names)),
+            largest=float(np.bincount(code).max()),
             clusters=cluster_labels(names, clusters),
             replicates=replicates,
             seed=seed,
