@@ -72,7 +72,7 @@ def test_a_full_context_that_the_model_finds_full_again_is_no_forgery(
         return await writes(model, request)
 
     monkeypatch.setattr(HuggingFace, "generate", full_now_and_then)
-    where = tmp_path / "store.sqlite"
+    where = tmp_path / "runs.sqlite"
     data = bundle_of(where, ran(where, sums_board, {"id": "reference", "max_tokens": 60}), sums_board)
     assert sum(attempt["ended"] == "limit:context" for attempt in Lines.of(data).attempts) > 5
     assert examine(sums_db, "sums", data).state == "verified"
@@ -89,7 +89,7 @@ def test_a_message_that_the_context_cut_is_no_forgery(
         return replace(await writes(model, replace(request, max_tokens=2)), finish="context")
 
     monkeypatch.setattr(HuggingFace, "generate", cut_now_and_then)
-    where = tmp_path / "store.sqlite"
+    where = tmp_path / "runs.sqlite"
     data = bundle_of(where, ran(where, sums_board, {"id": "reference", "max_tokens": 60}), sums_board)
     cut = [attempt for attempt in Lines.of(data).attempts if attempt["ended"] == "limit:context"]
     assert {attempt["transcript"][-2]["role"] for attempt in cut} == {"assistant"}
@@ -110,7 +110,7 @@ def test_nothing_follows_a_message_that_the_context_cut(
         return replace(reply, text=rambles, usage=replace(reply.usage, generated_tokens=60), finish="context")
 
     monkeypatch.setattr(HuggingFace, "generate", cut_now_and_then)
-    where = tmp_path / "store.sqlite"
+    where = tmp_path / "runs.sqlite"
     lines = Lines.of(bundle_of(where, ran(where, sums_board, {"id": "reference", "max_tokens": 60}), sums_board))
     prompt = make_model("reference").prompt
     right = {task.hash: task.reference for task in sums_board.tasks}
