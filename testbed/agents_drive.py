@@ -65,6 +65,13 @@ class Drive:
             InfrastructureError: a tool or a model did not do its part.
             UsageError: the caller has something to mend.
         """
+        try:
+            await self._conclude(await self._driven(schemas))
+        finally:
+            self._settle()  # what was used is the attempt's, also of one that could not be made or was given up
+
+    async def _driven(self, schemas: list[dict[str, Any]]) -> asyncio.Future[Outcome]:
+        """The agent's own code, which has ended or was given up."""
         seconds = self._episode.meter.budget.seconds or self._agent.timeout
         work = asyncio.ensure_future(self._work(self._given(schemas), seconds))
         over = asyncio.ensure_future(self._over.wait())
@@ -81,8 +88,7 @@ class Drive:
         finally:
             self._closed = self._tap.over = True
             await _cancel(over, work, *self._steps, *([self._grading] if self._grading else []))
-        await self._conclude(work)
-        self._settle()
+        return work
 
     async def take(self, text: str) -> Step:
         """Reads one message of the agent; messages that come at one time are read one after another."""

@@ -132,10 +132,15 @@ class McpTool(Tool):
         """Ends all servers."""
         await self.servers.aclose()
 
-    def inert_result(self, arguments: Mapping[str, Any], rng: np.random.Generator) -> str:
+    async def inert_answer(
+        self,
+        arguments: Mapping[str, Any],
+        rng: np.random.Generator,
+        off_clock: Callable[[], AbstractContextManager[None]],
+    ) -> str:
         """The server's answer, scrambled; faults stay faults, and say as little."""
         try:
-            return scrambled(as_text(self.servers.call_blocking(self.of.name, arguments)), rng)
+            return scrambled(as_text(await self.servers.call(self.of.name, arguments, off_clock=off_clock)), rng)
         except ToolFault as fault:
             if fault.kind is FaultKind.TIMEOUT:
                 raise

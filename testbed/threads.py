@@ -36,9 +36,10 @@ class DaemonThreads:
     def __init__(self, size: int) -> None:
         self._size = size
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._threads = 0  # that take calls; only the event loop's thread reads and writes these
+        self._guard = threading.RLock()  # environments with event loops of their own may share an arm's tools
+        self._threads = 0  # that take calls
         self._calls = 0  # that have a place
-        self._line: deque[asyncio.Future[None]] = deque()  # who waits for one, in order
+        self._line: deque[asyncio.Future[None]] = deque()  # who waits for one, in order; whoever is taken out has one
 
     async def run(
         self,
@@ -67,17 +68,19 @@ class DaemonThreads:
 
     def close(self) -> None:
         """Lets idle threads end; running calls are left to themselves."""
-        for _ in range(self._threads):
-            self._queue.put(None)
-        self._threads, self._queue = 0, queue.SimpleQueue()  # whoever comes next begins afresh
+        with self._guard:
+            for _ in range(self._threads):
+                self._queue.put(None)
+            self._threads, self._queue = 0, queue.SimpleQueue()  # whoever comes next begins afresh
 
     async def _come(self) -> None:
         """Waits for a place, first come first served."""
-        if self._calls < self._size:  # so nobody waits
-            self._calls += 1
-            return
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append(place)
+        with self._guard:
+            if self._calls < self._size:  # so nobody waits
+                self._calls += 1
+                return
+            place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._line.append(place)
         with contextlib.ExitStack() as undo:  # if cancelled too
             undo.callback(self._step_out, place)
             await place
@@ -85,26 +88,29 @@ class DaemonThreads:
 
     def _step_out(self, place: asyncio.Future[None]) -> None:
         """Leaves the line, or the place that came at the same moment."""
-        if place in self._line:
-            self._line.remove(place)
-        elif place.done() and not place.cancelled():
-            self._leave()
+        with self._guard:
+            if place in self._line:
+                self._line.remove(place)
+            else:
+                self._leave()
 
     def _leave(self) -> None:
         """Hands a place on to whoever has waited longest."""
-        while self._line:
-            place = self._line.popleft()
-            if not place.done():
-                place.set_result(None)
-                return
-        self._calls -= 1
+        with self._guard:
+            while self._line:
+                place = self._line.popleft()
+                with contextlib.suppress(RuntimeError):  # its loop was closed meanwhile: nobody is there to take it
+                    place.get_loop().call_soon_threadsafe(settle, place, None, None)
+                    return
+            self._calls -= 1
 
     async def _in_thread(self, function: Callable[[], T], timeout: float | None) -> T:
         job = _Job(function)
         timer = job.loop.call_later(timeout, self._check, job, timeout) if timeout is not None else None
-        if self._calls > self._threads and self._threads < self._size:
-            self._spawn()
-        self._queue.put(job)
+        with self._guard:
+            if self._calls > self._threads and self._threads < self._size:
+                self._spawn()
+            self._queue.put(job)
         try:
             result: T = await job.future
             return result
@@ -127,10 +133,11 @@ class DaemonThreads:
         job.future.set_exception(TimeoutError(f"took longer than {timeout:g} s"))
 
     def _give_up(self, job: _Job) -> None:
-        if job.abandon():  # its thread is lost until the function returns, and leaves then
-            self._threads -= 1
-            if self._calls > self._threads:
-                self._spawn()
+        with self._guard:
+            if job.abandon():  # its thread is lost until the function returns, and leaves then
+                self._threads -= 1
+                if self._calls > self._threads:
+                    self._spawn()
 
     def _spawn(self) -> None:
         self._threads += 1

@@ -29,7 +29,8 @@ class AttemptContext:
         game: what the attempt's tools act on, where one of them does; shared by them all.
         imagine: writes a tool's result as the model itself goes on (imagined arms); None elsewhere.
         off_clock: `with context.off_clock():` around a wait for a place that others have (a sandbox, a thread, a
-            server) keeps it out of the attempt's seconds, and the limit on them moves away meanwhile.
+            server) keeps it out of the attempt's seconds, and the limit on them moves away meanwhile; in `_arun` only.
+            The tool's own `timeout` runs on, unless it `keeps_time`.
     """
 
     key: int = 0

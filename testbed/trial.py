@@ -11,7 +11,15 @@ from functools import partial
 from testbed.edges import Kept
 from testbed.env import Environment
 from testbed.episode import Episode
-from testbed.errors import ContextFull, GivenUp, InfrastructureError, ModelError, ModelNotAsked, TestbedError
+from testbed.errors import (
+    ContextFull,
+    GivenUp,
+    InfrastructureError,
+    ModelError,
+    ModelNotAsked,
+    TestbedError,
+    UsageError,
+)
 from testbed.lookahead.beginning import begin
 from testbed.models.base import Imaginer, Request
 from testbed.preparation import Arm
@@ -169,9 +177,17 @@ class Trial:
                 self._waits = False
 
     def _tool_waits(self) -> AbstractContextManager[None]:
-        """Around a wait of the attempt's tool for its turn."""
+        """Around a wait of the attempt's tool for its turn.
+
+        Raises:
+            UsageError: the tool waits in a thread, where nobody can move the clock.
+        """
         assert self._episode is not None
-        return waiting(self._episode, self._clock, asyncio.get_running_loop().time())
+        try:
+            began = asyncio.get_running_loop().time()
+        except RuntimeError as error:  # else each call would be scored as the model's fault
+            raise UsageError("a tool can wait with context.off_clock() in `_arun` only: `_run` has no loop.") from error
+        return waiting(self._episode, self._clock, began)
 
     async def _imagine(self) -> str:
         """A tool's result as the model itself writes it; its tokens are generated ones of the attempt."""

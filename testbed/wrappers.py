@@ -8,9 +8,9 @@ information (some other attempt's results) and interaction (the results of one's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from langchain_core.tools import BaseTool
@@ -77,6 +77,38 @@ class Inert(_Disguised):
     def _run(self, /, **arguments: Any) -> str:
         assert isinstance(self.wrapped, Tool)  # see `Scrambled` for others
         return self.wrapped.inert_result(arguments, self._rng)
+
+
+@runtime_checkable
+class Asked(Protocol):
+    """A tool that others have to answer for its placebo, too, as an MCP server."""
+
+    async def inert_answer(
+        self,
+        arguments: Mapping[str, Any],
+        rng: np.random.Generator,
+        off_clock: Callable[[], AbstractContextManager[None]],
+    ) -> str:
+        """An uninformative result; `off_clock` as in `AttemptContext`."""
+
+
+class Answered(Inert):
+    """The placebo of such a tool: it waits for its turn off the attempt's clock, as the live tool does."""
+
+    keeps_time: ClassVar[bool] = True
+
+    def fingerprint(self) -> dict[str, Any]:
+        """That of any placebo."""
+        return {**super().fingerprint(), "control": "inert"}
+
+    async def start(self) -> None:
+        """Starts the live tool."""
+        assert isinstance(self.wrapped, Tool)
+        await self.wrapped.start()
+
+    async def _arun(self, /, **arguments: Any) -> str:
+        assert isinstance(self.wrapped, Asked)
+        return await self.wrapped.inert_answer(arguments, self._rng, self._off_clock)
 
 
 class Scrambled(Inert):
@@ -173,9 +205,16 @@ def under_control(tools: Sequence[BaseTool], control: Control) -> list[BaseTool]
         for tool in tools:
             if isinstance(tool, Tool):
                 tool.check_inert()
-        return [(Inert if isinstance(tool, Tool) else Scrambled).of(tool) for tool in tools]
+        return [_placebo(tool) for tool in tools]
     if control is Control.YOKED:
         return [Yoked.of(tool) for tool in tools]
     if control is Control.IMAGINED:
         return [Imagined.of(tool) for tool in tools]
     return list(tools)
+
+
+def _placebo(tool: BaseTool) -> Tool:
+    if not isinstance(tool, Tool):
+        return Scrambled.of(tool)
+    says_itself = type(tool).inert_result is not Tool.inert_result
+    return (Answered if isinstance(tool, Asked) and not says_itself else Inert).of(tool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import pytest
 
 from helpers import some_agents
 from helpers.runs import SAY_AND_ECHO, registered
-from test_agents import BARE, ECHO, attempts_of
+from test_agents import AGENTS, BARE, ECHO, attempts_of
 from testbed.errors import ModelError, UnknownName
+from testbed.experiment_file import parse_experiment
 from testbed.protocol import ANSWER_INSTRUCTION
+from testbed.runner import Runner
+from testbed.store import Store
 from testbed.types import Status
 
 
@@ -130,3 +134,22 @@ async def test_a_call_under_way_when_the_clock_ends_counts_with_what_it_was_aske
     cost = attempt.cost
     assert (cost.model_calls, cost.prompt_tokens, cost.generated_tokens) == (1, 2, 0)
     assert cost.usd == pytest.approx(2.0)
+
+
+async def test_what_an_agent_has_used_is_recorded_where_its_attempt_is_given_up(tmp_path: Path) -> None:
+    model = {"id": f"agent:{AGENTS}:awaits_a_model", "usd_per_million": {"input": 1e6, "output": 2e6}}
+    env = [{"id": "Say-v0", "tasks": 1}]
+    exp = parse_experiment({"name": "test", "samples": 1, "env": env, "arm": [BARE], "model": model})
+    with Store.open(tmp_path / "s.sqlite") as store:
+        runner = Runner(exp, store)
+        going = asyncio.create_task(runner.run())
+        async with asyncio.timeout(30):
+            while "asked" not in some_agents.seen:
+                await asyncio.sleep(0.001)
+        runner.stop()
+        going.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await going
+        (attempt,) = store.attempts("test")
+    assert attempt.ended == "missing:given_up"
+    assert (attempt.cost.model_calls, attempt.cost.prompt_tokens, attempt.cost.usd) == (1, 2, 2.0)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.faulty_proxy import CUT, HANG, MALFORMED, WRONG_ARGUMENTS, Proxy, Refusal
+from helpers.faulty_proxy import CUT, HANG, MALFORMED, WRONG_ARGUMENTS, Proxy, Refusal, Response
 from helpers.served_model import LISTED, NAME, served_reference
 from testbed import registry
 from testbed.errors import FaultKind, ModelError, ModelUnavailable, TransportError
@@ -236,6 +236,23 @@ async def test_of_a_name_that_the_server_has_or_has_answered_to_its_list_says_no
         lost = [attempt for attempt in attempts if attempt.status == "missing"]
         assert [str(attempt.transcript[-1]["content"])[-9:] for attempt in lost] == ["slow down"]
         assert proxy.asked == asked
+
+
+class Tagging(Proxy):
+    """Lists its models as Ollama does, which takes their names without the tag, too."""
+
+    async def _list(self, path: str) -> Response:
+        status, headers, content = await super()._list(path)
+        return status, headers, content.replace(LISTED.encode(), f"{LISTED}:latest".encode())
+
+
+async def test_a_name_without_its_tag_is_not_told_as_wrong(say: None, server: str, tmp_path: Path) -> None:
+    async with Tagging(server, faults=[Refusal(500)]) as proxy:
+        model = Chat(f"openai:{LISTED}", base_url=proxy.url, system="")
+        (attempt,) = await made(model, experiment(1, 1, name=LISTED), tmp_path / "s.sqlite", retries=0)
+        await model.aclose()
+    assert str(attempt.transcript[-1]["content"]).endswith("slow down")
+    assert proxy.asked == 1
 
 
 @pytest.mark.slow

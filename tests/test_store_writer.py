@@ -119,6 +119,25 @@ async def test_what_was_added_before_an_error_is_stored(where: str) -> None:
         assert store.find(make_attempt().id) is not None
 
 
+async def test_what_was_added_is_stored_however_often_the_end_is_cancelled(where: str) -> None:
+    with Store.open(where) as store:
+
+        async def work() -> None:
+            async with store.writer(batch=100) as writer:
+                for n in range(150):  # the first hundred are being written, the others wait
+                    await writer.add(make_attempt(sample=n))
+
+        with locked(where):
+            working = asyncio.create_task(work())
+            for _ in range(3):
+                await asyncio.sleep(0.01)
+                working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        store.add_run(make_run(samples=150), TASKS)
+        assert len(store.finished("r")) == 150
+
+
 async def test_a_database_that_another_process_keeps_locked_is_an_error_that_says_so(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,48 @@ async def test_exceptions_that_asyncio_would_take_for_its_own_become_runtime_err
     threads.close()
 
 
+def test_callers_on_several_event_loops_hand_their_places_to_one_another() -> None:
+    threads, loops = DaemonThreads(1), [LoopThread() for _ in range(2)]
+    begun, opened = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert opened.wait(20)
+
+    first = loops[0].submit(threads.run(work))
+    assert begun.wait(20)
+    second = loops[1].submit(threads.run(lambda: 3))
+    while not threads._line:  # the other loop has nothing else to do then
+        time.sleep(0.001)
+    time.sleep(0.05)
+    opened.set()
+    assert (first.result(20), second.result(20)) == (None, 3)
+    threads.close()
+    for loop in loops:
+        loop.close()
+
+
+def test_a_place_whose_caller_has_gone_with_its_event_loop_goes_to_the_next() -> None:
+    threads, here, gone = DaemonThreads(1), LoopThread(), asyncio.new_event_loop()
+    begun, opened = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert opened.wait(20)
+
+    first = here.submit(threads.run(work))
+    assert begun.wait(20)
+    lost = gone.create_task(threads.run(lambda: 1))
+    gone.run_until_complete(asyncio.sleep(0))
+    gone.close()
+    opened.set()
+    first.result(20)
+    assert here.run(threads.run(lambda: 3)) == 3
+    lost._log_destroy_pending = False  # type: ignore[attr-defined]
+    threads.close()
+    here.close()
+
+
 async def test_never_more_calls_at_once_than_its_size_and_as_many() -> None:
     threads, lock, now, most = DaemonThreads(3), threading.Lock(), 0, 0
     three = threading.Barrier(3, timeout=20)

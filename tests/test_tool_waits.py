@@ -18,6 +18,7 @@ from pydantic import PrivateAttr
 from helpers.mcp_fixture import raw
 from helpers.runs import SAY_AND_ECHO, registered, run
 from testbed.budget import Budget, Meter
+from testbed.errors import UsageError
 from testbed.experiment_file import parse_experiment
 from testbed.protocol import write_answer, write_call
 from testbed.registry import make_tools
@@ -139,6 +140,23 @@ async def test_a_call_waits_for_a_server_off_the_clock_and_is_answered_on_it() -
     await tools.aclose()
 
 
+async def test_the_placebo_of_a_servers_tool_waits_for_a_server_off_the_clock_like_the_tool() -> None:
+    pytest.importorskip("langchain_mcp_adapters", reason="pip install 'capability-testbed[mcp]'")
+    options = {"command": raw(), "slots": 1, "per_attempt": True}
+    live = make_tools(["mcp:fixture"], {"mcp:fixture": options})
+    tools, inert, log = ToolSet(live), ToolSet(under_control(live, Control.INERT)), Log()
+    first, second = box(tools, Log(), "first"), box(inert, log, "second")
+    assert (await first.call(ToolCall("t", {"a": 1}))).text == '{"a": 1}'
+    late = asyncio.create_task(second.call(ToolCall("t", {"a": 3})))
+    await told(log, "second waits")
+    await asyncio.sleep(0.3)
+    assert log == ["second waits"]
+    await first.aclose()
+    assert (await late).fault is None
+    assert log == ["second waits", "second has its turn"]
+    await inert.aclose()
+
+
 async def test_whoever_leaves_the_line_for_a_thread_leaves_no_gap_in_it() -> None:
     threads, opened = DaemonThreads(1), threading.Event()
     first = asyncio.create_task(threads.run(opened.wait))
@@ -190,3 +208,24 @@ async def test_a_limit_of_seconds_holds_for_work_and_not_for_waits(waits: bool, 
         _, attempts = await run(replies, parse_experiment(data), tmp_path / "s.sqlite")
     assert {attempt.ended for attempt in attempts.values()} == {"answered" if waits else "limit:seconds"}
     assert all((attempt.cost.seconds < 1) == waits for attempt in attempts.values())
+
+
+class Threaded(Queue):
+    """Waits for its turn in its thread, where that cannot be told."""
+
+    name: str = "threaded"
+    _arun = Tool._arun
+
+    def _run(self) -> str:
+        with self._context.off_clock():
+            return "done"
+
+
+async def test_a_wait_that_cannot_be_told_ends_the_run_and_is_no_fault_of_the_model(tmp_path: Path) -> None:
+    data = {
+        **{"name": "test", "samples": 1, "model": {"id": "scripted", "replies": ["unused"]}},
+        **{"env": [{"id": "Say-v0", "tasks": 1}], "arm": [{"name": "arm", "tools": ["threaded"]}]},
+    }
+    replies = [write_call("threaded", {}), write_answer("0")]
+    with registered(SAY_AND_ECHO, sys.modules[__name__]), pytest.raises(UsageError, match="in `_arun` only"):
+        await run(replies, parse_experiment(data), tmp_path / "s.sqlite")

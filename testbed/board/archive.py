@@ -142,12 +142,12 @@ class _Checked(NamedTuple):
 @contextmanager
 def _checked(path: Path, settings: Settings) -> Iterator[_Checked]:
     """All of an archive, read before anything of it is kept."""
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name the archive itself.")
-    if not path.exists():
-        raise DataError(f"there is no file {path}.{nearest_path(path, '.zip')}")
     limits = replace(settings, open_uploads=sys.maxsize, entries=sys.maxsize, waiting=sys.maxsize)
     try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; name the archive itself.")
+        if not path.exists():
+            raise DataError(f"there is no file {path}.{nearest_path(path, '.zip')}")
         with zipfile.ZipFile(path) as file:
             head = _head(file, path)
             gone = check_gone(head.get("gone", []), path)

@@ -100,10 +100,6 @@ class Servers:
         finally:
             answer.cancel()  # where the caller was
 
-    def call_blocking(self, tool: str, arguments: Mapping[str, Any]) -> CallToolResult:
-        """As `call`, for callers in a thread, and for no attempt in particular."""
-        return self._loop().run(self._tracked(self._call(tool, arguments, None)))
-
     async def end(self, attempt: object) -> None:
         """Ends the attempt's server, if it has one."""
         if self._thread is not None:
@@ -157,7 +153,7 @@ class Servers:
                 self._idle.append(await self._open())
 
     async def _call(
-        self, tool: str, arguments: Mapping[str, Any], attempt: object, begin: Callable[[], object] = lambda: None
+        self, tool: str, arguments: Mapping[str, Any], attempt: object, begin: Callable[[], object]
     ) -> CallToolResult:
         session = await self._take(attempt, begin)
         sound = False

@@ -30,14 +30,14 @@ class ServedNames:
         """Adds to an error that the server's list of its models lacks the model's name, with the nearest that it has.
 
         No more than that, since some servers take names that are not in their list. What the list has, with or without
-        a prefix, and a server that tells no list, whatever the cause, leave the error as it is.
+        a prefix or Ollama's ":latest", and a server that tells no list, whatever the cause, leave the error as it is.
         """
         client = self._client()
         # Azure's list has models, and requests name deployments of them.
         if type(client).__name__ != "ChatOpenAI" or not (type(error) is ModelUnavailable or isinstance(error, Refused)):
             return
         name, known = model_of(client), await self._names(client.root_async_client)
-        if known and not any(f"/{one}".endswith(f"/{name}") for one in known):
+        if known and not any(f"/{one}".endswith((f"/{name}", f"/{name}:latest")) for one in known):
             said = str(error).removesuffix(".")
             error.args = (f"{said}. Its list of models has no {name!r}.{did_you_mean(name, known)}",)
 

@@ -241,13 +241,21 @@ class AttemptWriter:
         self._check()
 
     async def close(self) -> None:
-        """Writes what was added and ends the thread.
+        """Writes what was added and ends the thread, also when cancelled meanwhile, as by a third Ctrl-C.
 
         Raises:
             StoreError: it could not be written.
         """
+        flushing, cancelled = asyncio.ensure_future(self.flush()), False
+        while not flushing.done():
+            try:
+                await asyncio.wait([flushing])
+            except asyncio.CancelledError:
+                cancelled = True
         try:
-            await self.flush()
+            flushing.result()
+            if cancelled:
+                raise asyncio.CancelledError
         finally:
             if self._timer is not None:
                 self._timer.cancel()

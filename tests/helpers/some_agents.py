@@ -221,6 +221,7 @@ class SlowModel(Model):
         return super()._generate(*given, **named)
 
     async def _agenerate(self, *given: Any, **named: Any) -> ChatResult:
+        seen["asked"] = True
         await asyncio.sleep(20)
         return super()._generate(*given, **named)
 
