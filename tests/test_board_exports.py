@@ -141,6 +141,8 @@ def test_logs_meet_the_schema_of_every_eval_ever(served: Any) -> None:
             metric, details = result["metric_config"], result["score_details"]
             limits = details["uncertainty"]["confidence_interval"]
             assert metric["min_score"] <= limits["lower"] <= limits["upper"] <= metric["max_score"]
+            assert limits["method"] == "Bayesian bootstrap of clusters of tasks, its quantiles computed"
+            assert "num_bootstrap_samples" not in details["uncertainty"]  # none is drawn
             assert metric["min_score"] <= details["score"] <= metric["max_score"]
             if metric["metric_id"] in ("reach", "gain"):
                 assert limits["lower"] <= details["score"] <= limits["upper"]

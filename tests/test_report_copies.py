@@ -246,6 +246,26 @@ def test_who_imports_may_give_the_word(
     assert sum(NEARLY in line and says in line for line in found["warnings"]) == 2
 
 
+def test_empty_cells_of_a_table_are_no_answers(testbed: Callable[..., Done], tmp_path: Path) -> None:
+    rows = [f"t{n},{arm},{int(n < 6)}," for n in range(12) for arm in ("bare", "tool") for _ in range(5)]
+    (tmp_path / "log.csv").write_text("\n".join(["task,arm,ok,said", *rows]) + "\n")
+    columns = ("--task", "task", "--arm", "arm", "--success", "ok", "--answer", "said", "--sampled")
+    assert testbed("import", "log.csv", "--run", "log", *columns).code == 0
+    found = testbed("report", "log", "--json").data
+    assert [arm["same_answers"] for arm in found["arms"]] == [None, None]
+    assert found["comparisons"][0]["claims"]
+
+
+def test_answers_cannot_be_added_to_what_was_imported_and_it_is_said_that_they_differ(
+    testbed: Callable[..., Done], tmp_path: Path
+) -> None:
+    imported(testbed, tmp_path, str)
+    columns = ("--task", "task", "--arm", "arm", "--success", "ok", "--answer", "said")
+    done = testbed("import", "log.jsonl", "--run", "log", *columns)
+    assert done.code != 0
+    assert "with another outcome, answer or cost" in " ".join(done.err.split())
+
+
 def test_the_last_import_of_an_arm_says_whether_it_was_sampled(testbed: Callable[..., Done], tmp_path: Path) -> None:
     said = [imported(testbed, tmp_path, str, *more)["arms"][0]["stated"] for more in ([], ["--sampled"], [])]
     assert said == [False, True, False]

@@ -251,6 +251,12 @@ def test_the_same_analysis_gives_the_same_page(analysis: Analysis, text: str) ->
     assert render_page(analysis) == text
 
 
+def test_the_page_says_which_figures_are_drawn_and_from_what(page: Page, analysis: Analysis) -> None:
+    [foot] = [text for _, _, text in page.all("p") if text.startswith("Intervals: 95%, over tasks")]
+    assert "Bands, fronts and the interval of SDS are of 2,000 bootstrap replicates or more" in foot
+    assert f"random splits have the seed {analysis.settings.seed}." in foot
+
+
 def test_a_page_is_replaced_whole_and_leaves_nothing_beside_it(alone: Analysis, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old", encoding="utf-8")

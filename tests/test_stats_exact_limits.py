@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,6 +80,30 @@ def test_limits_are_in_range_and_on_either_side_of_the_estimate(rows: list[tuple
     assert found.high is not None
     assert found.value is not None
     assert -1e-12 <= found.low <= found.value <= found.high <= 1 + 1e-12
+
+
+@pytest.mark.parametrize("alpha", [0.05, 1e-6, 1e-12])
+@pytest.mark.parametrize(("least", "width"), [(-1.0, 1e-6), (0.0, 1e-11), (1000.0, 1e-6), (0.0, 1e200), (5.0, 1e6)])
+def test_limits_just_above_the_least_value_are_as_exact_as_others_and_no_unit_is_too_large(
+    least: float, width: float, alpha: float
+) -> None:
+    """One task of two at the least value, the other above it by `width`: the sum of squares is Beta(1, 2)'s."""
+    low, _ = ends(np.array([least, least + width]), alpha, least=least, greatest=least + width)
+    above = least + width - least  # as it is after rounding
+    assert low - least == pytest.approx(above * (1 - np.sqrt(1 - alpha / 2)), rel=0.02, abs=4e-16 * abs(least))
+
+
+def test_limits_of_many_figures_of_many_tasks_are_those_of_each() -> None:
+    table = np.random.default_rng(7).beta(0.3, 0.5, (30_000, 40))
+    alone = [ends(table[:, column]) for column in (0, 39)]
+    together = cluster_bootstrap(table)
+    tracemalloc.start()
+    found = together.intervals()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    beside = [(found[column].low, found[column].high) for column in (0, 39)]
+    assert np.array(alone) == pytest.approx(np.array(beside), abs=1e-14)
+    assert most < 14 * table.nbytes
 
 
 def test_a_mirrored_table_has_mirrored_limits() -> None:

@@ -156,10 +156,9 @@ def _log_results(board: Board, found: EntryResult, arm: ArmResult) -> Iterator[d
                     "lower": estimate["low"],
                     "upper": estimate["high"],
                     "confidence_level": 1 - board.measure.alpha,
-                    "method": "cluster bootstrap over tasks",
+                    "method": "Bayesian bootstrap of clusters of tasks, its quantiles computed",
                 },
                 "num_samples": len(board.tasks),
-                "num_bootstrap_samples": board.measure.replicates,
             }
         yield {
             "evaluation_result_id": f"{found.id}/{arm.name}/{name}",

@@ -23,7 +23,6 @@ from testbed.stats import Estimate, cluster_bootstrap
 
 router = APIRouter(include_in_schema=False)
 OFFERED = 50  # best places of the ranking that the form offers
-MOST_REPLICATES = 2000  # of a bootstrap while somebody waits
 SHARED = 40  # characters that stand for an arm in a choice
 
 
@@ -122,8 +121,6 @@ def _mean(board: Board, difference: FloatArray, tasks: IntArray) -> Estimate:
         least=-1,
         greatest=1,
         clusters=[board.tasks[i].cluster or board.tasks[i].hash for i in tasks.tolist()],
-        replicates=min(measure.replicates, MOST_REPLICATES),
-        seed=measure.seed,
     ).intervals(measure.alpha)[0]
 
 

@@ -26,6 +26,7 @@ _ROUGH, _NEAR = 1e-3, 0.004
 _MANY = 40  # clusters from which on r* is near enough
 _LAST = -1e-12  # place of the value itself, but for rounding: beyond it no quantile is looked for
 _MOST_STEPS = 60
+_AT_A_TIME = 1_000_000  # numbers of a table that are worked on at one time: a dozen more are made of each
 
 
 def lower_ends(
@@ -44,28 +45,32 @@ def lower_ends(
     found = value.copy()
     # Where no cluster is above the least value there is nothing to find.
     wide = np.flatnonzero(value - least > 1e-12 * np.maximum(1.0, np.abs(least)))
-    if wide.size:
-        sums = _Sums(top[:, wide], bottom[:, wide], unseen[wide], least[wide], value[wide])
-        found[wide] = np.minimum(sums.quantile(float(ndtri(tail))), value[wide])
+    at_a_time = max(1, _AT_A_TIME // len(top))
+    for columns in (wide[start : start + at_a_time] for start in range(0, wide.size, at_a_time)):
+        sums = _Sums(top[:, columns], bottom[:, columns], unseen[columns], least[columns])
+        found[columns] = np.minimum(sums.quantile(float(ndtri(tail))), value[columns])
     return found
 
 
 class _Sums:
-    """Q columns of clusters, the unseen one included."""
+    """Q columns of clusters, the unseen one included, above the least value and in units of their sums.
 
-    def __init__(
-        self, top: FloatArray, bottom: FloatArray, unseen: FloatArray, least: FloatArray, value: FloatArray
-    ) -> None:
-        self.top, self.bottom = np.vstack([top, unseen * least]), np.vstack([bottom, unseen])
-        self.least, self.span = least, value - least
-        self.saddle = np.zeros(value.size)
+    Beside a least value that is not 0, a small distance from it would be lost in rounding; squares of large or small
+    units would leave the range of numbers.
+    """
+
+    def __init__(self, top: FloatArray, bottom: FloatArray, unseen: FloatArray, least: FloatArray) -> None:
+        above, size = np.maximum(top - least * bottom, 0.0), bottom.sum(axis=0)
+        self.least, self.span = least, above.sum(axis=0) / size
+        self.top = np.vstack([above / above.sum(axis=0), np.zeros(least.size)])
+        self.bottom = np.vstack([bottom, unseen]) / size
+        self.saddle = np.zeros(least.size)
 
     def quantile(self, target: float) -> FloatArray:
         """Return where the sums are at or below 0 with the probability that ``target`` has as a normal deviate."""
-        at_value = self.top - (self.least + self.span) * self.bottom
-        error = np.sqrt((at_value**2).sum(axis=0)) / self.bottom.sum(axis=0)
+        error = np.sqrt(((self.top - self.bottom) ** 2).sum(axis=0)) / self.bottom.sum(axis=0)
         # On the scale of the logarithm of the distance from the least value: there the deviate is nearly straight.
-        place = np.clip(target * error / self.span, -4.0, -1e-3)
+        place = np.clip(target * error, -4.0, -1e-3)
         for exact in (False, True) if len(self.top) <= _MANY else (False,):
             place = self._newton(place, target, exact)
         return np.asarray(self.least + self.span * np.exp(place), dtype=np.float64)
@@ -88,8 +93,8 @@ class _Sums:
 
     def _deviate(self, place: FloatArray, exact: bool, done: BoolArray) -> tuple[FloatArray, FloatArray]:
         """Return the normal deviate of P(sum ≤ 0), exactly or nearly, and about how fast it rises with the place."""
-        width = self.span * np.exp(place)
-        each = self.top - (self.least + width) * self.bottom
+        width = np.exp(place)
+        each = self.top - width * self.bottom
         self.saddle = np.where(done, self.saddle, _saddle_point(each, self.saddle))
         rest = 1 - each * self.saddle
         scale = 1 / np.sqrt(((each / rest) ** 2).sum(axis=0))

@@ -158,7 +158,7 @@ class Merge:
             name: an attempt's arm and task, for people.
 
         Raises:
-            StoreError: the run has one of them with another outcome.
+            StoreError: the run has one of them with another outcome, answer or cost.
         """
         stored = self._stored([attempt.id for attempt in batch])
         for attempt in batch:
@@ -166,7 +166,8 @@ class Merge:
             if same is not None and same.status is Status.COMPLETE and same != attempt:
                 raise StoreError(
                     f"run {self._name!r} has sample {attempt.sample} of {name(attempt)} already, with another "
-                    f"outcome or cost (attempt {attempt.id[:8]}). Import into another run, or name the arm differently."
+                    f"outcome, answer or cost (attempt {attempt.id[:8]}). Import into another run, or name the arm "
+                    "differently."
                 )
         self._attempts.write(self._connection, batch)
         return len(batch) - len(stored)

@@ -214,7 +214,7 @@ class _Outcomes:
             ended=ended,
             success=success,
             score=None if score is None or columns.score is None else read_number(where, columns.score, score),
-            answer=None if answer is None else str(answer),
+            answer=None if answer in (None, "") else str(answer),  # CSV has no other way to say that none was given
             cost=self._cost(where, record, element, missing=missing),
             faults={} if columns.faults is None else read_faults(where, columns.faults, faults),
         )
